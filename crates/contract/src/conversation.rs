@@ -1,0 +1,289 @@
+//! The conversation between the server and the engine.
+//!
+//! The engine is started as `pgark engine` with nothing else on its command line. It reads one [`Job`] as a line of
+//! JSON from stdin and answers with [`Event`]s, one line of JSON each, on stdout; the first is always
+//! [`Event::Hello`], the last is [`Event::Done`] or [`Event::Failed`]. While it works the server may send
+//! [`Reply`] lines. End of file on stdin means "stop now". The engine's stderr goes to the server log.
+//!
+//! A backup runs like this:
+//!
+//! ```text
+//! server                                   engine
+//! Job { task: Backup } ------------------> checks the repository, takes the lease, writes a record `running`
+//!                          <-------------- Hello, Started { backup }
+//!                          <-------------- Need { BackupStart }
+//! slot, pg_backup_start
+//! Reply::BackupStarted   ----------------> copies tablespaces and data directory, WAL as it finishes
+//! Reply::WalFlushed (every second) ------>
+//!                          <-------------- Progress, FileDamaged, Warning, WalStored
+//!                          <-------------- Need { BackupStop }
+//! pg_backup_stop
+//! Reply::BackupStopped   ----------------> backup_label, tablespace_map, pg_control, rest of WAL, manifest, record
+//!                          <-------------- Done { answer: Answer::Backup }
+//! ```
+
+use crate::errors::Error;
+use crate::rows::{BackupRow, CheckRow};
+use crate::settings::{Checksum, Compression};
+use crate::units::{Lsn, Timeline};
+use serde::{Deserialize, Serialize};
+
+/// The first line on the engine's stdin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Version of the side that asks ([`crate::VERSION`]); an engine of another version refuses.
+    pub version: String,
+    /// Process that started the engine; the engine ends when it is no longer its parent.
+    pub parent_pid: u32,
+    /// URL of the repository: `file:///backups`.
+    pub repository: String,
+    /// Name of the cluster in the repository.
+    pub cluster: String,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What the engine is asked to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Create the repository where there is none yet, or open it, and prove that it can be written.
+    Open {
+        /// The server's data directory: a repository inside it is refused.
+        data_directory: String,
+    },
+    /// Answer with [`Answer::Backups`], oldest first.
+    List,
+    /// Answer with [`Answer::Record`].
+    Show {
+        /// Name of the backup.
+        backup: String,
+    },
+    /// Answer with [`Answer::Checks`]: what the engine can tell about the repository.
+    Check {
+        /// The server's data directory.
+        data_directory: String,
+    },
+    /// Take a backup.
+    Backup(Box<BackupTask>),
+    /// The engine that wrote `backup` is dead: mark the record as failed, remove what it left, release its lease.
+    Abandon {
+        /// Name of the backup.
+        backup: String,
+        /// Why it failed, as `list_backups` shows it.
+        reason: String,
+    },
+}
+
+/// Kind of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupKind {
+    /// Everything.
+    Full,
+    /// What changed since a parent backup.
+    Incremental,
+    /// A dump of databases.
+    Logical,
+}
+
+impl BackupKind {
+    /// The word used in names, records and SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BackupKind::Full => "full",
+            BackupKind::Incremental => "incremental",
+            BackupKind::Logical => "logical",
+        }
+    }
+}
+
+/// Facts and choices for one backup, collected by the server before it begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackupTask {
+    /// Kind of backup.
+    pub kind: BackupKind,
+    /// The user's label; at most 1024 bytes, one line.
+    pub label: Option<String>,
+    /// The server's data directory, absolute.
+    pub data_directory: String,
+    /// `server_version_num`, for instance 150018.
+    pub server_version_num: u32,
+    /// `server_version`, for instance `15.18 (Debian 15.18-0+deb12u1)`.
+    pub server_version: String,
+    /// From `pg_control_system()`; the engine refuses a data directory whose pg_control says otherwise.
+    pub system_identifier: u64,
+    /// True on a standby.
+    pub in_recovery: bool,
+    /// Absolute paths of `config_file`, `hba_file`, `ident_file` and every file they include.
+    /// Those below the data directory are left out by the engine.
+    pub config_files: Vec<String>,
+    /// Settings that a restore wants to know (`shared_preload_libraries`, `data_checksums`, ...), name and value.
+    pub server_settings: Vec<(String, String)>,
+    /// Codec and level.
+    pub compression: Compression,
+    /// Checksum of each file in the manifest.
+    pub checksum: Checksum,
+    /// Worker threads; 0 means one per core.
+    pub jobs: u32,
+    /// Bytes read per second at the most; 0 means no limit.
+    pub max_rate: u64,
+    /// Largest object in bytes.
+    pub volume_size: u64,
+    /// Store the WAL that the backup needs in `pg_wal.tar`.
+    pub include_wal: bool,
+}
+
+/// What the server tells a running backup.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// pg_backup_start returned.
+    BackupStarted {
+        /// Where the backup starts.
+        start_lsn: Lsn,
+        /// The server's timeline.
+        timeline: Timeline,
+    },
+    /// WAL is durable up to here (on a standby: received and replayed), so that segments before it are finished.
+    WalFlushed {
+        /// Durable up to this LSN.
+        lsn: Lsn,
+        /// The server's timeline now.
+        timeline: Timeline,
+    },
+    /// pg_backup_stop returned.
+    BackupStopped {
+        /// WAL up to here makes the backup consistent.
+        stop_lsn: Lsn,
+        /// The server's timeline now.
+        timeline: Timeline,
+        /// Content of `backup_label`.
+        backup_label: String,
+        /// Content of `tablespace_map`; empty when there are no tablespaces.
+        tablespace_map: String,
+    },
+    /// Stop, and record this reason.
+    Stop {
+        /// Why, as `list_backups` shows it.
+        reason: String,
+    },
+}
+
+/// What the engine asks the server for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// Call pg_backup_start and answer with [`Reply::BackupStarted`].
+    BackupStart,
+    /// Call pg_backup_stop and answer with [`Reply::BackupStopped`].
+    BackupStop,
+}
+
+/// Part of a backup, in the order in which they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Sizes are added up.
+    Estimate,
+    /// Files are copied.
+    Copy,
+    /// Waiting for, or copying, the last WAL.
+    Wal,
+    /// Manifest and record are written.
+    Finish,
+}
+
+/// One line from the engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Always first.
+    Hello {
+        /// The engine's [`crate::VERSION`].
+        version: String,
+    },
+    /// The lease is taken and the record says `running`.
+    Started {
+        /// Name of the backup.
+        backup: String,
+    },
+    /// The engine waits for the server.
+    Need(Need),
+    /// How far it is; at most a few per second.
+    Progress {
+        /// Part of the backup.
+        phase: Phase,
+        /// Bytes of source data done.
+        done_bytes: u64,
+        /// Bytes of source data in all, as planned.
+        total_bytes: u64,
+        /// Tablespaces done.
+        done_tablespaces: u32,
+        /// Tablespaces in all, the main data directory included.
+        total_tablespaces: u32,
+    },
+    /// A file has pages whose checksum fails.
+    FileDamaged {
+        /// Path below the data directory.
+        path: String,
+        /// OID of the database, 0 for shared relations.
+        database: u32,
+        /// OID of the tablespace.
+        tablespace: u32,
+        /// relfilenode of the relation.
+        relfilenode: u32,
+        /// Block numbers in the relation's fork, at most the first 100.
+        blocks: Vec<u32>,
+        /// How many blocks there are in all.
+        damaged_pages: u64,
+    },
+    /// Something that the user should know; the work goes on.
+    Warning {
+        /// What.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// Segments before this LSN are stored in the backup: the slot may advance.
+    WalStored {
+        /// Stored up to here.
+        lsn: Lsn,
+    },
+    /// The work is done.
+    Done {
+        /// The result.
+        answer: Answer,
+    },
+    /// The work failed; nothing complete was left behind.
+    Failed {
+        /// Why.
+        error: Error,
+    },
+}
+
+/// Result of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// For [`Task::Open`].
+    Opened {
+        /// True when it was created now.
+        created: bool,
+        /// The repository's UUID.
+        id: String,
+    },
+    /// For [`Task::List`].
+    Backups(Vec<BackupRow>),
+    /// For [`Task::Show`]: `backup.json` as it stands in the repository, with `status` as it is now.
+    Record {
+        /// JSON text.
+        json: String,
+    },
+    /// For [`Task::Check`].
+    Checks(Vec<CheckRow>),
+    /// For [`Task::Backup`]: the backup is complete.
+    Backup(Box<BackupRow>),
+    /// For [`Task::Abandon`].
+    Abandoned,
+}

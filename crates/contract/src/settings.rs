@@ -1,0 +1,250 @@
+//! Choices that cross the wall (codec, checksum) and the catalogue of `pg_ark.*` settings.
+//!
+//! The extension defines its GUCs from [`CATALOGUE`]; the README's table is checked against it.
+
+use crate::errors::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Codec of stored archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Codec {
+    /// zstd frames with a content checksum.
+    Zstd,
+    /// lz4 frames with a content checksum.
+    Lz4,
+    /// gzip members.
+    Gzip,
+    /// Plain tar.
+    None,
+}
+
+impl Codec {
+    /// The word used in settings and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Codec::Zstd => "zstd",
+            Codec::Lz4 => "lz4",
+            Codec::Gzip => "gzip",
+            Codec::None => "none",
+        }
+    }
+
+    /// What follows `.tar` in object names.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Codec::Zstd => ".zst",
+            Codec::Lz4 => ".lz4",
+            Codec::Gzip => ".gz",
+            Codec::None => "",
+        }
+    }
+}
+
+/// Codec and level: `zstd:1`, `lz4`, `gzip:6`, `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compression {
+    /// Codec.
+    pub codec: Codec,
+    /// Level: zstd 1 to 19, gzip 1 to 9; 0 for the others.
+    pub level: i32,
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Compression { codec: Codec::Zstd, level: 1 }
+    }
+}
+
+impl FromStr for Compression {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let bad = |why: String| {
+            Error::new(ErrorKind::InvalidArgument, format!("invalid compression \"{s}\": {why}"))
+                .hint("Use zstd:N (1 to 19), gzip:N (1 to 9), lz4 or none; for example zstd:1.")
+        };
+        let (name, level) = match s.split_once(':') {
+            Some((name, level)) => {
+                let level = level.parse::<i32>().map_err(|_| bad(format!("\"{level}\" is not a level")))?;
+                (name, Some(level))
+            }
+            None => (s, None),
+        };
+        let (codec, default, range) = match name {
+            "zstd" => (Codec::Zstd, 1, 1..=19),
+            "gzip" => (Codec::Gzip, 6, 1..=9),
+            "lz4" => (Codec::Lz4, 0, 0..=0),
+            "none" => (Codec::None, 0, 0..=0),
+            _ => return Err(bad(format!("there is no codec \"{name}\""))),
+        };
+        if level.is_some() && *range.end() == 0 {
+            return Err(bad(format!("{name} has no levels")));
+        }
+        let level = level.unwrap_or(default);
+        if !range.contains(&level) {
+            return Err(bad(format!("level {level} is outside {} to {}", range.start(), range.end())));
+        }
+        Ok(Compression { codec, level })
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.codec {
+            Codec::Zstd | Codec::Gzip => write!(f, "{}:{}", self.codec.as_str(), self.level),
+            Codec::Lz4 | Codec::None => f.write_str(self.codec.as_str()),
+        }
+    }
+}
+
+/// Checksum of each file in the backup manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Checksum {
+    /// CRC-32C: computed by hardware.
+    #[default]
+    Crc32c,
+    /// SHA-256.
+    Sha256,
+}
+
+impl Checksum {
+    /// The word used by the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Checksum::Crc32c => "crc32c",
+            Checksum::Sha256 => "sha256",
+        }
+    }
+}
+
+impl FromStr for Checksum {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "crc32c" => Ok(Checksum::Crc32c),
+            "sha256" => Ok(Checksum::Sha256),
+            _ => Err(Error::new(ErrorKind::InvalidArgument, format!("invalid checksum \"{s}\""))
+                .hint("Use crc32c or sha256.")),
+        }
+    }
+}
+
+/// When a new value acts, in the words of PostgreSQL's `pg_settings.context`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Context {
+    /// Server-wide, after a reload.
+    Sighup,
+    /// Also per session, by a superuser.
+    Suset,
+}
+
+/// One `pg_ark.*` setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Name with its prefix.
+    pub name: &'static str,
+    /// Default as text.
+    pub default: &'static str,
+    /// When a change acts.
+    pub context: Context,
+    /// One line of help.
+    pub help: &'static str,
+    /// Why this default.
+    pub why: &'static str,
+}
+
+const KB: i64 = 1024;
+
+/// Smallest `pg_ark.volume_size` in bytes: one frame of the largest size fits.
+pub const VOLUME_SIZE_MIN: u64 = 8 * 1024 * 1024;
+/// Default `pg_ark.volume_size` in kB, the unit of the GUC.
+pub const VOLUME_SIZE_DEFAULT_KB: i64 = 64 * KB * KB;
+/// Most threads that `pg_ark.jobs` may ask for.
+pub const JOBS_MAX: i32 = 256;
+
+/// Every setting of this version.
+pub const CATALOGUE: &[Setting] = &[
+    Setting {
+        name: "pg_ark.repository",
+        default: "",
+        context: Context::Sighup,
+        help: "URL of the repository that backups are stored in, for example file:///backups.",
+        why: "Only the administrator knows where backups should live.",
+    },
+    Setting {
+        name: "pg_ark.cluster",
+        default: "",
+        context: Context::Sighup,
+        help: "Name of this cluster in the repository; empty: cluster_name, else main.",
+        why: "One repository holds many clusters; cluster_name already tells servers apart.",
+    },
+    Setting {
+        name: "pg_ark.database",
+        default: "postgres",
+        context: Context::Sighup,
+        help: "Database that background workers connect to.",
+        why: "It exists on nearly every server and is seldom dropped.",
+    },
+    Setting {
+        name: "pg_ark.engine_path",
+        default: "",
+        context: Context::Sighup,
+        help: "Path of the pgark program; empty: beside the postgres program.",
+        why: "scripts/install puts it there.",
+    },
+    Setting {
+        name: "pg_ark.compression",
+        default: "zstd:1",
+        context: Context::Suset,
+        help: "Codec and level of stored archives: zstd:N, gzip:N, lz4 or none.",
+        why: "zstd at level 1 compresses faster than most disks write.",
+    },
+    Setting {
+        name: "pg_ark.checksum",
+        default: "crc32c",
+        context: Context::Suset,
+        help: "Checksum of each file in the backup manifest: crc32c or sha256.",
+        why: "CRC-32C is computed by hardware, several times faster than a disk reads.",
+    },
+    Setting {
+        name: "pg_ark.jobs",
+        default: "0",
+        context: Context::Suset,
+        help: "Threads of a backup; 0: one per core.",
+        why: "The engine is niced, so idle cores may as well be used.",
+    },
+    Setting {
+        name: "pg_ark.max_rate",
+        default: "0",
+        context: Context::Suset,
+        help: "Most kilobytes read per second by a backup; 0: no limit.",
+        why: "A short backup disturbs less than a long one; limit it where the disk is shared.",
+    },
+    Setting {
+        name: "pg_ark.volume_size",
+        default: "64GB",
+        context: Context::Suset,
+        help: "Largest object in the repository; a longer archive continues in another object.",
+        why: "Fits the part limits of every object store with room to spare.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compression_reads_what_it_shows() {
+        for text in ["zstd:1", "zstd:19", "gzip:6", "lz4", "none"] {
+            assert_eq!(text.parse::<Compression>().unwrap().to_string(), text);
+        }
+        assert_eq!("zstd".parse::<Compression>().unwrap(), Compression::default());
+        for text in ["", "zstd:0", "zstd:20", "zstd:x", "gzip:10", "lz4:1", "none:1", "brotli", "ZSTD"] {
+            let error = text.parse::<Compression>().unwrap_err();
+            assert!(error.hint.is_some(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! pg_ark's data plane: pure Rust, without pgrx, without a command line, without unsafe.
+//!
+//! * [`postgres`]: PostgreSQL's on-disk formats; bytes in, values out.
+//! * [`codec`]: frames: compression and the order of parallel work.
+//! * [`repository`]: storage, layout, record, lease.
+//! * [`backup`], [`restore`]: one folder per verb, one file per phase.
+//!
+//! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
+
+pub mod postgres;

@@ -1,0 +1,1 @@
+//! Real clusters and repositories for tests.
