@@ -7,4 +7,6 @@
 //!
 //! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
 
+pub mod codec;
 pub mod postgres;
+pub mod repository;

@@ -1,0 +1,220 @@
+//! One frame in, one frame out. Each carries a checksum of its content: zstd and lz4 content checksums, gzip's CRC-32.
+
+use pg_ark_contract::settings::{Codec, Compression};
+use pg_ark_contract::{Error, ErrorKind, Result};
+use std::io::{Read, Write};
+
+/// Bytes of tar that a frame aims at.
+pub const FRAME_SIZE: usize = 2 << 20;
+/// No frame holds more bytes of tar than this; a reader refuses one that does.
+pub const MAX_FRAME: usize = 16 << 20;
+/// No frame has more stored bytes than this: `MAX_FRAME` that did not compress, and headers.
+pub const MAX_STORED_FRAME: usize = MAX_FRAME + (1 << 20);
+
+/// Makes frames.
+pub struct Encoder {
+    compression: Compression,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Encoder {
+    /// # Errors
+    /// When the compressor refuses its parameters.
+    pub fn new(compression: Compression) -> Result<Self> {
+        let zstd = match compression.codec {
+            Codec::Zstd => Some(new_zstd(compression.level).map_err(|e| encoding(&e))?),
+            _ => None,
+        };
+        Ok(Encoder { compression, zstd })
+    }
+
+    /// Encodes `raw` (at most [`MAX_FRAME`] bytes) as one frame.
+    ///
+    /// # Errors
+    /// When the compressor fails.
+    pub fn encode(&mut self, raw: &[u8]) -> Result<Vec<u8>> {
+        let made = match (&mut self.zstd, self.compression.codec) {
+            (Some(zstd), _) => zstd.compress(raw),
+            (None, Codec::Gzip) => gzip(raw, self.compression.level),
+            (None, Codec::Lz4) => lz4(raw),
+            (None, _) => Ok(raw.to_vec()),
+        };
+        made.map_err(|e| encoding(&e))
+    }
+}
+
+fn new_zstd(level: i32) -> std::io::Result<zstd::bulk::Compressor<'static>> {
+    let mut compressor = zstd::bulk::Compressor::new(level)?;
+    compressor.include_checksum(true)?;
+    compressor.include_contentsize(true)?;
+    Ok(compressor)
+}
+
+fn gzip(raw: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
+    let level = flate2::Compression::new(level.unsigned_abs());
+    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(raw.len() / 2), level);
+    encoder.write_all(raw)?;
+    encoder.finish()
+}
+
+fn lz4(raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = lz4::EncoderBuilder::new()
+        .block_size(lz4::BlockSize::Max4MB)
+        .checksum(lz4::ContentChecksum::ChecksumEnabled)
+        .content_size(raw.len() as u64)
+        .build(Vec::with_capacity(raw.len() / 2))?;
+    encoder.write_all(raw)?;
+    let (out, result) = encoder.finish();
+    result.map(|()| out)
+}
+
+/// Decodes one frame into `out`, replacing its content.
+///
+/// # Errors
+/// `Corrupt` when the frame is damaged or its content is not exactly `size` bytes.
+pub fn decode(codec: Codec, stored: &[u8], size: usize, out: &mut Vec<u8>) -> Result<()> {
+    out.clear();
+    if size > MAX_FRAME {
+        return Err(damaged(format!("a frame of {size} bytes is larger than any frame")));
+    }
+    out.reserve_exact(size);
+    let done =
+        match codec {
+            Codec::Zstd => zstd::bulk::Decompressor::new()
+                .and_then(|mut d| d.decompress_to_buffer(stored, out).map(|_| ())),
+            Codec::None => {
+                out.extend_from_slice(&stored[..stored.len().min(size + 1)]);
+                Ok(())
+            }
+            Codec::Gzip | Codec::Lz4 => stream(codec, stored)
+                .and_then(|reader| reader.take(size as u64 + 1).read_to_end(out).map(|_| ())),
+        };
+    done.map_err(|e| damaged(format!("a frame does not decode: {e}")))?;
+    if out.len() != size {
+        return Err(damaged(format!("a frame holds {} bytes instead of {size}", out.len())));
+    }
+    Ok(())
+}
+
+/// Decodes a whole archive as one stream, frame after frame.
+///
+/// # Errors
+/// When the decoder cannot be made; damage shows as I/O errors while reading.
+pub fn stream<'a>(codec: Codec, stored: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
+    Ok(match codec {
+        Codec::Zstd => Box::new(zstd::stream::read::Decoder::new(stored)?),
+        Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(stored)),
+        Codec::Lz4 => Box::new(Lz4Frames {
+            inner: Some(lz4::Decoder::new(std::io::BufReader::with_capacity(1 << 16, stored))?),
+        }),
+        Codec::None => Box::new(stored),
+    })
+}
+
+/// Reads concatenated lz4 frames: the library's decoder stops after the first.
+struct Lz4Frames<R: std::io::BufRead> {
+    inner: Option<lz4::Decoder<R>>,
+}
+
+impl<R: std::io::BufRead> Read for Lz4Frames<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let Some(decoder) = &mut self.inner else { return Ok(0) };
+            let n = decoder.read(buf)?;
+            if n > 0 || buf.is_empty() {
+                return Ok(n);
+            }
+            let Some(decoder) = self.inner.take() else { return Ok(0) };
+            let (mut rest, result) = decoder.finish();
+            // Its kind is Interrupted, which readers retry.
+            result.map_err(|e| std::io::Error::new(std::io::ErrorKind::UnexpectedEof, e.to_string()))?;
+            if rest.fill_buf()?.is_empty() {
+                return Ok(0);
+            }
+            self.inner = Some(lz4::Decoder::new(rest)?);
+        }
+    }
+}
+
+fn encoding(e: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Internal, "could not compress a frame").detail(e)
+}
+
+fn damaged(message: String) -> Error {
+    Error::new(ErrorKind::Corrupt, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CODECS: [&str; 5] = ["zstd:1", "zstd:9", "gzip:6", "lz4", "none"];
+
+    fn sample(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i / 7 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn frames_decode_alone_and_as_a_stream() {
+        for text in CODECS {
+            let compression: Compression = text.parse().unwrap();
+            let mut encoder = Encoder::new(compression).unwrap();
+            let mut all = Vec::new();
+            let mut expected = Vec::new();
+            for len in [0, 1, 512, 100_000, FRAME_SIZE, 3] {
+                let raw = sample(len);
+                let stored = encoder.encode(&raw).unwrap();
+                let mut out = Vec::new();
+                decode(compression.codec, &stored, len, &mut out).unwrap();
+                assert_eq!(out, raw, "{text}");
+                all.extend_from_slice(&stored);
+                expected.extend_from_slice(&raw);
+            }
+            let mut out = Vec::new();
+            stream(compression.codec, &all[..]).unwrap().read_to_end(&mut out).unwrap();
+            assert!(out == expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_is_found() {
+        for text in ["zstd:1", "gzip:6", "lz4"] {
+            let compression: Compression = text.parse().unwrap();
+            let raw = sample(50_000);
+            let stored = Encoder::new(compression).unwrap().encode(&raw).unwrap();
+            let mut out = Vec::new();
+            for at in (0..stored.len()).step_by(stored.len() / 50 + 1) {
+                let mut bad = stored.clone();
+                bad[at] ^= 0x10;
+                let result = decode(compression.codec, &bad, raw.len(), &mut out);
+                assert!(result.is_err() || out == raw, "{text}: byte {at}");
+            }
+            assert!(decode(compression.codec, &stored[..stored.len() - 1], raw.len(), &mut out).is_err());
+        }
+    }
+
+    #[test]
+    fn a_frame_that_expands_too_far_is_refused() {
+        for text in CODECS {
+            let compression: Compression = text.parse().unwrap();
+            let stored = Encoder::new(compression).unwrap().encode(&sample(1 << 20)).unwrap();
+            let mut out = Vec::new();
+            assert!(decode(compression.codec, &stored, 1000, &mut out).is_err(), "{text}");
+            assert!(out.capacity() < 1 << 20, "{text}: {}", out.capacity());
+            assert!(decode(compression.codec, &stored, usize::MAX, &mut out).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nonsense_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            for codec in [Codec::Zstd, Codec::Gzip, Codec::Lz4, Codec::None] {
+                let _ = decode(codec, &bytes, 1000, &mut Vec::new());
+                if let Ok(reader) = stream(codec, &bytes[..]) {
+                    let _ = reader.take(1 << 20).read_to_end(&mut Vec::new());
+                }
+            }
+        }
+    }
+}

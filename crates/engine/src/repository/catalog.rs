@@ -1,0 +1,367 @@
+//! Opening a repository, finding clusters and backups, and judging their state as a reader sees it.
+
+use super::layout;
+use super::lease;
+use super::record::{self, FORMAT, Record};
+use super::storage::Storage;
+use chrono::Utc;
+use pg_ark_contract::rows::BackupStatus;
+use pg_ark_contract::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Content of `pgark.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RepositoryRecord {
+    /// Major version of the format.
+    pub format: u32,
+    /// UUID.
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+}
+
+/// A system identifier that a cluster has had.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SystemRecord {
+    /// Decimal string.
+    pub system_identifier: String,
+    /// `server_version_num` when it was first seen.
+    pub server_version_num: u32,
+    /// RFC 3339, UTC.
+    pub first_seen: String,
+}
+
+/// Content of `cluster.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// Major version of the format.
+    pub format: u32,
+    /// Newest last.
+    pub systems: Vec<SystemRecord>,
+}
+
+/// An open repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    storage: Storage,
+    record: RepositoryRecord,
+}
+
+/// A cluster in a repository.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    storage: Storage,
+    name: String,
+    systems: Vec<u64>,
+}
+
+impl Repository {
+    /// Opens the repository at `url`.
+    ///
+    /// # Errors
+    /// `RepositoryNotFound` when there is none, `FormatTooNew` when this program is too old for it.
+    pub fn open(url: &str) -> Result<Self> {
+        let storage = Storage::open(url)?;
+        match load_record(&storage)? {
+            Some(record) => Ok(Repository { storage, record }),
+            None => {
+                Err(Error::new(ErrorKind::RepositoryNotFound, format!("there is no repository at \"{url}\""))
+                    .hint("Create it from the server with ark.enable, or check --repo (PGARK_REPO)."))
+            }
+        }
+    }
+
+    /// Opens the repository at `url`, or creates it in an absent or empty folder; says whether it was created.
+    ///
+    /// # Errors
+    /// `RepositoryUnusable` for a folder that holds something else.
+    pub fn open_or_create(url: &str) -> Result<(Self, bool)> {
+        let storage = Storage::open(url)?;
+        storage.create_folder()?;
+        if let Some(record) = load_record(&storage)? {
+            return Ok((Repository { storage, record }, false));
+        }
+        refuse_used_folder(&storage)?;
+        let record =
+            RepositoryRecord { format: FORMAT, id: uuid::Uuid::new_v4().to_string(), created_at: now() };
+        let created = storage.create(layout::REPOSITORY, to_json(&record)?)?;
+        let record = if created { Some(record) } else { load_record(&storage)? };
+        let record = record.ok_or_else(|| {
+            Error::new(
+                ErrorKind::RepositoryUnusable,
+                format!("repository \"{url}\" vanished while it was created"),
+            )
+        })?;
+        Ok((Repository { storage, record }, created))
+    }
+
+    /// Its UUID.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// Where it is stored.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Proves that the repository can be written: writes an object durably and removes it.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn probe(&self) -> Result<()> {
+        let name = format!("probe-{}", uuid::Uuid::new_v4());
+        self.storage.put(&name, &b"pg_ark\n"[..])?;
+        self.storage.delete(&name)
+    }
+
+    /// Names of the clusters in it.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn clusters(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for name in self.storage.folders("")? {
+            if self.storage.size(&layout::cluster_record(&name))?.is_some() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// The cluster called `name`; one without backups when the repository has never seen it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that can be none, `Corrupt` for a damaged record.
+    pub fn cluster(&self, name: &str) -> Result<Cluster> {
+        layout::check_cluster_name(name)?;
+        let systems = match load_cluster(&self.storage, name)? {
+            Some(record) => record.systems.iter().filter_map(|s| s.system_identifier.parse().ok()).collect(),
+            None => Vec::new(),
+        };
+        Ok(Cluster { storage: self.storage.clone(), name: name.to_string(), systems })
+    }
+}
+
+impl Cluster {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is stored.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Whether the repository has seen it.
+    pub fn exists(&self) -> bool {
+        !self.systems.is_empty()
+    }
+
+    /// Notes that the cluster has this system identifier, when that is new.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn remember_system(&mut self, system_identifier: u64, server_version_num: u32) -> Result<()> {
+        if self.systems.last() == Some(&system_identifier) {
+            return Ok(());
+        }
+        let mut record = load_cluster(&self.storage, &self.name)?
+            .unwrap_or(ClusterRecord { format: FORMAT, systems: Vec::new() });
+        let id = system_identifier.to_string();
+        record.systems.retain(|s| s.system_identifier != id);
+        record.systems.push(SystemRecord { system_identifier: id, server_version_num, first_seen: now() });
+        self.storage.put(&layout::cluster_record(&self.name), to_json(&record)?)?;
+        self.systems.retain(|s| *s != system_identifier);
+        self.systems.push(system_identifier);
+        Ok(())
+    }
+
+    /// Folder of a backup.
+    pub fn backup_folder(&self, system_identifier: u64, backup: &str) -> String {
+        format!("{}/{backup}", layout::backups(&self.name, system_identifier))
+    }
+
+    /// Path of the lease.
+    pub fn lease_path(&self, system_identifier: u64) -> String {
+        layout::lease(&self.name, system_identifier)
+    }
+
+    /// Every backup, oldest first, with its state as it is now.
+    ///
+    /// # Errors
+    /// What the store said, or the first damaged record.
+    pub fn backups(&self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for &system in &self.systems {
+            for name in self.storage.folders(&layout::backups(&self.name, system))? {
+                if !layout::is_backup_name(&name) {
+                    continue;
+                }
+                if let Some(record) = Record::load(&self.storage, &self.backup_folder(system, &name))? {
+                    records.push(self.judge(record, system)?);
+                }
+            }
+        }
+        records.sort_by(|a, b| (&a.started_at, &a.backup).cmp(&(&b.started_at, &b.backup)));
+        Ok(records)
+    }
+
+    /// The record of `backup` with its state as it is now, and its folder.
+    ///
+    /// # Errors
+    /// `BackupNotFound`.
+    pub fn backup(&self, backup: &str) -> Result<(Record, String)> {
+        if layout::is_backup_name(backup) {
+            for &system in self.systems.iter().rev() {
+                let folder = self.backup_folder(system, backup);
+                if let Some(record) = Record::load(&self.storage, &folder)? {
+                    return Ok((self.judge(record, system)?, folder));
+                }
+            }
+        }
+        Err(Error::new(
+            ErrorKind::BackupNotFound,
+            format!("there is no backup \"{}\" of cluster \"{}\"", backup.escape_debug(), self.name),
+        )
+        .hint("\"pgark list\" or ark.list_backups() shows what there is."))
+    }
+
+    /// A record that says `running` while nobody holds the lease for it belongs to a writer that is gone.
+    fn judge(&self, mut record: Record, system: u64) -> Result<Record> {
+        if record.status != BackupStatus::Running {
+            return Ok(record);
+        }
+        let lease = lease::read(&self.storage, &self.lease_path(system))?;
+        let alive = lease.is_some_and(|l| l.purpose == record.backup && l.is_alive(Utc::now()));
+        if !alive {
+            // It may have finished between the two reads.
+            let folder = self.backup_folder(system, &record.backup);
+            if let Some(again) = Record::load(&self.storage, &folder)?
+                && again.status != BackupStatus::Running
+            {
+                return Ok(again);
+            }
+            record.status = BackupStatus::Failed;
+            record.error.get_or_insert_with(|| "the process that wrote it is gone".to_string());
+        }
+        Ok(record)
+    }
+}
+
+/// Refuses a repository inside the data directory: it would back itself up and die with it.
+///
+/// # Errors
+/// `RepositoryUnusable`.
+pub fn refuse_inside(storage: &Storage, data_directory: &Path) -> Result<()> {
+    let resolve = |path: &Path| {
+        let existing = path.ancestors().find(|p| p.exists()).unwrap_or(path);
+        let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
+        existing.canonicalize().unwrap_or_else(|_| existing.to_path_buf()).join(rest)
+    };
+    let inside = |folder: &Path| resolve(storage.folder()).starts_with(resolve(folder));
+    let mut places = vec![data_directory.to_path_buf()];
+    if let Ok(entries) = std::fs::read_dir(data_directory.join("pg_tblspc")) {
+        places.extend(entries.filter_map(|e| e.ok()).map(|e| e.path()));
+    }
+    places.push(data_directory.join("pg_wal"));
+    for place in places {
+        if inside(&place) {
+            return Err(Error::new(
+                ErrorKind::RepositoryUnusable,
+                format!("repository \"{}\" is inside \"{}\"", storage.folder().display(), place.display()),
+            )
+            .hint("Choose a folder outside the data directory and its tablespaces, best on another disk."));
+        }
+    }
+    Ok(())
+}
+
+fn load_record(storage: &Storage) -> Result<Option<RepositoryRecord>> {
+    load(storage, layout::REPOSITORY)
+}
+
+fn load_cluster(storage: &Storage, name: &str) -> Result<Option<ClusterRecord>> {
+    load(storage, &layout::cluster_record(name))
+}
+
+fn load<T: serde::de::DeserializeOwned>(storage: &Storage, path: &str) -> Result<Option<T>> {
+    let Some(bytes) = storage.get(path, layout::MAX_RECORD)? else { return Ok(None) };
+    let shown = storage.display(path);
+    let value: serde_json::Value = record::parse_json(&bytes, &shown)?;
+    record::check_format(&value, &shown)?;
+    serde_json::from_value(value).map(Some).map_err(|e| {
+        Error::new(ErrorKind::Corrupt, format!("\"{shown}\" is not what it should be")).detail(e)
+    })
+}
+
+fn refuse_used_folder(storage: &Storage) -> Result<()> {
+    let folder = storage.folder();
+    let mut entries = std::fs::read_dir(folder)
+        .map_err(|e| Error::io(format!("could not read repository folder \"{}\"", folder.display()), &e))?;
+    match entries.find_map(|e| e.ok().filter(|e| e.file_name() != "lost+found")) {
+        None => Ok(()),
+        Some(entry) => Err(Error::new(
+            ErrorKind::RepositoryUnusable,
+            format!("folder \"{}\" is not empty and holds no repository", folder.display()),
+        )
+        .detail(format!("It holds \"{}\".", entry.file_name().to_string_lossy()))
+        .hint("Name an empty folder, or one that does not exist yet.")),
+    }
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::new(ErrorKind::Internal, "could not write a record as JSON").detail(e))
+}
+
+/// This moment, RFC 3339, UTC, in seconds.
+pub fn now() -> String {
+    Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}/a/b", dir.path().display());
+        assert_eq!(Repository::open(&url).unwrap_err().kind, ErrorKind::RepositoryNotFound);
+        let (first, created) = Repository::open_or_create(&url).unwrap();
+        assert!(created);
+        let (second, created) = Repository::open_or_create(&url).unwrap();
+        assert!(!created);
+        assert_eq!(first.id(), second.id());
+        second.probe().unwrap();
+        assert!(!second.cluster("main").unwrap().exists());
+        assert!(second.cluster("../x").is_err());
+    }
+
+    #[test]
+    fn other_folders_and_newer_formats_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", dir.path().display());
+        std::fs::write(dir.path().join("thesis.txt"), b"x").unwrap();
+        assert_eq!(Repository::open_or_create(&url).unwrap_err().kind, ErrorKind::RepositoryUnusable);
+        std::fs::write(dir.path().join(layout::REPOSITORY), br#"{"format": 2}"#).unwrap();
+        assert_eq!(Repository::open_or_create(&url).unwrap_err().kind, ErrorKind::FormatTooNew);
+        std::fs::write(dir.path().join(layout::REPOSITORY), b"nonsense").unwrap();
+        assert_eq!(Repository::open(&url).unwrap_err().kind, ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn inside_the_data_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let pgdata = dir.path().join("data");
+        std::fs::create_dir(&pgdata).unwrap();
+        let url = format!("file://{}/x/y", pgdata.display());
+        let storage = Storage::open(&url).unwrap();
+        assert_eq!(refuse_inside(&storage, &pgdata).unwrap_err().kind, ErrorKind::RepositoryUnusable);
+        let beside = Storage::open(&format!("file://{}/data2", dir.path().display())).unwrap();
+        refuse_inside(&beside, &pgdata).unwrap();
+    }
+}

@@ -1,0 +1,101 @@
+//! Names of everything in a repository. FORMAT.md, section "Layout".
+
+use chrono::{DateTime, Utc};
+use pg_ark_contract::conversation::BackupKind;
+use pg_ark_contract::{Error, ErrorKind, Result};
+
+/// The repository's own record.
+pub const REPOSITORY: &str = "pgark.json";
+/// The record of a backup, in its folder.
+pub const RECORD: &str = "backup.json";
+/// PostgreSQL's manifest, in a backup's folder.
+pub const MANIFEST: &str = "backup_manifest";
+
+/// Largest JSON record that is read, in bytes.
+pub const MAX_RECORD: u64 = 64 << 20;
+
+/// `<cluster>/cluster.json`.
+pub fn cluster_record(cluster: &str) -> String {
+    format!("{cluster}/cluster.json")
+}
+
+/// `<cluster>/<system identifier>/backups`.
+pub fn backups(cluster: &str, system_identifier: u64) -> String {
+    format!("{cluster}/{system_identifier}/backups")
+}
+
+/// `<cluster>/<system identifier>/lease.json`.
+pub fn lease(cluster: &str, system_identifier: u64) -> String {
+    format!("{cluster}/{system_identifier}/lease.json")
+}
+
+/// Name of a backup that starts at `time`: `20261122T020000Z-full`.
+pub fn backup_name(time: DateTime<Utc>, kind: BackupKind) -> String {
+    format!("{}-{}", time.format("%Y%m%dT%H%M%SZ"), kind.as_str())
+}
+
+/// Whether `name` has the form of a backup's name; nothing else is ever joined to a path.
+pub fn is_backup_name(name: &str) -> bool {
+    let Some((stamp, kind)) = name.split_once('-') else { return false };
+    let bytes = stamp.as_bytes();
+    let digits = |range: std::ops::Range<usize>| bytes[range].iter().all(u8::is_ascii_digit);
+    bytes.len() == 16
+        && digits(0..8)
+        && bytes[8] == b'T'
+        && digits(9..15)
+        && bytes[15] == b'Z'
+        && matches!(kind, "full" | "incremental" | "logical")
+}
+
+/// Name of volume `number` of an archive: the archive's own name, then `.0001`, `.0002`, ...
+pub fn volume(archive: &str, number: u32) -> String {
+    if number == 0 { archive.to_string() } else { format!("{archive}.{number:04}") }
+}
+
+/// Checks a cluster's name, which becomes a folder.
+///
+/// # Errors
+/// `InvalidArgument` for a name that is empty, longer than 63 bytes, begins with a dot or a space, ends with a space,
+/// or holds anything but letters, digits, space, `-`, `_` and `.`.
+pub fn check_cluster_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.');
+    let shape = !name.is_empty() && name.len() <= 63 && !name.starts_with(['.', ' ']) && !name.ends_with(' ');
+    if shape && name.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidArgument, format!("invalid cluster name \"{}\"", name.escape_debug()))
+        .hint("Use up to 63 bytes of letters, digits, spaces, \"-\", \"_\" and \".\"; set pg_ark.cluster or --cluster."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backup_names() {
+        let time = DateTime::parse_from_rfc3339("2026-11-22T02:00:00Z").unwrap().to_utc();
+        let name = backup_name(time, BackupKind::Full);
+        assert_eq!(name, "20261122T020000Z-full");
+        assert!(is_backup_name(&name));
+        for bad in [
+            "",
+            "..",
+            "20261122T020000Z-",
+            "20261122T020000Z-x",
+            "20261122T020000Z-full/..",
+            "é0261122T02000Z-full",
+        ] {
+            assert!(!is_backup_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cluster_names() {
+        for good in ["main", "größe 2", "a.b-c_d"] {
+            check_cluster_name(good).unwrap();
+        }
+        for bad in ["", ".", "..", "a/b", "a\0", "a\nb", " a", "a#1", &"x".repeat(64)] {
+            assert!(check_cluster_name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

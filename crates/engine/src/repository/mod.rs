@@ -1,0 +1,19 @@
+//! The repository: where everything is stored (FORMAT.md is its specification).
+//!
+//! * [`storage`]: objects in a directory or an object store; the only place that knows `object_store`.
+//! * [`layout`]: names of everything in a repository.
+//! * [`record`]: `backup.json`, all that is known about one backup.
+//! * [`lease`]: one writer per cluster.
+//! * [`catalog`]: opening a repository, finding clusters and backups, judging their state.
+//!
+//! Nothing read from here is trusted: sizes are bounded, names are checked, JSON may be anything.
+
+pub mod catalog;
+pub mod layout;
+pub mod lease;
+pub mod record;
+pub mod storage;
+
+pub use catalog::{Cluster, Repository};
+pub use record::Record;
+pub use storage::Storage;

@@ -1,0 +1,299 @@
+//! `backup.json`: all that is known about one backup. FORMAT.md, section "Record".
+//!
+//! Fields that this version does not know are kept when a record is rewritten, and ignored otherwise.
+
+use super::layout;
+use super::storage::{Storage, Stored};
+use pg_ark_contract::conversation::BackupKind;
+use pg_ark_contract::rows::{BackupRow, BackupStatus};
+use pg_ark_contract::settings::{Checksum, Compression};
+use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize, Timeline};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Major version of the format that this program writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+/// An object of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRecord {
+    /// Name in the backup's folder.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// CRC-32C of the object's bytes, eight hexadecimal digits.
+    pub crc32c: String,
+}
+
+impl ObjectRecord {
+    /// Describes what was stored.
+    pub fn new(stored: &Stored) -> Self {
+        let name = stored.path.rsplit('/').next().unwrap_or_default().to_string();
+        ObjectRecord { name, size: stored.size, crc32c: format!("{:08x}", stored.crc32c) }
+    }
+}
+
+/// An archive: a tar, cut into frames, in one or more volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveRecord {
+    /// Name of the first volume: `base.tar.zst`.
+    pub name: String,
+    /// What it holds.
+    pub content: ArchiveContent,
+    /// Volumes in order, each at most `volume_size` bytes.
+    pub volumes: Vec<ObjectRecord>,
+    /// Number of frames.
+    pub frames: u64,
+    /// Size of the tar in bytes.
+    pub tar_bytes: u64,
+    /// The index: where frames and files begin. Losing it loses speed, not data.
+    pub index: Option<ObjectRecord>,
+}
+
+/// What an archive holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchiveContent {
+    /// The main data directory.
+    Base,
+    /// The tablespace with this OID.
+    Tablespace(u32),
+    /// Content of `pg_wal`.
+    Wal,
+    /// Configuration files outside the data directory, by absolute path without the leading slash.
+    Config,
+}
+
+/// A tablespace outside the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablespaceRecord {
+    /// OID.
+    pub oid: u32,
+    /// Where it was.
+    pub path: String,
+    /// Bytes of its files.
+    pub data_bytes: u64,
+}
+
+/// The data directory as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataDirectoryRecord {
+    /// Absolute path.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Target of `pg_wal` when it was a link.
+    pub wal_link: Option<String>,
+}
+
+/// Pages of one file whose checksum failed at the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageRecord {
+    /// Path below the data directory.
+    pub path: String,
+    /// Block numbers in the relation's fork, at most the first 100.
+    pub blocks: Vec<u32>,
+    /// How many there are in all.
+    pub damaged_pages: u64,
+}
+
+/// The record of one backup.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Major version of the format.
+    pub format: u32,
+    /// Name.
+    pub backup: String,
+    /// Kind.
+    pub kind: BackupKind,
+    /// `running` until every byte is durable.
+    pub status: BackupStatus,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The parent of an incremental backup.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// The user's label.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// Never pruned.
+    #[serde(default)]
+    pub pinned: bool,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    #[serde(default)]
+    pub finished_at: Option<String>,
+    /// Version of the program that wrote it.
+    pub written_by: String,
+    /// Host it was written on.
+    #[serde(default)]
+    pub host: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// System identifier, a decimal string since JSON readers round large numbers.
+    pub system_identifier: String,
+    /// `server_version_num`.
+    pub server_version_num: u32,
+    /// `server_version`.
+    pub server_version: String,
+    /// Taken from a standby.
+    #[serde(default)]
+    pub from_standby: bool,
+    /// Where recovery starts.
+    #[serde(default)]
+    pub start_lsn: Option<Lsn>,
+    /// Recovery must reach this.
+    #[serde(default)]
+    pub stop_lsn: Option<Lsn>,
+    /// Timeline at the start.
+    #[serde(default)]
+    pub timeline: Option<Timeline>,
+    /// Bytes in a WAL segment.
+    pub wal_segment_size: SegmentSize,
+    /// Bytes in a page.
+    pub block_size: u32,
+    /// The cluster has data checksums.
+    pub data_checksums: bool,
+    /// Codec and level.
+    pub compression: Compression,
+    /// Checksum of files in the manifest.
+    pub checksum: Checksum,
+    /// WAL from start to stop is in `pg_wal.tar`.
+    #[serde(default)]
+    pub wal_included: bool,
+    /// Bytes of source data.
+    #[serde(default)]
+    pub data_bytes: u64,
+    /// Bytes of all objects but this record.
+    #[serde(default)]
+    pub stored_bytes: u64,
+    /// Files in the manifest.
+    #[serde(default)]
+    pub files: u64,
+    /// Archives, in the order in which they were written.
+    #[serde(default)]
+    pub archives: Vec<ArchiveRecord>,
+    /// The manifest.
+    #[serde(default)]
+    pub manifest: Option<ObjectRecord>,
+    /// Tablespaces outside the data directory.
+    #[serde(default)]
+    pub tablespaces: Vec<TablespaceRecord>,
+    /// The data directory.
+    pub data_directory: DataDirectoryRecord,
+    /// Absolute paths of the files in `config.tar`.
+    #[serde(default)]
+    pub config_files: Vec<String>,
+    /// Settings that a restore wants to know.
+    #[serde(default)]
+    pub server_settings: BTreeMap<String, String>,
+    /// Pages whose checksum failed at the source, in all.
+    #[serde(default)]
+    pub damaged_pages: u64,
+    /// Damaged files, at most the first 1000.
+    #[serde(default)]
+    pub damage: Vec<DamageRecord>,
+    /// Remarks made while it was taken.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Fields of a later minor version.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+impl Record {
+    /// Reads the record of the backup in `folder`; `None` when there is none.
+    ///
+    /// # Errors
+    /// `FormatTooNew` for a later major format, `Corrupt` for what is no record.
+    pub fn load(storage: &Storage, folder: &str) -> Result<Option<Record>> {
+        let path = format!("{folder}/{}", layout::RECORD);
+        let Some(bytes) = storage.get(&path, layout::MAX_RECORD)? else { return Ok(None) };
+        let shown = storage.display(&path);
+        let value: serde_json::Value = parse_json(&bytes, &shown)?;
+        check_format(&value, &shown)?;
+        let record: Record = serde_json::from_value(value).map_err(|e| not_json(&shown, &e))?;
+        let name = folder.rsplit('/').next().unwrap_or_default();
+        if record.backup != name {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("\"{shown}\" is the record of backup \"{}\"", record.backup.escape_debug()),
+            ));
+        }
+        Ok(Some(record))
+    }
+
+    /// Writes the record durably into `folder`.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn save(&self, storage: &Storage, folder: &str) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::new(ErrorKind::Internal, "could not write a record as JSON").detail(e))?;
+        json.push(b'\n');
+        storage.put(&format!("{folder}/{}", layout::RECORD), json)
+    }
+
+    /// The row that `list_backups` shows.
+    pub fn row(&self) -> BackupRow {
+        let done = self.status == BackupStatus::Complete;
+        BackupRow {
+            backup: self.backup.clone(),
+            kind: self.kind,
+            status: self.status,
+            parent: self.parent.clone(),
+            label: self.label.clone(),
+            pinned: self.pinned,
+            started_at: self.started_at.clone(),
+            finished_at: self.finished_at.clone(),
+            start_lsn: self.start_lsn,
+            stop_lsn: self.stop_lsn,
+            timeline: self.timeline,
+            server_version: self.server_version_num,
+            data_bytes: done.then_some(self.data_bytes),
+            stored_bytes: done.then_some(self.stored_bytes),
+            wal_included: self.wal_included,
+            damaged_pages: self.damaged_pages,
+            error: self.error.clone(),
+        }
+    }
+
+    /// The archive with this content.
+    pub fn archive(&self, content: ArchiveContent) -> Option<&ArchiveRecord> {
+        self.archives.iter().find(|a| a.content == content)
+    }
+}
+
+/// Parses JSON from the repository.
+///
+/// # Errors
+/// `Corrupt`, naming `path`.
+pub fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8], path: &str) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| not_json(path, &e))
+}
+
+/// Refuses a format that is newer than this program.
+///
+/// # Errors
+/// `FormatTooNew`, or `Corrupt` when there is no format number.
+pub fn check_format(value: &serde_json::Value, path: &str) -> Result<()> {
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format == u64::from(FORMAT) => Ok(()),
+        Some(format) if format > u64::from(FORMAT) => Err(Error::new(
+            ErrorKind::FormatTooNew,
+            format!("\"{path}\" has format {format}; this program reads up to {FORMAT}"),
+        )
+        .hint("Use a newer pg_ark with this repository.")),
+        _ => Err(Error::new(ErrorKind::Corrupt, format!("\"{path}\" has no valid format number"))),
+    }
+}
+
+fn not_json(path: &str, e: &serde_json::Error) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("\"{path}\" is not what it should be")).detail(e)
+}

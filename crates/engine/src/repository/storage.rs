@@ -1,0 +1,435 @@
+//! Objects in a directory or an object store, behind blocking calls.
+//!
+//! What: the only module that knows `object_store` and futures; a caller sees bytes, sizes and [`Error`]s with paths.
+//! Why: durability (fsync of file and folder, or the store's acknowledgement) is decided in one place.
+//! Rejected: an async engine. The local store does its I/O on the calling thread when no runtime is there, so
+//! blocking costs nothing.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::executor::block_on;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use pg_ark_contract::{Error, ErrorKind, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Bytes collected before a part is written: above the smallest part that S3 accepts (5 MiB).
+const PART_SIZE: usize = 8 << 20;
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Path below the repository's root.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// A place for objects, opened by URL.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    store: Arc<dyn ObjectStore>,
+    url: String,
+    folder: PathBuf,
+}
+
+impl Storage {
+    /// Opens the place that `url` names. The folder itself need not exist yet; [`Storage::create_folder`] makes it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a URL that is none, `Unsupported` for a scheme this version does not know,
+    /// `RepositoryUnusable` when the path is not a directory.
+    pub fn open(url: &str) -> Result<Self> {
+        let folder = local_folder(url)?;
+        match std::fs::metadata(&folder) {
+            Ok(meta) if !meta.is_dir() => {
+                return Err(Error::new(
+                    ErrorKind::RepositoryUnusable,
+                    format!("repository \"{}\" is not a directory", folder.display()),
+                )
+                .hint("Name a directory, or one that does not exist yet."));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => {
+                return Err(unusable(format!("could not look at repository \"{}\"", folder.display()), &e));
+            }
+        }
+        Ok(Storage { store: local_store(), url: url.to_string(), folder })
+    }
+
+    /// The URL it was opened by.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The directory of a local repository.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
+    /// Creates the repository's folder, readable by its owner alone.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create_folder(&self) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        if self.folder.is_dir() {
+            return Ok(());
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(|e| {
+            unusable(format!("could not create repository folder \"{}\"", self.folder.display()), &e)
+        })
+    }
+
+    /// Bytes free for this user where the repository is; `None` when the store has no such notion.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Shows `path` as a user would name it.
+    pub fn display(&self, path: &str) -> String {
+        self.folder.join(path).display().to_string()
+    }
+
+    /// A small object whole; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is larger than `max` bytes; otherwise what the store said.
+    pub fn get(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        let Some(size) = self.size(path)? else { return Ok(None) };
+        if size > max {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("\"{}\" has {size} bytes, more than the {max} it may have", self.display(path)),
+            ));
+        }
+        let location = self.location(path)?;
+        let read = async { self.store.get(&location).await?.bytes().await };
+        match block_on(read) {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.error("read", path, &e)),
+        }
+    }
+
+    /// `len` bytes from `offset`; exactly that many.
+    ///
+    /// # Errors
+    /// `Corrupt` when the object is absent or shorter; otherwise what the store said.
+    pub fn get_range(&self, path: &str, offset: u64, len: usize) -> Result<Bytes> {
+        let location = self.location(path)?;
+        let range = offset..offset.saturating_add(len as u64);
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let options = GetOptions { range: Some(range.clone().into()), ..Default::default() };
+        let read = async { self.store.get_opts(&location, options).await?.bytes().await };
+        match block_on(read) {
+            Ok(bytes) if bytes.len() == len => Ok(bytes),
+            Ok(bytes) => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "\"{}\" ends at byte {}, before {}",
+                    self.display(path),
+                    range.start + bytes.len() as u64,
+                    range.end
+                ),
+            )),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(Error::new(ErrorKind::Corrupt, format!("\"{}\" is missing", self.display(path))))
+            }
+            Err(e) => match self.size(path)? {
+                Some(size) if size < range.end => Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("\"{}\" ends at byte {size}, before {}", self.display(path), range.end),
+                )),
+                _ => Err(self.error("read", path, &e)),
+            },
+        }
+    }
+
+    /// Size in bytes; `None` when there is no such object.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn size(&self, path: &str) -> Result<Option<u64>> {
+        match block_on(self.store.head(&self.location(path)?)) {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.error("look at", path, &e)),
+        }
+    }
+
+    /// Writes an object whole and durably, replacing any other.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        let location = self.location(path)?;
+        let payload = PutPayload::from_bytes(bytes.into());
+        block_on(self.store.put(&location, payload)).map_err(|e| self.error("write", path, &e))?;
+        Ok(())
+    }
+
+    /// Writes an object durably unless there is one; says whether it did.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn create(&self, path: &str, bytes: impl Into<Bytes>) -> Result<bool> {
+        let location = self.location(path)?;
+        let payload = PutPayload::from_bytes(bytes.into());
+        match block_on(self.store.put_opts(&location, payload, PutMode::Create.into())) {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(e) => Err(self.error("write", path, &e)),
+        }
+    }
+
+    /// Removes an object; absent is fine.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn delete(&self, path: &str) -> Result<()> {
+        match block_on(self.store.delete(&self.location(path)?)) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(self.error("remove", path, &e)),
+        }
+    }
+
+    /// Names of the folders directly below `prefix` (`""`: the root), sorted.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let location = self.location(prefix)?;
+        let listing = block_on(self.store.list_with_delimiter(Some(&location)))
+            .map_err(|e| self.error("list", prefix, &e))?;
+        let mut names: Vec<String> =
+            listing.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_string)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Objects below `prefix`, sorted by path.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn list(&self, prefix: &str) -> Result<Vec<Object>> {
+        let location = self.location(prefix)?;
+        let root = self.location("")?;
+        let mut stream = self.store.list(Some(&location));
+        let mut objects = Vec::new();
+        while let Some(meta) = block_on(stream.next()) {
+            let meta = meta.map_err(|e| self.error("list", prefix, &e))?;
+            let path = meta.location.as_ref().strip_prefix(root.as_ref()).unwrap_or(meta.location.as_ref());
+            objects.push(Object { path: path.trim_start_matches('/').to_string(), size: meta.size });
+        }
+        objects.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(objects)
+    }
+
+    /// Begins an object that is written in pieces and appears, durable, only when it is finished.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn upload(&self, path: &str) -> Result<Upload> {
+        let location = self.location(path)?;
+        let inner =
+            block_on(self.store.put_multipart(&location)).map_err(|e| self.error("create", path, &e))?;
+        Ok(Upload {
+            storage: self.clone(),
+            path: path.to_string(),
+            inner,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            size: 0,
+            crc: 0,
+        })
+    }
+
+    /// Removes everything below `prefix` but the objects in `keep`, staging files of dead writers included.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn remove_all(&self, prefix: &str, keep: &[&str]) -> Result<()> {
+        for object in self.list(prefix)? {
+            if !keep.contains(&object.path.as_str()) {
+                self.delete(&object.path)?;
+            }
+        }
+        // The local store hides the staging files of unfinished uploads ("name#1") from its listings.
+        for entry in walkdir::WalkDir::new(self.folder.join(prefix)).into_iter().filter_map(|e| e.ok()) {
+            let staged = entry.file_name().to_string_lossy().contains('#');
+            if staged && entry.file_type().is_file() {
+                std::fs::remove_file(entry.path())
+                    .map_err(|e| Error::io(format!("could not remove \"{}\"", entry.path().display()), &e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn location(&self, path: &str) -> Result<Path> {
+        let folder = self.folder.to_str().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "the repository's path is not valid UTF-8")
+        })?;
+        let full = format!("{}/{path}", folder.trim_end_matches('/'));
+        Path::parse(&full).map_err(|e| {
+            Error::new(ErrorKind::InvalidArgument, format!("\"{full}\" cannot be a path in a repository"))
+                .detail(e)
+        })
+    }
+
+    fn error(&self, verb: &str, path: &str, error: &object_store::Error) -> Error {
+        let what = format!("could not {verb} \"{}\"", self.display(path));
+        let mut source: Option<&dyn std::error::Error> = Some(error);
+        while let Some(e) = source {
+            if let Some(io) = e.downcast_ref::<std::io::Error>() {
+                return Error::io(what, io);
+            }
+            source = e.source();
+        }
+        let kind = match error {
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+                ErrorKind::PermissionDenied
+            }
+            _ => ErrorKind::Io,
+        };
+        Error::new(kind, what).detail(error)
+    }
+}
+
+/// An object that is being written. Dropped before [`Upload::finish`], it leaves nothing behind.
+pub struct Upload {
+    storage: Storage,
+    path: String,
+    inner: Box<dyn MultipartUpload>,
+    pending: Vec<Bytes>,
+    pending_bytes: usize,
+    size: u64,
+    crc: u32,
+}
+
+/// What [`Upload::finish`] stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Path below the repository's root.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// CRC-32C of the whole object.
+    pub crc32c: u32,
+}
+
+impl Upload {
+    /// Bytes appended so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends bytes whose CRC-32C is already known.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn append_with_crc(&mut self, bytes: Bytes, crc: u32) -> Result<()> {
+        self.crc = crc32c::crc32c_combine(self.crc, crc, bytes.len());
+        self.size += bytes.len() as u64;
+        self.pending_bytes += bytes.len();
+        self.pending.push(bytes);
+        if self.pending_bytes >= PART_SIZE { self.write_part() } else { Ok(()) }
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn append(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
+        let bytes = bytes.into();
+        let crc = crc32c::crc32c(&bytes);
+        self.append_with_crc(bytes, crc)
+    }
+
+    /// Makes the object durable and visible.
+    ///
+    /// # Errors
+    /// What the store said; the object then does not exist.
+    pub fn finish(mut self) -> Result<Stored> {
+        if !self.pending.is_empty() {
+            self.write_part()?;
+        }
+        block_on(self.inner.complete()).map_err(|e| self.storage.error("write", &self.path, &e))?;
+        Ok(Stored { path: self.path, size: self.size, crc32c: self.crc })
+    }
+
+    fn write_part(&mut self) -> Result<()> {
+        let payload: PutPayload = std::mem::take(&mut self.pending).into_iter().collect();
+        self.pending_bytes = 0;
+        block_on(self.inner.put_part(payload)).map_err(|e| self.storage.error("write", &self.path, &e))
+    }
+}
+
+impl std::io::Write for Upload {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.append(Bytes::copy_from_slice(buf)).map_err(std::io::Error::other)?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn local_store() -> Arc<dyn ObjectStore> {
+    Arc::new(LocalFileSystem::new().with_fsync(true))
+}
+
+fn unusable(what: String, e: &std::io::Error) -> Error {
+    let error = Error::io(what, e);
+    match error.kind {
+        ErrorKind::Io => Error { kind: ErrorKind::RepositoryUnusable, ..error },
+        _ => error,
+    }
+}
+
+/// The folder that a `file://` URL names.
+fn local_folder(url: &str) -> Result<PathBuf> {
+    const EXAMPLE: &str = "Write it as file:///absolute/path, for example file:///backups.";
+    let bad = |why: &str| {
+        Error::new(ErrorKind::InvalidArgument, format!("invalid repository URL \"{url}\": {why}"))
+            .hint(EXAMPLE)
+    };
+    if url.is_empty() {
+        return Err(Error::new(ErrorKind::RepositoryUnset, "no repository is configured")
+            .hint("Call ark.enable('file:///path'), or give --repo or PGARK_REPO to pgark."));
+    }
+    let parsed = url::Url::parse(url).map_err(|e| bad(&e.to_string()))?;
+    match parsed.scheme() {
+        "file" => {}
+        "s3" | "gs" | "gcs" | "az" | "azure" | "http" | "https" => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("repository URL \"{url}\": object stores are not supported by this version"),
+            )
+            .hint(EXAMPLE));
+        }
+        other => return Err(bad(&format!("there is no scheme \"{other}\""))),
+    }
+    if !url.starts_with("file:///") || parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err(bad("it must name an absolute path and nothing else"));
+    }
+    let path = parsed.to_file_path().map_err(|()| bad("it names no local path"))?;
+    if path.parent().is_none() {
+        return Err(bad("the root folder cannot be a repository"));
+    }
+    if path.to_str().is_none() {
+        return Err(bad("the path is not valid UTF-8"));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+#[path = "storage_tests.rs"]
+mod tests;

@@ -1,0 +1,86 @@
+use super::*;
+
+fn storage() -> (tempfile::TempDir, Storage) {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(&format!("file://{}", dir.path().display())).unwrap();
+    (dir, storage)
+}
+
+#[test]
+fn urls_are_checked() {
+    for (url, kind) in [
+        ("", ErrorKind::RepositoryUnset),
+        ("backups", ErrorKind::InvalidArgument),
+        ("file://backups", ErrorKind::InvalidArgument),
+        ("file:///", ErrorKind::InvalidArgument),
+        ("file:///x?y", ErrorKind::InvalidArgument),
+        ("ftp://host/x", ErrorKind::InvalidArgument),
+        ("s3://bucket/prefix", ErrorKind::Unsupported),
+    ] {
+        let error = Storage::open(url).unwrap_err();
+        assert_eq!(error.kind, kind, "{url}: {error}");
+        assert!(error.hint.is_some(), "{url}");
+    }
+    assert_eq!(Storage::open("file:///with%20space").unwrap().folder(), std::path::Path::new("/with space"));
+}
+
+#[test]
+fn a_file_is_no_repository() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    std::fs::write(&file, b"x").unwrap();
+    let error = Storage::open(&format!("file://{}", file.display())).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::RepositoryUnusable);
+}
+
+#[test]
+fn objects_come_back() {
+    let (_dir, storage) = storage();
+    assert_eq!(storage.get("a/b", 10).unwrap(), None);
+    storage.put("a/b", &b"hello"[..]).unwrap();
+    assert_eq!(storage.get("a/b", 10).unwrap().as_deref(), Some(&b"hello"[..]));
+    assert_eq!(storage.get("a/b", 4).unwrap_err().kind, ErrorKind::Corrupt);
+    assert_eq!(&storage.get_range("a/b", 1, 3).unwrap()[..], b"ell");
+    assert_eq!(storage.get_range("a/b", 3, 3).unwrap_err().kind, ErrorKind::Corrupt);
+    assert_eq!(storage.get_range("a/b", 9, 3).unwrap_err().kind, ErrorKind::Corrupt);
+    assert_eq!(storage.get_range("a/c", 0, 3).unwrap_err().kind, ErrorKind::Corrupt);
+    assert!(!storage.create("a/b", &b"other"[..]).unwrap());
+    assert!(storage.create("a/c", &b"other"[..]).unwrap());
+    assert_eq!(storage.folders("").unwrap(), ["a"]);
+    let paths: Vec<_> = storage.list("a").unwrap().into_iter().map(|o| (o.path, o.size)).collect();
+    assert_eq!(paths, [("a/b".to_string(), 5), ("a/c".to_string(), 5)]);
+    storage.delete("a/b").unwrap();
+    storage.delete("a/b").unwrap();
+}
+
+#[test]
+fn an_upload_appears_whole_or_not_at_all() {
+    let (dir, storage) = storage();
+    let mut upload = storage.upload("x/y").unwrap();
+    upload.append(vec![1u8; PART_SIZE]).unwrap();
+    upload.append(vec![2u8; 10]).unwrap();
+    assert_eq!(storage.size("x/y").unwrap(), None);
+    let stored = upload.finish().unwrap();
+    assert_eq!(stored.size, PART_SIZE as u64 + 10);
+    let bytes = std::fs::read(dir.path().join("x/y")).unwrap();
+    assert_eq!(crc32c::crc32c(&bytes), stored.crc32c);
+
+    let mut dropped = storage.upload("x/z").unwrap();
+    dropped.append(vec![1u8; PART_SIZE]).unwrap();
+    drop(dropped);
+    assert_eq!(std::fs::read_dir(dir.path().join("x")).unwrap().count(), 1);
+
+    let mut dead = storage.upload("x/dead").unwrap();
+    dead.append(vec![1u8; PART_SIZE]).unwrap();
+    std::mem::forget(dead);
+    assert_eq!(std::fs::read_dir(dir.path().join("x")).unwrap().count(), 2);
+    storage.remove_all("x", &["x/y"]).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path().join("x")).unwrap().count(), 1);
+}
+
+#[test]
+fn names_that_leave_the_repository_are_refused() {
+    let (_dir, storage) = storage();
+    assert!(storage.get("../x", 10).is_err());
+    assert!(storage.put("a/../../x", &b""[..]).is_err());
+}
