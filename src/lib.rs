@@ -1,1 +1,42 @@
-//! pg_ark extension.
+//! pg_ark: backs a PostgreSQL server up from inside the server.
+//!
+//! This library is the control plane. It starts and stops the backup, starts the engine (`pgark engine`), relays
+//! progress, and decides; it moves no data itself, because a crash in a process that is attached to shared memory
+//! makes the server restart every session.
+//!
+//! * [`settings`]: every `pg_ark.*` setting, defined from the contract's catalogue.
+//! * [`api`]: the SQL functions, one file per subject.
+//! * [`workers`]: the background worker that runs a backup.
+//! * [`engine`]: starts `pgark engine` and holds the conversation with it.
+//! * [`translate`]: pg_ark's errors to PostgreSQL's, and back.
+//! * [`sql`]: queries as values.
+//! * [`postgres`]: the only unsafe code, behind safe functions and guards.
+//!
+//! The library works without `shared_preload_libraries`: each process that needs it loads it.
+
+#![deny(unsafe_code)]
+
+pub mod api;
+pub mod engine;
+#[allow(unsafe_code)]
+pub mod postgres;
+pub mod settings;
+pub mod sql;
+pub mod translate;
+pub mod workers;
+
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pg_test/mod.rs"]
+pub mod pg_test;
+
+use pgrx::prelude::*;
+
+::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
+
+/// Called by the server once per process, when it loads the library.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+}

@@ -1,0 +1,23 @@
+-- Rights. Nothing is granted to PUBLIC: what reads goes to pg_monitor, the rest belongs to the owner of the
+-- extension, who may GRANT EXECUTE.
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
+REVOKE ALL ON SCHEMA @extschema@ FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA @extschema@ TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.list_backups() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.show(text) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.check() TO pg_monitor;
+
+COMMENT ON FUNCTION @extschema@.enable(text, boolean) IS
+    'creates or opens the repository and sets pg_ark.repository for the whole server';
+COMMENT ON FUNCTION @extschema@.backup_start(text, text, boolean, boolean) IS
+    'starts a backup in the background and returns its name';
+COMMENT ON FUNCTION @extschema@.backup_stop(text) IS
+    'cancels a running backup; false when it does not run';
+COMMENT ON FUNCTION @extschema@.list_backups() IS
+    'backups of this cluster in the repository, oldest first';
+COMMENT ON FUNCTION @extschema@.show(text) IS
+    'the record of one backup';
+COMMENT ON FUNCTION @extschema@.check() IS
+    'is this server able to back itself up, and what is missing';

@@ -1,0 +1,212 @@
+//! `ark.backup_start` and `ark.backup_stop`.
+//!
+//! The session only starts the worker and waits: everything is checked here before anything is touched, and the
+//! backup itself runs in [`crate::workers::job`].
+
+use super::list;
+use crate::postgres::shared::{Channel, State};
+use crate::postgres::worker::{Handle, Life};
+use crate::postgres::{guc, interrupts, latch};
+use crate::workers::job;
+use crate::workers::request::Request;
+use crate::{engine, settings, sql, translate};
+use pg_ark_contract::conversation::BackupKind;
+use pg_ark_contract::rows::BackupRow;
+use pg_ark_contract::{Error, ErrorKind, Result};
+use pgrx::prelude::*;
+use std::time::{Duration, Instant};
+
+/// `pg_backup_start` takes no longer one (`MAXPGPATH`, pg_config_manual.h).
+const LABEL_MAX: usize = 1024;
+/// How often the state of a starting backup is looked at.
+const STARTING: Duration = Duration::from_millis(50);
+/// How often the state of a running backup is looked at.
+const RUNNING: Duration = Duration::from_millis(200);
+/// How long a worker that was told to stop may take before the caller hears about it.
+const STOPPING: Duration = Duration::from_secs(30);
+
+/// Starts a backup in the background; gives its name once it runs, or once it is complete with `wait`.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn backup_start(
+    kind: default!(Option<&str>, "'full'"),
+    label: default!(Option<&str>, "NULL"),
+    fast: default!(Option<bool>, true),
+    wait: default!(Option<bool>, false),
+) -> String {
+    let request = translate::or_raise(request(kind, label, fast.unwrap_or(true)));
+    translate::or_raise(start(&request, wait.unwrap_or(false)))
+}
+
+fn request(kind: Option<&str>, label: Option<&str>, fast: bool) -> Result<Request> {
+    let kind = parse_kind(kind.unwrap_or(""))?;
+    check_label(label)?;
+    let repository = settings::repository()?;
+    if guc::wal_level_is_minimal() {
+        return Err(Error::new(ErrorKind::ServerNotReady, "wal_level = minimal does not allow backups")
+            .hint("ALTER SYSTEM SET wal_level = 'replica', then restart the server."));
+    }
+    Ok(Request {
+        kind,
+        label: label.map(Into::into),
+        fast,
+        database: database()?,
+        program: engine::locate()?,
+        repository,
+        cluster: settings::cluster(),
+        compression: settings::compression()?,
+        checksum: settings::checksum()?,
+        jobs: settings::jobs(),
+        max_rate: settings::max_rate(),
+        volume_size: settings::volume_size(),
+    })
+}
+
+fn parse_kind(kind: &str) -> Result<BackupKind> {
+    match kind {
+        "full" => Ok(BackupKind::Full),
+        "incremental" | "logical" => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{kind} backups are not available in this version"),
+        )
+        .hint("Use kind => 'full'.")),
+        _ => Err(Error::new(ErrorKind::InvalidArgument, format!("unknown kind of backup: \"{kind}\""))
+            .hint("The kinds are full, incremental and logical; this version takes full backups.")),
+    }
+}
+
+fn check_label(label: Option<&str>) -> Result<()> {
+    let bad = |why: String| {
+        Error::new(ErrorKind::InvalidArgument, format!("invalid label: {why}"))
+            .hint(format!("Use one line of at most {LABEL_MAX} bytes, or leave it out."))
+    };
+    match label {
+        Some(label) if label.len() > LABEL_MAX => Err(bad(format!("it has {} bytes", label.len()))),
+        Some(label) if label.chars().any(char::is_control) => Err(bad("it holds control characters".into())),
+        _ => Ok(()),
+    }
+}
+
+/// The database that the worker connects to: `pg_ark.database` where that can be, else the caller's.
+fn database() -> Result<String> {
+    let wanted = settings::database().unwrap_or_default();
+    let found = sql::text(
+        "SELECT coalesce((SELECT datname::text FROM pg_database WHERE datname = $1::text AND datallowconn), \
+         current_database()::text)",
+        &[&wanted],
+    )?;
+    found.ok_or_else(|| Error::new(ErrorKind::Internal, "the session has no database"))
+}
+
+/// A worker whose backup does not run yet: it is stopped when the session gives up.
+struct Starting {
+    handle: Handle,
+    keep: bool,
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if !self.keep {
+            self.handle.terminate();
+        }
+    }
+}
+
+fn start(request: &Request, wait: bool) -> Result<String> {
+    let text = serde_json::to_vec(request)
+        .map_err(|error| Error::new(ErrorKind::Internal, "could not write the request").detail(error))?;
+    let channel = Channel::create(&text);
+    let handle = Handle::register(job::WORKER, job::ENTRY, channel.handle()).ok_or_else(|| {
+        Error::new(ErrorKind::ServerNotReady, "could not start a background worker: every slot is taken")
+            .hint("Raise max_worker_processes and restart the server, or try again when other workers are done.")
+    })?;
+    let mut worker = Starting { handle, keep: false };
+    let mut name = String::new();
+    loop {
+        let ended = worker.handle.life() == Life::Ended;
+        match channel.read() {
+            (State::Failed, error) => return Err(failure(&worker, &error)),
+            (State::Started, started) => {
+                worker.keep = true;
+                name = started;
+                if !wait {
+                    return Ok(name);
+                }
+            }
+            (State::Complete, row) => {
+                worker.keep = true;
+                return Ok(complete(&row, name));
+            }
+            (State::Requested, _) => {}
+        }
+        if ended {
+            return Err(vanished());
+        }
+        if interrupts::dying() && !worker.keep {
+            worker.handle.terminate(); // This session ends without running destructors.
+        }
+        interrupts::check();
+        latch::sleep(if worker.keep { RUNNING } else { STARTING });
+    }
+}
+
+/// The worker's error, once the worker is gone: then slot and backup mode are gone too.
+fn failure(worker: &Starting, error: &str) -> Error {
+    let deadline = Instant::now() + STOPPING;
+    while worker.handle.life() != Life::Ended && Instant::now() < deadline {
+        interrupts::check();
+        latch::sleep(STARTING);
+    }
+    serde_json::from_str(error).unwrap_or_else(|_| vanished())
+}
+
+fn vanished() -> Error {
+    Error::new(ErrorKind::EngineDied, "the backup's worker ended without an answer")
+        .hint("The server log says why.")
+}
+
+fn complete(row: &str, name: String) -> String {
+    let Ok(row) = serde_json::from_str::<BackupRow>(row) else { return name };
+    if row.damaged_pages > 0 {
+        translate::warn(
+            format!("backup {} holds {} pages whose checksum fails", row.backup, row.damaged_pages),
+            Some("The server log names the relations.".into()),
+        );
+    }
+    row.backup
+}
+
+/// Cancels a running backup; false when it does not run.
+///
+/// Runs with the rights of the extension's owner, because a worker's process belongs to the bootstrap superuser:
+/// who may EXECUTE this function may stop any backup of pg_ark, and nothing else.
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn backup_stop(backup: &str) -> bool {
+    translate::or_raise(stop(backup))
+}
+
+const WORKERS: &str = "FROM pg_stat_get_activity(NULL) WHERE backend_type = $1 AND application_name = $2";
+
+fn stop(backup: &str) -> Result<bool> {
+    let terminate = format!("SELECT bool_or(pg_terminate_backend(pid))::text {WORKERS}");
+    let found = sql::text(&terminate, &[job::WORKER, backup])?;
+    if found.as_deref() != Some("true") {
+        list::record(backup)?; // An unknown name is an error.
+        return Ok(false);
+    }
+    let still = format!("SELECT count(*)::text {WORKERS}");
+    let deadline = Instant::now() + STOPPING;
+    while sql::text(&still, &[job::WORKER, backup])?.as_deref() != Some("0") {
+        if Instant::now() > deadline {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("backup \"{backup}\" was told to stop but still runs"),
+            )
+            .hint("Look for it in pg_stat_activity."));
+        }
+        interrupts::check();
+        latch::sleep(STARTING);
+    }
+    Ok(true)
+}

@@ -1,0 +1,99 @@
+//! `ark.enable`: creates or opens the repository and sets it for the whole server.
+
+use crate::engine::{self, Target};
+use crate::postgres::guc;
+use crate::{settings, sql, translate};
+use pg_ark_contract::conversation::{Answer, Task};
+use pg_ark_contract::{Error, ErrorKind, Result};
+use pgrx::prelude::*;
+
+type Row = (String, String, Option<String>);
+
+/// Creates or opens the repository and sets `pg_ark.repository` for the whole server.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn enable(
+    repository: &str,
+    protect: default!(bool, false),
+) -> TableIterator<'static, (name!(item, String), name!(status, String), name!(hint, Option<String>))> {
+    TableIterator::new(translate::or_raise(run(repository, protect)))
+}
+
+fn run(repository: &str, protect: bool) -> Result<Vec<Row>> {
+    if !guc::is_superuser() {
+        return Err(Error::new(ErrorKind::PermissionDenied, "permission denied for function enable")
+            .detail("It changes the configuration of the whole server.")
+            .hint("Run ark.enable as a superuser."));
+    }
+    if protect {
+        return Err(Error::new(ErrorKind::Unsupported, "protect => true is not available in this version")
+            .hint("Leave protect out, and protect the repository with the permissions of its storage."));
+    }
+    check_url(repository)?;
+    let target = Target::for_repository(repository.into())?;
+    let opened = engine::ask(&target, Task::Open { data_directory: data_directory()? })?;
+    let Answer::Opened { created, id } = opened else { return Err(engine::unexpected(&opened)) };
+    set_for_server(repository)?;
+    let mut rows = vec![
+        (
+            "repository".into(),
+            if created { "created" } else { "opened" }.into(),
+            Some(format!("Its id is {id}.")),
+        ),
+        (
+            "pg_ark.repository".into(),
+            "set for the whole server".into(),
+            Some(format!("Backups go to {repository} as cluster {}.", target.cluster)),
+        ),
+    ];
+    rows.extend(left_to_do());
+    Ok(rows)
+}
+
+fn check_url(repository: &str) -> Result<()> {
+    let bad = |why: &str| {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("\"{}\" is not a repository: {why}", repository.escape_debug()),
+        )
+        .hint("Give a URL, for example file:///var/backups/postgres for a directory.")
+    };
+    match repository.split_once("://") {
+        _ if repository.chars().any(char::is_control) => Err(bad("it holds control characters")),
+        Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() => Ok(()),
+        _ => Err(bad("it is not a URL")),
+    }
+}
+
+/// The server's data directory, from the setting that the server keeps absolute.
+pub fn data_directory() -> Result<String> {
+    guc::option(c"data_directory")
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the server does not tell its data directory"))
+}
+
+/// Writes the setting, has the server reload, and makes it act in this session now. A session that begins later
+/// sees it too: the postmaster handles the reload before it accepts another connection.
+fn set_for_server(repository: &str) -> Result<()> {
+    guc::alter_system("pg_ark.repository", repository)?;
+    sql::text("SELECT pg_reload_conf()::text", &[])?;
+    guc::apply_here(c"pg_ark.repository", repository);
+    if settings::repository().is_ok_and(|now| now == repository) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::ServerNotReady, "pg_ark.repository was written but does not act")
+        .detail("A value on the server's command line stands above postgresql.auto.conf.")
+        .hint("Remove pg_ark.repository from the command line that starts the server."))
+}
+
+fn left_to_do() -> Vec<Row> {
+    let mut rows = Vec::new();
+    if guc::wal_level_is_minimal() {
+        rows.push((
+            "wal_level".into(),
+            "to do".into(),
+            Some("ALTER SYSTEM SET wal_level = 'replica', then restart the server.".into()),
+        ));
+    }
+    rows.push(("first backup".into(), "to do".into(), Some("SELECT ark.backup_start();".into())));
+    rows
+}

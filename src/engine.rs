@@ -1,0 +1,326 @@
+//! Starts `pgark engine` and holds the conversation of [`pg_ark_contract::conversation`] with it.
+//!
+//! 1. [`Target::from_settings`] finds the program, the repository and the name of the cluster.
+//! 2. [`Engine::start`] starts the program and queues the job for its stdin.
+//! 3. [`Engine::poll`] waits for the next event on the latch and the pipe; the caller looks at interrupts in between.
+//! 4. Dropping the [`Engine`] closes its stdin, which tells it to stop, gives it a moment, then kills and reaps it.
+//!
+//! [`ask`] does all of that for a job with one answer. No destructor runs when the server ends this process (FATAL,
+//! postmaster death, `kill -9`): then the kernel closes the pipe, and the engine stops by itself.
+
+use crate::postgres::{interrupts, latch, process};
+use crate::{settings, translate};
+use pg_ark_contract::conversation::{Answer, Event, Job, Reply, Task};
+use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
+use std::io::{ErrorKind as Io, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long an engine that was told to stop may take: a session must end it within a second.
+const GRACE: Duration = Duration::from_millis(800);
+/// How long the first line may take: starting a program on a loaded machine.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest line an engine may send: a list of some 100,000 backups fits.
+const LINE_MAX: usize = 64 << 20;
+/// Bytes taken from the pipe at once: the capacity of a pipe.
+const READ_SIZE: usize = 64 << 10;
+/// How soon to look again while the engine does not take what we write.
+const RETRY_WRITE: Duration = Duration::from_millis(20);
+/// Words for every problem with the program itself.
+const INSTALL_HINT: &str =
+    "Run scripts/install for this server, or set pg_ark.engine_path to the pgark program of this version.";
+
+/// Which engine, and what it works on.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The program.
+    pub program: PathBuf,
+    /// URL of the repository.
+    pub repository: String,
+    /// Name of the cluster in it.
+    pub cluster: String,
+}
+
+impl Target {
+    /// The target that the settings name.
+    ///
+    /// # Errors
+    /// `RepositoryUnset`, `EngineMissing`.
+    pub fn from_settings() -> Result<Target> {
+        Target::for_repository(settings::repository()?)
+    }
+
+    /// The target for another repository.
+    ///
+    /// # Errors
+    /// `EngineMissing`.
+    pub fn for_repository(repository: String) -> Result<Target> {
+        Ok(Target { program: locate()?, repository, cluster: settings::cluster() })
+    }
+}
+
+/// Path of the engine: `pg_ark.engine_path`, or `pgark` beside the running `postgres`.
+///
+/// # Errors
+/// `EngineMissing` when there is no program that can be run.
+pub fn locate() -> Result<PathBuf> {
+    let path = match settings::engine_path() {
+        Some(path) => PathBuf::from(path),
+        None => process::server_program().with_file_name("pgark"),
+    };
+    if !path.is_absolute() {
+        return Err(missing(&path, "pg_ark.engine_path is not an absolute path"));
+    }
+    match std::fs::metadata(&path) {
+        Err(error) => Err(missing(&path, error)),
+        Ok(found) if !found.is_file() => Err(missing(&path, "it is not a file")),
+        Ok(found) if found.permissions().mode() & 0o111 == 0 => Err(missing(&path, "it is not executable")),
+        Ok(_) => Ok(path),
+    }
+}
+
+fn missing(path: &Path, why: impl std::fmt::Display) -> Error {
+    let message = format!("the engine \"{}\" cannot be run", path.display());
+    Error::new(ErrorKind::EngineMissing, message).detail(why).hint(INSTALL_HINT)
+}
+
+/// Runs a job with one answer, looking at interrupts while it waits.
+///
+/// # Errors
+/// What the engine says, or what went wrong with it.
+pub fn ask(target: &Target, task: Task) -> Result<Answer> {
+    let mut engine = Engine::start(target, task)?;
+    loop {
+        interrupts::check();
+        match engine.poll(Duration::from_secs(1))? {
+            Some(Event::Done { answer }) => return Ok(answer),
+            Some(Event::Failed { error }) => return Err(error),
+            Some(Event::Warning { message, hint }) => translate::warn(message, hint),
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// The error for an answer that does not belong to the question.
+pub fn unexpected(answer: &Answer) -> Error {
+    Error::new(ErrorKind::Internal, "the engine answered another question").detail(format!("{answer:?}"))
+}
+
+/// A running engine.
+pub struct Engine {
+    program: PathBuf,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
+    /// Bytes of `incoming` that hold no end of line.
+    searched: usize,
+    closed: bool,
+    greeted: bool,
+    started: Instant,
+}
+
+impl Engine {
+    /// Starts the program with `task` as its job.
+    ///
+    /// # Errors
+    /// `EngineMissing` when it cannot be started.
+    pub fn start(target: &Target, task: Task) -> Result<Engine> {
+        let mut child = command(&target.program).spawn().map_err(|error| missing(&target.program, error))?;
+        let pipes = (child.stdin.take(), child.stdout.take());
+        let (Some(stdin), Some(stdout)) = pipes else {
+            return Err(Error::new(ErrorKind::Internal, "the engine has no pipes"));
+        };
+        let mut engine = Engine {
+            program: target.program.clone(),
+            child,
+            stdin: None,
+            stdout,
+            outgoing: Vec::new(),
+            incoming: Vec::new(),
+            searched: 0,
+            closed: false,
+            greeted: false,
+            started: Instant::now(),
+        };
+        for pipe in [stdin.as_fd(), engine.stdout.as_fd()] {
+            process::set_nonblocking(pipe).map_err(|e| Error::io("could not prepare a pipe", &e))?;
+        }
+        engine.stdin = Some(stdin);
+        engine.send(&Job {
+            version: VERSION.into(),
+            parent_pid: std::process::id(),
+            repository: target.repository.clone(),
+            cluster: target.cluster.clone(),
+            task,
+        })?;
+        Ok(engine)
+    }
+
+    /// Tells a running backup something. An engine that is gone is noticed by the next [`Engine::poll`].
+    ///
+    /// # Errors
+    /// `Internal` when it cannot be written as JSON.
+    pub fn reply(&mut self, reply: &Reply) -> Result<()> {
+        self.send(reply)
+    }
+
+    fn send(&mut self, message: &impl serde::Serialize) -> Result<()> {
+        serde_json::to_writer(&mut self.outgoing, message).map_err(|error| {
+            Error::new(ErrorKind::Internal, "could not write a line for the engine").detail(error)
+        })?;
+        self.outgoing.push(b'\n');
+        self.flush();
+        Ok(())
+    }
+
+    /// Writes what the pipe takes now. Errors are left to the reading side: it tells why the engine is gone.
+    fn flush(&mut self) {
+        let Some(stdin) = &mut self.stdin else { return };
+        while !self.outgoing.is_empty() {
+            match stdin.write(&self.outgoing) {
+                Ok(count) => drop(self.outgoing.drain(..count)),
+                Err(error) if error.kind() == Io::Interrupted => {}
+                Err(error) if error.kind() == Io::WouldBlock => return,
+                Err(_) => self.outgoing.clear(),
+            }
+        }
+    }
+
+    /// The next event, or None when none came before `timeout` or the latch was set. Does not look at interrupts.
+    ///
+    /// # Errors
+    /// `EngineDied`, `VersionMismatch`, `EngineMissing` when the program is not our engine.
+    pub fn poll(&mut self, timeout: Duration) -> Result<Option<Event>> {
+        if let Some(event) = self.next_event()? {
+            return Ok(Some(event));
+        }
+        if self.closed {
+            return Err(self.died());
+        }
+        self.flush();
+        let timeout = if self.outgoing.is_empty() { timeout } else { timeout.min(RETRY_WRITE) };
+        latch::wait_readable(self.stdout.as_fd(), timeout);
+        self.fill()?;
+        if !self.greeted && self.started.elapsed() > HELLO_TIMEOUT {
+            return Err(self.not_ours("it says nothing"));
+        }
+        self.next_event()
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let mut bytes = [0; READ_SIZE];
+        match self.stdout.read(&mut bytes) {
+            Ok(0) => self.closed = true,
+            Ok(count) => self.incoming.extend_from_slice(&bytes[..count]),
+            Err(error) if matches!(error.kind(), Io::Interrupted | Io::WouldBlock) => {}
+            Err(error) => return Err(Error::io("could not read from the engine", &error)),
+        }
+        if self.incoming.len() > LINE_MAX {
+            return Err(Error::new(ErrorKind::Internal, "the engine sent a line that is too long"));
+        }
+        Ok(())
+    }
+
+    fn next_event(&mut self) -> Result<Option<Event>> {
+        while let Some(line) = self.next_line() {
+            let event = serde_json::from_slice::<Event>(&line);
+            match event {
+                Ok(Event::Hello { version }) if !self.greeted => {
+                    if version != VERSION {
+                        return Err(self.other_version(&version));
+                    }
+                    self.greeted = true;
+                }
+                Ok(event) if self.greeted => return Ok(Some(event)),
+                _ if !self.greeted => {
+                    let start = &line[..line.len().min(200)];
+                    return Err(self.not_ours(&format!("it says: {}", String::from_utf8_lossy(start))));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let message = "the engine sent a line that is not understood";
+                    return Err(Error::new(ErrorKind::Internal, message).detail(error));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_line(&mut self) -> Option<Vec<u8>> {
+        let Some(end) = self.incoming[self.searched..].iter().position(|byte| *byte == b'\n') else {
+            self.searched = self.incoming.len();
+            return None;
+        };
+        let line: Vec<u8> = self.incoming.drain(..=self.searched + end).collect();
+        self.searched = 0;
+        Some(line)
+    }
+
+    fn not_ours(&self, why: &str) -> Error {
+        let message = format!("\"{}\" is not pg_ark's engine", self.program.display());
+        Error::new(ErrorKind::EngineMissing, message).detail(why).hint(INSTALL_HINT)
+    }
+
+    fn other_version(&self, version: &str) -> Error {
+        let program = self.program.display();
+        let message = format!("the engine \"{program}\" has version {version}, the library has {VERSION}");
+        Error::new(ErrorKind::VersionMismatch, message).hint(INSTALL_HINT)
+    }
+
+    fn died(&mut self) -> Error {
+        let how = match self.close() {
+            Some(status) => ending(status),
+            None => "ended in an unknown way".into(),
+        };
+        Error::new(ErrorKind::EngineDied, format!("the engine {how}"))
+            .hint("The server log may hold what it said last. Try again; when it happens again, report it.")
+    }
+
+    /// Tells the engine to stop, gives it a moment, then kills it; reaps it in any case.
+    fn close(&mut self) -> Option<ExitStatus> {
+        self.stdin = None;
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+                Err(_) => break,
+            }
+        }
+        // Errors mean that it is gone already.
+        let _ = self.child.kill();
+        self.child.wait().ok()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The command, with nothing of the server's environment but what a program needs. Plain enough for posix_spawn.
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.arg("engine").env_clear().env("LANG", "C.UTF-8").env("LC_ALL", "C.UTF-8");
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()));
+    if let Some(zone) = std::env::var_os("TZ") {
+        command.env("TZ", zone);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command
+}
+
+fn ending(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("was killed by signal {signal}"),
+        (None, Some(code)) => format!("ended with status {code} and no answer"),
+        (None, None) => "ended in an unknown way".into(),
+    }
+}

@@ -1,0 +1,85 @@
+//! What the monitoring views show of a backup: `pg_stat_progress_basebackup` and `pg_stat_activity`.
+
+use pgrx::pg_sys;
+use std::ffi::CString;
+
+/// Phase as `pg_stat_progress_basebackup` names it (`PROGRESS_BASEBACKUP_PHASE_*`, commands/progress.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// waiting for checkpoint to finish
+    WaitCheckpoint = 1,
+    /// estimating backup size
+    EstimateSize = 2,
+    /// streaming database files
+    Stream = 3,
+    /// waiting for wal archiving to finish
+    WaitArchive = 4,
+    /// transferring wal files
+    TransferWal = 5,
+}
+
+/// A row of `pg_stat_progress_basebackup`, there for as long as the guard.
+pub struct Row(());
+
+impl Row {
+    /// Adds the row of this process.
+    pub fn start() -> Row {
+        // SAFETY: writes this process's own entry in shared memory.
+        unsafe {
+            pg_sys::pgstat_progress_start_command(
+                pg_sys::ProgressCommandType::PROGRESS_COMMAND_BASEBACKUP,
+                pg_sys::InvalidOid,
+            );
+        }
+        let row = Row(());
+        // A negative total shows as NULL: not known yet.
+        row.set(&[(pg_sys::PROGRESS_BASEBACKUP_BACKUP_TOTAL, -1)]);
+        row
+    }
+
+    /// Shows `phase`.
+    pub fn phase(&self, phase: Phase) {
+        self.set(&[(pg_sys::PROGRESS_BASEBACKUP_PHASE, phase as i64)]);
+    }
+
+    /// Shows bytes and tablespaces: done and in all.
+    pub fn amount(&self, bytes: (u64, u64), tablespaces: (u32, u32)) {
+        self.set(&[
+            (pg_sys::PROGRESS_BASEBACKUP_BACKUP_STREAMED, signed(bytes.0)),
+            (pg_sys::PROGRESS_BASEBACKUP_BACKUP_TOTAL, signed(bytes.1)),
+            (pg_sys::PROGRESS_BASEBACKUP_TBLSPC_STREAMED, i64::from(tablespaces.0)),
+            (pg_sys::PROGRESS_BASEBACKUP_TBLSPC_TOTAL, i64::from(tablespaces.1)),
+        ]);
+    }
+
+    fn set(&self, values: &[(u32, i64)]) {
+        let (indexes, values): (Vec<i32>, Vec<i64>) =
+            values.iter().map(|(index, value)| (*index as i32, *value)).unzip();
+        // SAFETY: both arrays have as many elements as is said.
+        unsafe {
+            pg_sys::pgstat_progress_update_multi_param(
+                indexes.len() as i32,
+                indexes.as_ptr(),
+                values.as_ptr(),
+            );
+        }
+    }
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        // SAFETY: writes this process's own entry in shared memory.
+        unsafe { pg_sys::pgstat_progress_end_command() }
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Shows `activity` as the query of this worker in `pg_stat_activity`.
+pub fn activity(activity: &str) {
+    let Ok(text) = CString::new(activity) else { return };
+    // SAFETY: the text is copied into this process's own entry in shared memory.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr()) }
+}

@@ -1,0 +1,23 @@
+//! Positions in the WAL.
+
+use pg_ark_contract::{Lsn, Timeline};
+use pgrx::pg_sys;
+
+/// True while the server recovers or is a standby.
+pub fn in_recovery() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// WAL that will not be lost: flushed, or on a standby replayed; and its timeline.
+pub fn durable_position() -> (Lsn, Timeline) {
+    let mut timeline: pg_sys::TimeLineID = 0;
+    let lsn = if in_recovery() {
+        // SAFETY: reads shared memory and fills `timeline`.
+        unsafe { pg_sys::GetXLogReplayRecPtr(&mut timeline) }
+    } else {
+        // SAFETY: as above; recovery is over, as this function demands.
+        unsafe { pg_sys::GetFlushRecPtr(&mut timeline) }
+    };
+    (Lsn(lsn), Timeline(timeline))
+}

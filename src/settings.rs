@@ -1,0 +1,157 @@
+//! Every `pg_ark.*` setting of the server, defined from the contract's catalogue
+//! ([`pg_ark_contract::settings::CATALOGUE`]: names, defaults, when a change acts, help and reasons).
+//!
+//! Readers of this module take the variables directly, not through SQL, so that functions granted to `pg_monitor`
+//! see settings that only superusers may show.
+
+use crate::postgres::guc;
+use pg_ark_contract::settings::{
+    CATALOGUE, Checksum, Compression, Context, JOBS_MAX, Setting, VOLUME_SIZE_DEFAULT_KB, VOLUME_SIZE_MIN,
+};
+use pg_ark_contract::{Error, ErrorKind, Result};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::{CStr, CString};
+
+type Text = GucSetting<Option<CString>>;
+
+static REPOSITORY: Text = Text::new(Some(c""));
+static CLUSTER: Text = Text::new(Some(c""));
+static DATABASE: Text = Text::new(Some(c"postgres"));
+static ENGINE_PATH: Text = Text::new(Some(c""));
+static COMPRESSION: Text = Text::new(Some(c"zstd:1"));
+static CHECKSUM: Text = Text::new(Some(c"crc32c"));
+static JOBS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static VOLUME_SIZE: GucSetting<i32> = GucSetting::<i32>::new(VOLUME_SIZE_DEFAULT_KB as i32);
+
+const KB: u64 = 1024;
+/// `pg_ark.volume_size` is an int GUC in kB, so this is its end of the range.
+const VOLUME_SIZE_MIN_KB: i32 = (VOLUME_SIZE_MIN / KB) as i32;
+
+/// Defines every setting of the catalogue; called once per process.
+pub fn define() {
+    CATALOGUE.iter().for_each(define_one);
+    guc::reserve_prefix(c"pg_ark");
+}
+
+fn define_one(setting: &'static Setting) {
+    let secret = GucFlags::SUPERUSER_ONLY;
+    match setting.name {
+        "pg_ark.repository" => text(setting, &REPOSITORY, secret),
+        "pg_ark.cluster" => text(setting, &CLUSTER, GucFlags::empty()),
+        "pg_ark.database" => text(setting, &DATABASE, GucFlags::empty()),
+        "pg_ark.engine_path" => text(setting, &ENGINE_PATH, secret),
+        "pg_ark.compression" => {
+            guc::define_checked(names(setting), &COMPRESSION, context(setting), guc::check_compression);
+        }
+        "pg_ark.checksum" => {
+            guc::define_checked(names(setting), &CHECKSUM, context(setting), guc::check_checksum);
+        }
+        "pg_ark.jobs" => int(setting, &JOBS, 0..=JOBS_MAX, GucFlags::empty()),
+        "pg_ark.max_rate" => int(setting, &MAX_RATE, 0..=i32::MAX, GucFlags::UNIT_KB),
+        "pg_ark.volume_size" => int(setting, &VOLUME_SIZE, VOLUME_SIZE_MIN_KB..=i32::MAX, GucFlags::UNIT_KB),
+        // A setting that the contract knows and this library does not: the test of the catalogue finds it.
+        _ => {}
+    }
+}
+
+fn text(setting: &'static Setting, variable: &'static Text, flags: GucFlags) {
+    let (name, help, why) = names(setting);
+    GucRegistry::define_string_guc(name, help, why, variable, context(setting), flags);
+}
+
+fn int(
+    setting: &'static Setting,
+    variable: &'static GucSetting<i32>,
+    range: std::ops::RangeInclusive<i32>,
+    flags: GucFlags,
+) {
+    let (name, help, why) = names(setting);
+    let (min, max) = (*range.start(), *range.end());
+    GucRegistry::define_int_guc(name, help, why, variable, min, max, context(setting), flags);
+}
+
+fn context(setting: &Setting) -> GucContext {
+    match setting.context {
+        Context::Sighup => GucContext::Sighup,
+        Context::Suset => GucContext::Suset,
+    }
+}
+
+/// Name, help and reason as the server keeps them: for the life of the process.
+fn names(setting: &'static Setting) -> (&'static CStr, &'static CStr, &'static CStr) {
+    (keep(setting.name), keep(setting.help), keep(setting.why))
+}
+
+fn keep(text: &str) -> &'static CStr {
+    match CString::new(text) {
+        Ok(text) => Box::leak(text.into_boxed_c_str()),
+        Err(_) => c"",
+    }
+}
+
+fn value(variable: &Text) -> Option<String> {
+    let text = variable.get()?.to_string_lossy().into_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// `pg_ark.repository`.
+///
+/// # Errors
+/// `RepositoryUnset` when it is empty.
+pub fn repository() -> Result<String> {
+    value(&REPOSITORY).ok_or_else(|| {
+        Error::new(ErrorKind::RepositoryUnset, "pg_ark.repository is not set").hint(
+            "Run SELECT * FROM ark.enable('file:///path/to/backups') as a superuser; the server's user must be \
+             able to write there.",
+        )
+    })
+}
+
+/// Name of this cluster in the repository.
+pub fn cluster() -> String {
+    value(&CLUSTER)
+        .or_else(|| guc::option(c"cluster_name").filter(|name| !name.is_empty()))
+        .unwrap_or_else(|| "main".into())
+}
+
+/// Database that background workers prefer.
+pub fn database() -> Option<String> {
+    value(&DATABASE)
+}
+
+/// `pg_ark.engine_path`, when set.
+pub fn engine_path() -> Option<String> {
+    value(&ENGINE_PATH)
+}
+
+/// `pg_ark.compression`.
+///
+/// # Errors
+/// `InvalidArgument` when the text is not a codec; the check hook does not let that happen.
+pub fn compression() -> Result<Compression> {
+    value(&COMPRESSION).map_or(Ok(Compression::default()), |text| text.parse())
+}
+
+/// `pg_ark.checksum`.
+///
+/// # Errors
+/// `InvalidArgument` when the text is not a checksum; the check hook does not let that happen.
+pub fn checksum() -> Result<Checksum> {
+    value(&CHECKSUM).map_or(Ok(Checksum::default()), |text| text.parse())
+}
+
+/// `pg_ark.jobs`: threads, 0 for one per core.
+pub fn jobs() -> u32 {
+    JOBS.get().unsigned_abs()
+}
+
+/// `pg_ark.max_rate` in bytes per second, 0 for no limit.
+pub fn max_rate() -> u64 {
+    u64::from(MAX_RATE.get().unsigned_abs()) * KB
+}
+
+/// `pg_ark.volume_size` in bytes.
+pub fn volume_size() -> u64 {
+    u64::from(VOLUME_SIZE.get().unsigned_abs()) * KB
+}

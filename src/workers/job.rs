@@ -1,0 +1,302 @@
+//! The worker that runs one backup.
+//!
+//! 1. [`pg_ark_backup_main`] takes the request, connects, and collects facts about the server.
+//! 2. It starts the engine and follows its events: name, `Need` (slot and backup mode), progress, warnings.
+//! 3. When the engine is done, it drops the slot, logs one line and tells the session that waits.
+//! 4. When anything fails it tells the engine why, so that the record says it; when the engine itself died, a second
+//!    engine marks the record ([`Task::Abandon`]).
+//!
+//! No transaction is open while files are copied, so that vacuum is not held back. A stop (SIGTERM, SIGINT) reaches
+//! the engine within a second with its reason. What must not outlive this process never does: see [`super::server`].
+
+use super::request::Request;
+use super::server;
+use crate::engine::{self, Engine};
+use crate::postgres::shared::{ANSWER_SIZE, Channel, State};
+use crate::postgres::{guc, interrupts, progress, transaction, wal, worker};
+use crate::translate;
+use pg_ark_contract::conversation::{Answer, Event, Need, Phase, Reply, Task};
+use pg_ark_contract::rows::BackupRow;
+use pg_ark_contract::units::human_bytes;
+use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
+use pgrx::pg_sys::Datum;
+use pgrx::prelude::*;
+use std::time::{Duration, Instant};
+
+/// Name and type of the worker, as `pg_stat_activity.backend_type` shows it.
+pub const WORKER: &str = "pg_ark backup";
+/// The function that the postmaster starts.
+pub const ENTRY: &str = "pg_ark_backup_main";
+
+/// How often the engine hears how far WAL is durable.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the engine may take to mark its record when it is told to stop: the stop must be over in a second.
+const STOP_TIMEOUT: Duration = Duration::from_millis(800);
+/// How long it may take when nobody waits for this process to end.
+const FAIL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Entry point of the worker; `argument` is the handle of a [`Channel`].
+#[pg_guard]
+pub extern "C-unwind" fn pg_ark_backup_main(argument: Datum) {
+    worker::take_signals();
+    let outcome = interrupts::catching(|| {
+        let channel = Channel::attach(argument.value() as u32)?;
+        let result = interrupts::catching(|| run(&channel));
+        if let Err(error) = &result {
+            worker::calm();
+            publish_error(&channel, error);
+        }
+        result
+    });
+    if let Err(error) = outcome {
+        translate::warn_error("pg_ark backup failed", &error);
+    }
+}
+
+/// The error as the session will raise it; details that do not fit are left out.
+fn publish_error(channel: &Channel, error: &Error) {
+    let full = serde_json::to_string(error).unwrap_or_default();
+    if !full.is_empty() && full.len() <= ANSWER_SIZE {
+        return channel.publish(State::Failed, &full);
+    }
+    let short = Error::new(error.kind, error.message.chars().take(1000).collect::<String>());
+    channel.publish(State::Failed, &serde_json::to_string(&short).unwrap_or_default());
+}
+
+fn run(channel: &Channel) -> Result<()> {
+    let request: Request = serde_json::from_slice(&channel.request())
+        .map_err(|error| Error::new(ErrorKind::Internal, "the request is not understood").detail(error))?;
+    worker::connect(&request.database);
+    progress::activity("pg_ark: backup is starting");
+    let task = transaction::run(|| server::backup_task(&request))?;
+    let engine = Engine::start(&request.target(), Task::Backup(Box::new(task)))?;
+    let mut backup = Backup {
+        channel,
+        request: &request,
+        engine,
+        progress: progress::Row::start(),
+        name: String::new(),
+        slot: None,
+        copying: false,
+        told: None,
+        answered: false,
+    };
+    match interrupts::catching(|| backup.drive()) {
+        Ok(row) => backup.finish(&row),
+        Err(error) => Err(backup.fail(error)),
+    }
+}
+
+/// A running backup.
+struct Backup<'a> {
+    channel: &'a Channel,
+    request: &'a Request,
+    engine: Engine,
+    progress: progress::Row,
+    /// Empty until the engine said it.
+    name: String,
+    slot: Option<String>,
+    /// Between pg_backup_start and the end: the engine wants to hear about WAL.
+    copying: bool,
+    /// When it last heard.
+    told: Option<Instant>,
+    /// The engine gave its last event.
+    answered: bool,
+}
+
+impl Backup<'_> {
+    fn drive(&mut self) -> Result<BackupRow> {
+        loop {
+            if let Some(reason) = worker::stop_reason() {
+                return Err(Error::new(ErrorKind::Cancelled, format!("the backup was {reason}")));
+            }
+            guc::reload_if_asked();
+            interrupts::check();
+            if let Some(event) = self.engine.poll(TICK)?
+                && let Some(row) = self.on_event(event)?
+            {
+                return Ok(row);
+            }
+            self.tell_wal()?;
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<Option<BackupRow>> {
+        match event {
+            Event::Hello { .. } => {}
+            Event::Started { backup } => self.on_started(backup),
+            Event::Need(Need::BackupStart) => self.start_backup_mode()?,
+            Event::Need(Need::BackupStop) => self.stop_backup_mode()?,
+            Event::Progress { phase, done_bytes, total_bytes, done_tablespaces, total_tablespaces } => {
+                self.show(phase, (done_bytes, total_bytes), (done_tablespaces, total_tablespaces));
+            }
+            Event::FileDamaged { path, database, tablespace, relfilenode, blocks, damaged_pages } => {
+                let relation = name_relation(database, tablespace, relfilenode);
+                warn_damage(&relation, &path, &blocks, damaged_pages);
+            }
+            Event::Warning { message, hint } => translate::warn(message, hint),
+            Event::WalStored { lsn } => self.release_wal(lsn),
+            Event::Done { answer: Answer::Backup(row) } => {
+                self.answered = true;
+                return Ok(Some(*row));
+            }
+            Event::Done { answer } => {
+                self.answered = true;
+                return Err(engine::unexpected(&answer));
+            }
+            Event::Failed { error } => {
+                self.answered = true;
+                return Err(error);
+            }
+        }
+        Ok(None)
+    }
+
+    fn on_started(&mut self, backup: String) {
+        // ark.backup_stop finds this process by its application_name.
+        guc::set_for_process(c"application_name", &backup);
+        progress::activity(&format!("pg_ark: backup {backup}"));
+        self.channel.publish(State::Started, &backup);
+        self.name = backup;
+    }
+
+    fn start_backup_mode(&mut self) -> Result<()> {
+        self.progress.phase(progress::Phase::WaitCheckpoint);
+        let slot = format!("pg_ark_{}", std::process::id());
+        transaction::run(|| server::create_slot(&slot)).map_err(|error| no_slot(error, &slot))?;
+        self.slot = Some(slot);
+        let label = self.request.label.clone().unwrap_or_else(|| format!("pg_ark {}", self.name));
+        let fast = self.request.fast;
+        let (start_lsn, timeline) = transaction::run(|| server::backup_start(&label, fast))?;
+        self.copying = true;
+        self.engine.reply(&Reply::BackupStarted { start_lsn, timeline })
+    }
+
+    fn stop_backup_mode(&mut self) -> Result<()> {
+        let stopped = transaction::run(server::backup_stop)?;
+        let (_, timeline) = wal::durable_position();
+        self.engine.reply(&Reply::BackupStopped {
+            stop_lsn: stopped.lsn,
+            timeline,
+            backup_label: stopped.labelfile,
+            tablespace_map: stopped.spcmapfile,
+        })?;
+        self.told = None; // The last segment is complete now: say so at once.
+        self.tell_wal()
+    }
+
+    fn tell_wal(&mut self) -> Result<()> {
+        if !self.copying || self.told.is_some_and(|told| told.elapsed() < TICK) {
+            return Ok(());
+        }
+        self.told = Some(Instant::now());
+        let (lsn, timeline) = wal::durable_position();
+        self.engine.reply(&Reply::WalFlushed { lsn, timeline })
+    }
+
+    /// A slot that does not advance keeps more WAL than needed, nothing worse: so a failure is no end.
+    fn release_wal(&self, lsn: Lsn) {
+        let Some(slot) = &self.slot else { return };
+        if let Err(error) = transaction::run(|| server::advance_slot(slot, lsn)) {
+            translate::warn_error("pg_ark could not release stored WAL", &error);
+        }
+    }
+
+    fn show(&self, phase: Phase, bytes: (u64, u64), tablespaces: (u32, u32)) {
+        self.progress.phase(match phase {
+            Phase::Estimate => progress::Phase::EstimateSize,
+            Phase::Copy => progress::Phase::Stream,
+            Phase::Wal | Phase::Finish => progress::Phase::TransferWal,
+        });
+        self.progress.amount(bytes, tablespaces);
+    }
+
+    /// The backup is complete: leave nothing behind, say so.
+    fn finish(mut self, row: &BackupRow) -> Result<()> {
+        if let Some(slot) = self.slot.take()
+            && let Err(error) = transaction::run(|| server::drop_slot(&slot))
+        {
+            // It is a temporary one, so it goes with this process.
+            translate::warn_error("pg_ark could not drop its slot", &error);
+        }
+        translate::log(format!(
+            "pg_ark: backup {} is complete: {} read, {} stored",
+            row.backup,
+            human_bytes(row.data_bytes.unwrap_or(0)),
+            human_bytes(row.stored_bytes.unwrap_or(0)),
+        ));
+        let text = serde_json::to_string(row).unwrap_or_default();
+        self.channel.publish(State::Complete, &text);
+        Ok(())
+    }
+
+    /// The backup failed: see that its record says why. Gives the error back for the session and the log.
+    fn fail(mut self, error: Error) -> Error {
+        worker::calm();
+        let stopped = worker::stop_reason().is_some();
+        let reason = error.to_string();
+        if !self.answered {
+            let timeout = if stopped { STOP_TIMEOUT } else { FAIL_TIMEOUT };
+            self.answered = error.kind != ErrorKind::EngineDied && self.tell_stop(&reason, timeout);
+        }
+        let (name, target, answered) = (self.name.clone(), self.request.target(), self.answered);
+        drop(self);
+        // Without a name there is no record yet. On the way down there is no time: the lease runs out by itself.
+        if !answered && !name.is_empty() && !stopped {
+            let abandon = Task::Abandon { backup: name, reason };
+            if let Err(error) = interrupts::catching(|| engine::ask(&target, abandon)) {
+                translate::warn_error("pg_ark could not mark its backup as failed", &error);
+            }
+        }
+        error
+    }
+
+    /// True when the engine confirmed.
+    fn tell_stop(&mut self, reason: &str, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        if self.engine.reply(&Reply::Stop { reason: reason.into() }).is_err() {
+            return false;
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            match interrupts::catching(|| self.engine.poll(left)) {
+                Ok(Some(Event::Failed { .. })) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+fn no_slot(error: Error, slot: &str) -> Error {
+    let hint = error.hint.clone().unwrap_or_else(|| {
+        "A backup needs one free replication slot: drop an unused one or raise max_replication_slots.".into()
+    });
+    Error { message: format!("could not create replication slot \"{slot}\": {}", error.message), ..error }
+        .hint(hint)
+}
+
+/// The relation's name where this process can see it, else the database's name, else nothing.
+fn name_relation(database: u32, tablespace: u32, relfilenode: u32) -> String {
+    let named = transaction::run(|| {
+        if let Some(relation) = server::relation_name(database, tablespace, relfilenode)? {
+            return Ok(format!("relation \"{relation}\""));
+        }
+        let database = server::database_name(database)?;
+        Ok(database.map_or_else(String::new, |name| format!("a relation of database \"{name}\"")))
+    });
+    named.unwrap_or_default()
+}
+
+fn warn_damage(relation: &str, path: &str, blocks: &[u32], damaged_pages: u64) {
+    let list = blocks.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let more = if damaged_pages > blocks.len() as u64 { ", ..." } else { "" };
+    let what = if relation.is_empty() { "a file" } else { relation };
+    translate::warn(
+        format!("checksum of {damaged_pages} pages failed in {what}, \"{path}\": block {list}{more}"),
+        Some("The backup holds the damaged pages as they are. Check the disk; repair the relation from a replica or an older backup.".into()),
+    );
+}
