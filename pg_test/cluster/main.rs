@@ -1,0 +1,8 @@
+//! Tests with servers of their own: backup, loss, restore. They need pg_ark installed into the server that they use
+//! (`scripts/install`; `PG_CONFIG` chooses another), and link neither the extension nor the engine.
+//!
+//! * [`support`]: the steps that tests share.
+//! * [`full_backup`]: promise 1, a complete backup is restorable.
+
+mod full_backup;
+mod support;
