@@ -10,6 +10,7 @@
 //!
 //! Memory stays bounded: a token has at most 64 KiB, and eight bytes per file guard against a path that is there twice.
 
+mod fields;
 mod lexer;
 mod reader;
 mod writer;
