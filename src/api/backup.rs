@@ -116,7 +116,7 @@ fn start(request: &Request, wait: bool) -> Result<String> {
     let text = serde_json::to_vec(request)
         .map_err(|error| Error::new(ErrorKind::Internal, "could not write the request").detail(error))?;
     let channel = Channel::create(&text);
-    let handle = Handle::register(job::WORKER, job::ENTRY, channel.handle()).ok_or_else(|| {
+    let handle = Handle::register(job::WORKER, channel.handle()).ok_or_else(|| {
         Error::new(ErrorKind::ServerNotReady, "could not start a background worker: every slot is taken")
             .hint("Raise max_worker_processes and restart the server, or try again when other workers are done.")
     })?;

@@ -1,8 +1,18 @@
 //! Background workers: registering one from a session, and what a worker does for itself at its start.
 
+use crate::workers::job;
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 use std::ffi::{CString, c_char};
 use std::sync::atomic::{AtomicU8, Ordering};
+
+/// What the postmaster starts for a backup: looked up by this name in the library.
+// SAFETY: no other function of the process has this name.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn pg_ark_backup_main(argument: pg_sys::Datum) {
+    job::main(argument.value() as u32);
+}
 
 /// A worker that this session registered.
 pub struct Handle(*mut pg_sys::BackgroundWorkerHandle);
@@ -19,9 +29,9 @@ pub enum Life {
 }
 
 impl Handle {
-    /// Asks the postmaster for a worker of `kind` that runs `function` of this library; None when every
+    /// Asks the postmaster for a worker that shows itself as `kind` and runs [`pg_ark_backup_main`]; None when every
     /// `max_worker_processes` slot is taken. The handle is valid in the current memory context.
-    pub fn register(kind: &str, function: &str, argument: u32) -> Option<Handle> {
+    pub fn register(kind: &str, argument: u32) -> Option<Handle> {
         let mut worker = pg_sys::BackgroundWorker {
             bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
             // Also on a standby.
@@ -33,7 +43,7 @@ impl Handle {
         fill(&mut worker.bgw_name, kind);
         fill(&mut worker.bgw_type, kind);
         fill(&mut worker.bgw_library_name, "pg_ark");
-        fill(&mut worker.bgw_function_name, function);
+        fill(&mut worker.bgw_function_name, "pg_ark_backup_main");
         let mut handle = std::ptr::null_mut();
         // SAFETY: the server copies `worker` and fills `handle` when it says true.
         unsafe {

@@ -1,6 +1,6 @@
 //! The worker that runs one backup.
 //!
-//! 1. [`pg_ark_backup_main`] takes the request, connects, and collects facts about the server.
+//! 1. [`main`] takes the request, connects, and collects facts about the server.
 //! 2. It starts the engine and follows its events: name, `Need` (slot and backup mode), progress, warnings.
 //! 3. When the engine is done, it drops the slot, logs one line and tells the session that waits.
 //! 4. When anything fails it tells the engine why, so that the record says it; when the engine itself died, a second
@@ -19,14 +19,10 @@ use pg_ark_contract::conversation::{Answer, Event, Need, Phase, Reply, Task};
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
-use pgrx::pg_sys::Datum;
-use pgrx::prelude::*;
 use std::time::{Duration, Instant};
 
 /// Name and type of the worker, as `pg_stat_activity.backend_type` shows it.
 pub const WORKER: &str = "pg_ark backup";
-/// The function that the postmaster starts.
-pub const ENTRY: &str = "pg_ark_backup_main";
 
 /// How often the engine hears how far WAL is durable.
 const TICK: Duration = Duration::from_secs(1);
@@ -35,12 +31,11 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(800);
 /// How long it may take when nobody waits for this process to end.
 const FAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Entry point of the worker; `argument` is the handle of a [`Channel`].
-#[pg_guard]
-pub extern "C-unwind" fn pg_ark_backup_main(argument: Datum) {
+/// The worker, from [`worker::pg_ark_backup_main`]; `handle` is the one of its [`Channel`].
+pub fn main(handle: u32) {
     worker::take_signals();
     let outcome = interrupts::catching(|| {
-        let channel = Channel::attach(argument.value() as u32)?;
+        let channel = Channel::attach(handle)?;
         let result = interrupts::catching(|| run(&channel));
         if let Err(error) = &result {
             worker::calm();
