@@ -98,6 +98,10 @@ impl Error {
     /// Translates an I/O error on `what` (for instance `could not read "/x"`), keeping the system's words as detail.
     pub fn io(what: impl Into<String>, source: &std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
+        // An error of ours that passed through a std::io interface comes out as it went in.
+        if let Some(ours) = source.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
+            return ours.clone();
+        }
         let (kind, hint) = match source.kind() {
             Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => {
                 (ErrorKind::DiskFull, Some("Free some space there, then try again."))

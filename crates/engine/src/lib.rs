@@ -7,6 +7,9 @@
 //!
 //! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
 
+pub mod backup;
 pub mod codec;
+pub mod jobs;
 pub mod postgres;
 pub mod repository;
+pub mod session;

@@ -15,6 +15,7 @@ pub const MAX_STORED_FRAME: usize = MAX_FRAME + (1 << 20);
 pub struct Encoder {
     compression: Compression,
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    scratch: Vec<u8>,
 }
 
 impl Encoder {
@@ -25,7 +26,7 @@ impl Encoder {
             Codec::Zstd => Some(new_zstd(compression.level).map_err(|e| encoding(&e))?),
             _ => None,
         };
-        Ok(Encoder { compression, zstd })
+        Ok(Encoder { compression, zstd, scratch: Vec::new() })
     }
 
     /// Encodes `raw` (at most [`MAX_FRAME`] bytes) as one frame.
@@ -34,7 +35,12 @@ impl Encoder {
     /// When the compressor fails.
     pub fn encode(&mut self, raw: &[u8]) -> Result<Vec<u8>> {
         let made = match (&mut self.zstd, self.compression.codec) {
-            (Some(zstd), _) => zstd.compress(raw),
+            (Some(zstd), _) => {
+                // The result is copied so that it holds no more memory than it has bytes.
+                self.scratch.clear();
+                self.scratch.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+                zstd.compress_to_buffer(raw, &mut self.scratch).map(|_| self.scratch.as_slice().to_vec())
+            }
             (None, Codec::Gzip) => gzip(raw, self.compression.level),
             (None, Codec::Lz4) => lz4(raw),
             (None, _) => Ok(raw.to_vec()),

@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// Bytes collected before a part is written: above the smallest part that S3 accepts (5 MiB).
 const PART_SIZE: usize = 8 << 20;
 
+/// Bytes of small pieces collected before they count as one.
+const SMALL_SIZE: usize = 64 << 10;
+
 /// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
@@ -246,6 +249,7 @@ impl Storage {
             inner,
             pending: Vec::new(),
             pending_bytes: 0,
+            small: Vec::new(),
             size: 0,
             crc: 0,
         })
@@ -309,6 +313,7 @@ pub struct Upload {
     inner: Box<dyn MultipartUpload>,
     pending: Vec<Bytes>,
     pending_bytes: usize,
+    small: Vec<u8>,
     size: u64,
     crc: u32,
 }
@@ -347,9 +352,30 @@ impl Upload {
     /// # Errors
     /// What the store said.
     pub fn append(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
-        let bytes = bytes.into();
+        self.flush_small()?;
+        self.append_large(bytes.into())
+    }
+
+    fn append_large(&mut self, bytes: Bytes) -> Result<()> {
         let crc = crc32c::crc32c(&bytes);
         self.append_with_crc(bytes, crc)
+    }
+
+    /// Appends a few bytes, collected in one buffer with those before.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn append_small(&mut self, bytes: &[u8]) -> Result<()> {
+        self.small.extend_from_slice(bytes);
+        if self.small.len() >= SMALL_SIZE { self.flush_small() } else { Ok(()) }
+    }
+
+    fn flush_small(&mut self) -> Result<()> {
+        if self.small.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::replace(&mut self.small, Vec::with_capacity(SMALL_SIZE));
+        self.append_large(Bytes::from(bytes))
     }
 
     /// Makes the object durable and visible.
@@ -357,6 +383,7 @@ impl Upload {
     /// # Errors
     /// What the store said; the object then does not exist.
     pub fn finish(mut self) -> Result<Stored> {
+        self.flush_small()?;
         if !self.pending.is_empty() {
             self.write_part()?;
         }
@@ -373,7 +400,7 @@ impl Upload {
 
 impl std::io::Write for Upload {
     fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.append(Bytes::copy_from_slice(buf)).map_err(std::io::Error::other)?;
+        self.append_small(buf).map_err(std::io::Error::other)?;
         Ok(buf.len())
     }
 

@@ -1,0 +1,241 @@
+//! Before anything is copied: checks, the lease, clearing up after writers that died, and a record that says `running`.
+
+use super::finish::mark_failed;
+use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
+use crate::repository::catalog::{self, Cluster, Repository};
+use crate::repository::layout;
+use crate::repository::lease::{self, HeldLease};
+use crate::repository::record::{DataDirectoryRecord, FORMAT, Record};
+use crate::session::Session;
+use pg_ark_contract::conversation::{BackupKind, BackupTask};
+use pg_ark_contract::rows::BackupStatus;
+use pg_ark_contract::settings::{JOBS_MAX, VOLUME_SIZE_MIN};
+use pg_ark_contract::units::human_bytes;
+use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Least free space that a backup begins with, in bytes: less is a full disk.
+const LEAST_FREE: u64 = 32 << 20;
+/// How often a torn pg_control is read again.
+const CONTROL_FILE_TRIES: u32 = 50;
+
+/// A backup that has begun.
+pub struct Begun {
+    /// The cluster in the repository.
+    pub cluster: Cluster,
+    /// Folder of the backup.
+    pub folder: String,
+    /// The record, `running`.
+    pub record: Record,
+    /// Held until the end.
+    pub lease: HeldLease,
+    /// pg_control before the start.
+    pub control: ControlFile,
+    /// The data directory.
+    pub data_directory: PathBuf,
+}
+
+/// Begins a backup.
+///
+/// # Errors
+/// Before anything is written: bad choices, a repository that cannot be used, a data directory that is not the
+/// server's. `Busy` while another backup runs.
+pub fn begin(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> Result<Begun> {
+    check_choices(task)?;
+    let data_directory = PathBuf::from(&task.data_directory);
+    let repository = Repository::open(url)?;
+    catalog::refuse_inside(repository.storage(), &data_directory)?;
+    let (control, _) = read_control_file(&data_directory, session)?;
+    if control.system_identifier != task.system_identifier {
+        return Err(Error::new(
+            ErrorKind::ForeignCluster,
+            format!(
+                "\"{}\" has system identifier {}, the server {}",
+                data_directory.display(),
+                control.system_identifier,
+                task.system_identifier
+            ),
+        ));
+    }
+    check_space(&repository)?;
+    let mut cluster = repository.cluster(cluster)?;
+    let system = control.system_identifier;
+    let (name, lease) = take_lease(&cluster, system, task.kind, session)?;
+    cluster.remember_system(system, task.server_version_num)?;
+    clear_up(&cluster, system)?;
+    let folder = cluster.backup_folder(system, &name);
+    let record = new_record(name, &cluster, task, &control, &data_directory)?;
+    record.save(cluster.storage(), &folder)?;
+    Ok(Begun { cluster, folder, record, lease, control, data_directory })
+}
+
+/// The system identifier in a record.
+///
+/// # Errors
+/// `Corrupt` when it is no number.
+pub fn system_of(record: &Record) -> Result<u64> {
+    record.system_identifier.parse().map_err(|_| {
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("the record of backup \"{}\" has no valid system identifier", record.backup),
+        )
+    })
+}
+
+/// Reads pg_control, again while it is being written.
+///
+/// # Errors
+/// When it cannot be read, or stays damaged.
+pub fn read_control_file(data_directory: &Path, session: &Session) -> Result<(ControlFile, Vec<u8>)> {
+    let path = data_directory.join(CONTROL_FILE);
+    let mut tries = 0;
+    loop {
+        let bytes = std::fs::read(&path)
+            .map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e))?;
+        match ControlFile::parse(&bytes) {
+            Ok(control) => return Ok((control, bytes)),
+            Err(e) if e.kind == ErrorKind::Corrupt && tries < CONTROL_FILE_TRIES => {
+                tries += 1;
+                session.pause(Duration::from_millis(20))?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn check_choices(task: &BackupTask) -> Result<()> {
+    if task.kind != BackupKind::Full {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("backups of kind \"{}\" are not supported by this version", task.kind.as_str()),
+        )
+        .hint("Use kind full."));
+    }
+    if !task.include_wal {
+        return Err(Error::new(ErrorKind::Unsupported, "a backup without its WAL needs a WAL archive")
+            .hint("Include WAL in the backup."));
+    }
+    if task.volume_size < VOLUME_SIZE_MIN {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "volume size {} is below {}",
+                human_bytes(task.volume_size),
+                human_bytes(VOLUME_SIZE_MIN)
+            ),
+        )
+        .hint("Set pg_ark.volume_size higher."));
+    }
+    if task.jobs > JOBS_MAX.unsigned_abs() {
+        return Err(Error::new(ErrorKind::InvalidArgument, format!("{} jobs are too many", task.jobs))
+            .hint(format!("Set pg_ark.jobs to at most {JOBS_MAX}.")));
+    }
+    Ok(())
+}
+
+fn check_space(repository: &Repository) -> Result<()> {
+    repository.probe()?;
+    match repository.storage().free_bytes() {
+        Some(free) if free < LEAST_FREE => Err(Error::new(
+            ErrorKind::DiskFull,
+            format!("repository \"{}\" has only {} left", repository.storage().url(), human_bytes(free)),
+        )
+        .hint("Free some space there, then try again.")),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the lease in the name of a backup that does not exist yet: names have seconds, so it may take one.
+fn take_lease(
+    cluster: &Cluster,
+    system: u64,
+    kind: BackupKind,
+    session: &Session,
+) -> Result<(String, HeldLease)> {
+    loop {
+        let name = layout::backup_name(chrono::Utc::now(), kind);
+        let lease = lease::acquire(cluster.storage(), &cluster.lease_path(system), &name)?;
+        let record = format!("{}/{}", cluster.backup_folder(system, &name), layout::RECORD);
+        if cluster.storage().size(&record)?.is_none() {
+            return Ok((name, lease));
+        }
+        drop(lease);
+        session.pause(Duration::from_millis(100))?;
+    }
+}
+
+/// Who holds the lease may end every other backup that still says `running`: its writer is dead.
+fn clear_up(cluster: &Cluster, system: u64) -> Result<()> {
+    for record in cluster.backups()? {
+        let folder = cluster.backup_folder(system, &record.backup);
+        let stored = Record::load(cluster.storage(), &folder)?;
+        if let Some(mut stored) = stored
+            && stored.status == BackupStatus::Running
+        {
+            stored.error = record.error.or(stored.error);
+            mark_failed(cluster.storage(), &folder, stored)?;
+        }
+    }
+    Ok(())
+}
+
+fn new_record(
+    name: String,
+    cluster: &Cluster,
+    task: &BackupTask,
+    control: &ControlFile,
+    data_directory: &Path,
+) -> Result<Record> {
+    let meta = std::fs::metadata(data_directory)
+        .map_err(|e| Error::io(format!("could not look at \"{}\"", data_directory.display()), &e))?;
+    let wal_link = std::fs::read_link(data_directory.join("pg_wal")).ok();
+    Ok(Record {
+        format: FORMAT,
+        backup: name,
+        kind: task.kind,
+        status: BackupStatus::Running,
+        error: None,
+        parent: None,
+        label: task.label.clone(),
+        pinned: false,
+        started_at: catalog::now(),
+        finished_at: None,
+        written_by: format!("pg_ark {VERSION}"),
+        host: lease::host_name(),
+        cluster: cluster.name().to_string(),
+        system_identifier: control.system_identifier.to_string(),
+        server_version_num: task.server_version_num,
+        server_version: task.server_version.clone(),
+        from_standby: task.in_recovery,
+        start_lsn: None,
+        stop_lsn: None,
+        timeline: None,
+        wal_segment_size: control.wal_segment_size,
+        block_size: control.block_size,
+        data_checksums: control.has_page_checksums(),
+        compression: task.compression,
+        checksum: task.checksum,
+        wal_included: task.include_wal,
+        data_bytes: 0,
+        stored_bytes: 0,
+        files: 0,
+        archives: Vec::new(),
+        manifest: None,
+        tablespaces: Vec::new(),
+        data_directory: DataDirectoryRecord {
+            path: task.data_directory.clone(),
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            wal_link: wal_link.map(|p| p.to_string_lossy().into_owned()),
+        },
+        config_files: Vec::new(),
+        server_settings: task.server_settings.iter().cloned().collect(),
+        damaged_pages: 0,
+        damage: Vec::new(),
+        warnings: Vec::new(),
+        other: Default::default(),
+    })
+}

@@ -1,0 +1,285 @@
+//! One backup from beginning to end.
+
+use super::archive::ArchiveWriter;
+use super::begin::{self, Begun};
+use super::books::Books;
+use super::copy::Copier;
+use super::member::Attributes;
+use super::progress::Progress;
+use super::read::ReadRules;
+use super::serial::SerialWriter;
+use super::wal::{self, WalSource};
+use super::walk::{Found, Root, Walk};
+use super::{config, finish};
+use crate::postgres::backup_label::{BACKUP_LABEL, TABLESPACE_MAP};
+use crate::postgres::control_file::CONTROL_FILE;
+use crate::postgres::data_directory::version_directory;
+use crate::postgres::page::PageCheck;
+use crate::repository::layout;
+use crate::repository::lease::{HeldLease, RENEW_EVERY};
+use crate::repository::record::{ArchiveContent, Record, TablespaceRecord};
+use crate::session::{BackupStopped, Session};
+use pg_ark_contract::conversation::{BackupTask, Event, Phase};
+use pg_ark_contract::rows::BackupRow;
+use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// Takes a backup.
+///
+/// # Errors
+/// What went wrong. The record then says `failed` and why, nothing else of it is left, and the lease is released.
+pub fn run(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> Result<BackupRow> {
+    let begun = begin::begin(url, cluster, task, session)?;
+    session.emit(Event::Started { backup: begun.record.backup.clone() });
+    let (alive, end) = channel::<()>();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| renew_lease(&begun.lease, end, session));
+        let result = Work { begun: &begun, task, session }.run();
+        drop(alive);
+        result
+    });
+    match result {
+        Ok(record) => Ok(record.row()),
+        Err(e) => {
+            let mut record = begun.record.clone();
+            record.error = Some(e.to_string());
+            if let Err(second) = finish::mark_failed(begun.cluster.storage(), &begun.folder, record) {
+                eprintln!("pgark: could not mark backup \"{}\" as failed: {second}", begun.record.backup);
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Keeps the lease until the other end of `end` is dropped. A lost lease stops the backup.
+fn renew_lease(lease: &HeldLease, end: Receiver<()>, session: &Session) {
+    while end.recv_timeout(Duration::from_secs(RENEW_EVERY)) == Err(RecvTimeoutError::Timeout) {
+        if let Err(e) = lease.renew()
+            && e.kind == ErrorKind::Busy
+        {
+            session.stop(e);
+            return;
+        }
+    }
+}
+
+struct Work<'a> {
+    begun: &'a Begun,
+    task: &'a BackupTask,
+    session: &'a Session,
+}
+
+/// Where the backup starts, as pg_backup_start said.
+#[derive(Clone, Copy)]
+struct Start {
+    lsn: Lsn,
+    timeline: Timeline,
+}
+
+impl Work<'_> {
+    fn run(&self) -> Result<Record> {
+        let tablespaces = self.tablespaces()?;
+        let (record, total) = self.estimate(&tablespaces)?;
+        let progress = Progress::new(self.session, total, tablespaces.len() as u32 + 1, self.task.max_rate);
+        progress.tell(Phase::Estimate);
+        let (lsn, timeline) = self.session.start_backup()?;
+        let start = Start { lsn, timeline };
+        let record = Record { start_lsn: Some(lsn), timeline: Some(timeline), ..record };
+        record.save(self.begun.cluster.storage(), &self.begun.folder)?;
+        std::thread::scope(|scope| {
+            // Whoever fails first stops the other; the first reason counts.
+            let wal = scope.spawn(|| self.copy_wal(start).inspect_err(|e| self.session.stop(e.clone())));
+            let copied = self
+                .copy_data(record, &tablespaces, start, &progress)
+                .inspect_err(|e| self.session.stop(e.clone()));
+            if copied.is_ok() {
+                progress.tell(Phase::Wal);
+            }
+            let wal = wal.join().unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Internal, "the thread that copies WAL panicked"))
+            });
+            let (Ok(wal), Ok((mut record, books, stopped))) = (wal, copied) else {
+                self.session.check()?;
+                return Err(Error::new(ErrorKind::Internal, "a backup failed without a reason"));
+            };
+            record.archives.push(wal.finish()?);
+            self.store_config(&mut record)?;
+            progress.tell(Phase::Finish);
+            self.session.check()?;
+            let range = (start.timeline, start.lsn, stopped.stop_lsn);
+            finish::complete(self.begun.cluster.storage(), &self.begun.folder, record, books, range)
+        })
+    }
+
+    /// Tablespaces outside the data directory: the links in `pg_tblspc`, as (OID, root of a walk).
+    fn tablespaces(&self) -> Result<Vec<(u32, Root)>> {
+        let folder = self.begun.data_directory.join("pg_tblspc");
+        let failed = |e: &std::io::Error| Error::io(format!("could not read \"{}\"", folder.display()), e);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(|e| failed(&e))? {
+            let entry = entry.map_err(|e| failed(&e))?;
+            let Some(oid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+            if !entry.file_type().map_err(|e| failed(&e))?.is_symlink() {
+                continue;
+            }
+            let target = std::fs::read_link(entry.path()).map_err(|e| failed(&e))?;
+            let only = version_directory(self.server_major(), self.begun.control.catalog_version);
+            found.push((
+                oid,
+                Root {
+                    disk: target,
+                    logical: format!("pg_tblspc/{oid}"),
+                    only: Some(only),
+                    server_major: self.server_major(),
+                },
+            ));
+        }
+        found.sort_by_key(|(oid, _)| *oid);
+        Ok(found)
+    }
+
+    /// Adds up sizes, for the progress and the record.
+    fn estimate(&self, tablespaces: &[(u32, Root)]) -> Result<(Record, u64)> {
+        let mut record = self.begun.record.clone();
+        let mut total = self.size_of(self.base())?;
+        for (oid, root) in tablespaces {
+            let data_bytes = self.size_of(root.clone())?;
+            total += data_bytes;
+            let path = root.disk.to_string_lossy().into_owned();
+            record.tablespaces.push(TablespaceRecord { oid: *oid, path, data_bytes });
+        }
+        Ok((record, total))
+    }
+
+    fn size_of(&self, root: Root) -> Result<u64> {
+        let mut sum = 0;
+        for found in Walk::new(root, None)? {
+            if let Found::File(file) = found? {
+                sum += file.size;
+            }
+            self.session.check()?;
+        }
+        Ok(sum)
+    }
+
+    fn copy_wal(&self, start: Start) -> Result<ArchiveWriter> {
+        let source = WalSource {
+            folder: self.begun.data_directory.join("pg_wal"),
+            start: start.lsn,
+            timeline: start.timeline,
+            segment_size: self.begun.control.wal_segment_size,
+            system_identifier: self.begun.control.system_identifier,
+            server_major: self.server_major(),
+        };
+        let archive = self.archive("pg_wal", ArchiveContent::Wal)?;
+        wal::copy(&source, archive, self.task.compression, self.session)
+    }
+
+    /// Tablespaces, then the data directory, pg_control, and after pg_backup_stop the label.
+    fn copy_data(
+        &self,
+        mut record: Record,
+        tablespaces: &[(u32, Root)],
+        start: Start,
+        progress: &Progress<'_>,
+    ) -> Result<(Record, Books, BackupStopped)> {
+        let manifest = format!("{}/{}", self.begun.folder, layout::MANIFEST);
+        let upload = self.begun.cluster.storage().upload(&manifest)?;
+        let system = self.begun.control.system_identifier;
+        let mut books = Books::new(upload, self.server_major(), system, self.task.checksum)?;
+        let copier = self.copier(start, progress);
+        for (oid, root) in tablespaces {
+            let archive = self.archive(&oid.to_string(), ArchiveContent::Tablespace(*oid))?;
+            let walk = Walk::new(root.clone(), Some(self.session))?;
+            let (archive, after) = copier.copy(walk, archive, books)?;
+            books = after;
+            let writer = SerialWriter::new(archive, self.task.compression, self.session)?;
+            record.archives.push(writer.end()?.finish()?);
+            progress.tablespace_done();
+        }
+        let archive = self.archive("base", ArchiveContent::Base)?;
+        let walk = Walk::new(self.base(), Some(self.session))?;
+        let (archive, mut books) = copier.copy(walk, archive, books)?;
+        let mut writer = SerialWriter::new(archive, self.task.compression, self.session)?;
+        let (_, control) = begin::read_control_file(&self.begun.data_directory, self.session)?;
+        self.last_member(CONTROL_FILE, &control, &mut writer, &mut books)?;
+        progress.tablespace_done();
+        let stopped = self.session.stop_backup()?;
+        self.last_member(BACKUP_LABEL, stopped.backup_label.as_bytes(), &mut writer, &mut books)?;
+        if !stopped.tablespace_map.is_empty() {
+            self.last_member(TABLESPACE_MAP, stopped.tablespace_map.as_bytes(), &mut writer, &mut books)?;
+        }
+        record.archives.push(writer.end()?.finish()?);
+        Ok((record, books, stopped))
+    }
+
+    fn copier<'b>(&'b self, start: Start, progress: &'b Progress<'b>) -> Copier<'b> {
+        let control = &self.begun.control;
+        let pages = control
+            .has_page_checksums()
+            .then_some(PageCheck { block_size: control.block_size, start_lsn: start.lsn });
+        let jobs = match self.task.jobs {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            jobs => jobs as usize,
+        };
+        Copier {
+            jobs,
+            compression: self.task.compression,
+            rules: ReadRules {
+                pages,
+                relation_segment_blocks: control.relation_segment_blocks,
+                checksum: self.task.checksum,
+            },
+            session: self.session,
+            progress,
+        }
+    }
+
+    fn last_member(
+        &self,
+        path: &str,
+        content: &[u8],
+        writer: &mut SerialWriter<'_>,
+        books: &mut Books,
+    ) -> Result<()> {
+        let home = &self.begun.record.data_directory;
+        // Group access as the data directory has it (pg_file_create_mode, common/file_perm.h).
+        let mode = if home.mode & 0o050 == 0o050 { 0o640 } else { 0o600 };
+        let mtime = chrono::Utc::now().timestamp();
+        let attributes = Attributes { mode, uid: home.uid, gid: home.gid, mtime };
+        writer.file(path.as_bytes(), content.len() as u64, attributes, &mut &content[..], path)?;
+        books.enter_whole(path, content, mtime)
+    }
+
+    fn store_config(&self, record: &mut Record) -> Result<()> {
+        let files = config::plan(&self.task.config_files, &self.begun.data_directory);
+        if files.is_empty() {
+            return Ok(());
+        }
+        let archive = self.archive("config", ArchiveContent::Config)?;
+        let (archive, stored) = config::store(&files, archive, self.task.compression, self.session)?;
+        record.archives.push(archive.finish()?);
+        record.config_files = stored;
+        Ok(())
+    }
+
+    fn archive(&self, stem: &str, content: ArchiveContent) -> Result<ArchiveWriter> {
+        let storage = self.begun.cluster.storage();
+        let codec = self.task.compression.codec;
+        ArchiveWriter::new(storage, &self.begun.folder, stem, content, codec, self.task.volume_size)
+    }
+
+    fn base(&self) -> Root {
+        Root {
+            disk: self.begun.data_directory.clone(),
+            logical: String::new(),
+            only: None,
+            server_major: self.server_major(),
+        }
+    }
+
+    fn server_major(&self) -> u32 {
+        self.task.server_version_num / 10_000
+    }
+}

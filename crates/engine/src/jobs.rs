@@ -1,0 +1,131 @@
+//! From a [`Job`] to its [`Answer`]: what the server may ask for.
+
+use crate::backup;
+use crate::repository::catalog::{self, Cluster, Repository};
+use crate::repository::lease;
+use crate::session::Session;
+use pg_ark_contract::conversation::{Answer, Job, Task};
+use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
+use pg_ark_contract::units::human_bytes;
+use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
+use std::path::Path;
+
+/// Does the job.
+///
+/// # Errors
+/// What went wrong; nothing complete was left behind.
+pub fn run(job: &Job, session: &Session) -> Result<Answer> {
+    if job.version != VERSION {
+        return Err(Error::new(
+            ErrorKind::VersionMismatch,
+            format!("the engine has version {VERSION}, the server's library {}", job.version.escape_debug()),
+        )
+        .hint("Install library and engine together with scripts/install, and check pg_ark.engine_path."));
+    }
+    match &job.task {
+        Task::Open { data_directory } => open(job, data_directory),
+        Task::List => {
+            let rows = cluster(job)?.backups()?.iter().map(|r| r.row()).collect();
+            Ok(Answer::Backups(rows))
+        }
+        Task::Show { backup } => {
+            let (record, _) = cluster(job)?.backup(backup)?;
+            let json = serde_json::to_string(&record)
+                .map_err(|e| Error::new(ErrorKind::Internal, "could not write a record as JSON").detail(e))?;
+            Ok(Answer::Record { json })
+        }
+        Task::Check { data_directory } => Ok(Answer::Checks(check(job, data_directory))),
+        Task::Backup(task) => {
+            backup::run(&job.repository, &job.cluster, task, session).map(|row| Answer::Backup(Box::new(row)))
+        }
+        Task::Abandon { backup, reason } => {
+            let cluster = cluster(job)?;
+            abandon(&cluster, backup, reason).map(|()| Answer::Abandoned)
+        }
+    }
+}
+
+fn cluster(job: &Job) -> Result<Cluster> {
+    Repository::open(&job.repository)?.cluster(&job.cluster)
+}
+
+fn open(job: &Job, data_directory: &str) -> Result<Answer> {
+    let storage = crate::repository::Storage::open(&job.repository)?;
+    catalog::refuse_inside(&storage, Path::new(data_directory))?;
+    crate::repository::layout::check_cluster_name(&job.cluster)?;
+    let (repository, created) = Repository::open_or_create(&job.repository)?;
+    repository.probe()?;
+    Ok(Answer::Opened { created, id: repository.id().to_string() })
+}
+
+/// Marks a backup whose writer is dead as failed, and removes what it left.
+///
+/// # Errors
+/// `Busy` when its writer is alive after all.
+pub fn abandon(cluster: &Cluster, backup: &str, reason: &str) -> Result<()> {
+    let (mut record, folder) = cluster.backup(backup)?;
+    if record.status == BackupStatus::Complete {
+        return Ok(());
+    }
+    let system = backup::system_of(&record)?;
+    let lease_path = cluster.lease_path(system);
+    if let Some(lease) = lease::read(cluster.storage(), &lease_path)?
+        && lease.purpose == backup
+        && lease.is_alive(chrono::Utc::now())
+    {
+        return Err(Error::new(ErrorKind::Busy, format!("backup \"{backup}\" is still being written")));
+    }
+    if record.error.is_none() || record.finished_at.is_none() {
+        record.error = Some(reason.to_string());
+    }
+    backup::mark_failed(cluster.storage(), &folder, record)?;
+    lease::release_dead(cluster.storage(), &lease_path)
+}
+
+/// What the engine can tell about the repository, one row per thing looked at.
+pub fn check(job: &Job, data_directory: &str) -> Vec<CheckRow> {
+    let mut rows = Vec::new();
+    let mut row = |item: &str, result: Result<String>| {
+        let ok = result.is_ok();
+        rows.push(match result {
+            Ok(detail) => CheckRow { item: item.to_string(), status: CheckStatus::Ok, detail, hint: None },
+            Err(e) => CheckRow {
+                item: item.to_string(),
+                status: CheckStatus::Error,
+                detail: e.to_string(),
+                hint: e.hint,
+            },
+        });
+        ok
+    };
+    let opened = Repository::open(&job.repository);
+    let repository = opened.as_ref().ok();
+    row(
+        "repository",
+        opened.as_ref().map(|r| format!("{} (id {})", job.repository, r.id())).map_err(Clone::clone),
+    );
+    let Some(repository) = repository else { return rows };
+    row(
+        "repository place",
+        catalog::refuse_inside(repository.storage(), Path::new(data_directory))
+            .map(|()| "outside the data directory".to_string()),
+    );
+    row("repository write", repository.probe().map(|()| "an object was written, synced and removed".into()));
+    if let Some(free) = repository.storage().free_bytes() {
+        row("repository space", Ok(format!("{} free", human_bytes(free))));
+    }
+    row(
+        "backups",
+        repository.cluster(&job.cluster).and_then(|cluster| cluster.backups()).map(|backups| {
+            let count = |status| backups.iter().filter(|b| b.status == status).count();
+            format!(
+                "cluster \"{}\": {} complete, {} running, {} failed",
+                job.cluster,
+                count(BackupStatus::Complete),
+                count(BackupStatus::Running),
+                count(BackupStatus::Failed)
+            )
+        }),
+    );
+    rows
+}

@@ -1,0 +1,183 @@
+//! The engine's end of the conversation with the server: events out, replies in, and the order to stop.
+//!
+//! Whoever reads stdin calls [`Session::deliver`] and [`Session::stop`]; every loop of the engine calls
+//! [`Session::check`], so that a stop acts within one frame.
+
+use pg_ark_contract::conversation::{Event, Need, Reply};
+use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One conversation.
+pub struct Session {
+    emit: Box<dyn Fn(Event) + Send + Sync>,
+    inbox: Mutex<Inbox>,
+    arrived: Condvar,
+    stopped: AtomicBool,
+}
+
+#[derive(Default)]
+struct Inbox {
+    started: Option<(Lsn, Timeline)>,
+    flushed: Option<(Lsn, Timeline)>,
+    backup_stopped: Option<BackupStopped>,
+    stop: Option<Error>,
+}
+
+/// What pg_backup_stop returned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackupStopped {
+    /// WAL up to here makes the backup consistent.
+    pub stop_lsn: Lsn,
+    /// The server's timeline.
+    pub timeline: Timeline,
+    /// Content of `backup_label`.
+    pub backup_label: String,
+    /// Content of `tablespace_map`.
+    pub tablespace_map: String,
+}
+
+/// How far WAL is known to be finished.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WalState {
+    /// Durable up to here.
+    pub flushed: Option<Lsn>,
+    /// The server's timeline, when known.
+    pub timeline: Option<Timeline>,
+    /// Set when pg_backup_stop returned: nothing after it is needed.
+    pub stop_lsn: Option<Lsn>,
+}
+
+impl Session {
+    /// `emit` sends an event to the server; it must not block for long.
+    pub fn new(emit: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Session {
+            emit: Box::new(emit),
+            inbox: Mutex::new(Inbox::default()),
+            arrived: Condvar::new(),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Sends an event.
+    pub fn emit(&self, event: Event) {
+        (self.emit)(event);
+    }
+
+    /// Sends a warning.
+    pub fn warn(&self, message: impl Into<String>, hint: Option<String>) {
+        self.emit(Event::Warning { message: message.into(), hint });
+    }
+
+    /// Takes a reply from the server.
+    pub fn deliver(&self, reply: Reply) {
+        let mut inbox = self.lock();
+        match reply {
+            Reply::BackupStarted { start_lsn, timeline } => inbox.started = Some((start_lsn, timeline)),
+            Reply::WalFlushed { lsn, timeline } => inbox.flushed = Some((lsn, timeline)),
+            Reply::BackupStopped { stop_lsn, timeline, backup_label, tablespace_map } => {
+                inbox.backup_stopped =
+                    Some(BackupStopped { stop_lsn, timeline, backup_label, tablespace_map });
+            }
+            Reply::Stop { reason } => {
+                drop(inbox);
+                self.stop(Error::new(ErrorKind::Cancelled, reason));
+                return;
+            }
+        }
+        self.arrived.notify_all();
+    }
+
+    /// Orders everything to stop; the first reason counts.
+    pub fn stop(&self, reason: Error) {
+        self.lock().stop.get_or_insert(reason);
+        self.stopped.store(true, Ordering::Release);
+        self.arrived.notify_all();
+    }
+
+    /// # Errors
+    /// The reason, once the work was ordered to stop.
+    pub fn check(&self) -> Result<()> {
+        if !self.stopped.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(self
+            .lock()
+            .stop
+            .clone()
+            .unwrap_or_else(|| Error::new(ErrorKind::Cancelled, "the work was stopped")))
+    }
+
+    /// Asks the server to start backup mode and waits for it.
+    ///
+    /// # Errors
+    /// When ordered to stop.
+    pub fn start_backup(&self) -> Result<(Lsn, Timeline)> {
+        self.emit(Event::Need(Need::BackupStart));
+        self.wait(|inbox| inbox.started)
+    }
+
+    /// Asks the server to end backup mode and waits for it.
+    ///
+    /// # Errors
+    /// When ordered to stop.
+    pub fn stop_backup(&self) -> Result<BackupStopped> {
+        self.emit(Event::Need(Need::BackupStop));
+        self.wait(|inbox| inbox.backup_stopped.clone())
+    }
+
+    /// Waits until WAL is durable up to `lsn`, or pg_backup_stop has returned.
+    ///
+    /// # Errors
+    /// When ordered to stop.
+    pub fn wait_for_wal(&self, lsn: Lsn) -> Result<WalState> {
+        self.wait(|inbox| {
+            let state = WalState {
+                flushed: inbox.flushed.map(|(lsn, _)| lsn),
+                timeline: match &inbox.backup_stopped {
+                    Some(stopped) => Some(stopped.timeline),
+                    None => inbox.flushed.map(|(_, timeline)| timeline),
+                },
+                stop_lsn: inbox.backup_stopped.as_ref().map(|s| s.stop_lsn),
+            };
+            (state.stop_lsn.is_some() || state.flushed >= Some(lsn)).then_some(state)
+        })
+    }
+
+    /// Sleeps, but ends at once when ordered to stop.
+    ///
+    /// # Errors
+    /// When ordered to stop.
+    pub fn pause(&self, duration: Duration) -> Result<()> {
+        let until = Instant::now() + duration;
+        let mut inbox = self.lock();
+        loop {
+            if let Some(reason) = &inbox.stop {
+                return Err(reason.clone());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            inbox = self.arrived.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn wait<T>(&self, ready: impl Fn(&Inbox) -> Option<T>) -> Result<T> {
+        let mut inbox = self.lock();
+        loop {
+            if let Some(reason) = &inbox.stop {
+                return Err(reason.clone());
+            }
+            if let Some(value) = ready(&inbox) {
+                return Ok(value);
+            }
+            inbox = self.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
