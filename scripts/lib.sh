@@ -4,6 +4,7 @@
 PGRX_VERSION=0.18.1 # the newest that Rust 1.95 builds; Cargo.toml asks for exactly this one
 RUST_VERSION=1.95
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034 # for those who source this file
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/sbin:/sbin
 export LC_ALL=C.UTF-8
@@ -25,10 +26,11 @@ as_root() {
 
 # Runs as the OS user postgres, in a folder that this user may enter, without the caller's PG* variables.
 as_postgres() {
-  if [ "$(id -un)" = postgres ]; then (cd /tmp && env LC_ALL=C.UTF-8 "$@")
+  local clean=(HOME=/tmp PATH="$PATH" TERM="${TERM:-dumb}" LC_ALL=C.UTF-8)
+  if [ "$(id -un)" = postgres ]; then (cd /tmp && env -i "${clean[@]}" "$@")
   elif [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
-    (cd /tmp && setpriv --reuid=postgres --regid=postgres --init-groups env -i HOME=/tmp PATH="$PATH" LC_ALL=C.UTF-8 "$@")
-  else (cd /tmp && sudo -u postgres env -i HOME=/tmp PATH="$PATH" LC_ALL=C.UTF-8 "$@")
+    (cd /tmp && setpriv --reuid=postgres --regid=postgres --init-groups env -i "${clean[@]}" "$@")
+  else (cd /tmp && sudo -u postgres env -i "${clean[@]}" "$@")
   fi
 }
 
@@ -42,10 +44,10 @@ need_packages() {
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   say "Installing packages: ${missing[*]}"
-  local -a install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300
+  local -a apt=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300
     --no-install-recommends "${missing[@]}")
   # Package lists may be stale or absent: fetch them only when the first try fails.
-  as_root "${install[@]}" >/dev/null 2>&1 || { as_root apt-get update -qq >&2 && as_root "${install[@]}" >&2; } ||
+  as_root "${apt[@]}" >/dev/null 2>&1 || { as_root apt-get update -qq >&2 && as_root "${apt[@]}" >&2; } ||
     die "could not install ${missing[*]}"
 }
 
