@@ -15,7 +15,7 @@ use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
 use std::io::{ErrorKind as Io, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -240,7 +240,9 @@ impl Engine {
                 Ok(event) if self.greeted => return Ok(Some(event)),
                 _ if !self.greeted => {
                     let start = &line[..line.len().min(200)];
-                    return Err(self.not_ours(&format!("it says: {}", String::from_utf8_lossy(start))));
+                    return Err(
+                        self.not_ours(&format!("it says: {}", String::from_utf8_lossy(start).trim_end()))
+                    );
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -306,9 +308,12 @@ impl Drop for Engine {
 }
 
 /// The command, with nothing of the server's environment but what a program needs. Plain enough for posix_spawn.
+///
+/// It gets a process group of its own: the server signals whole groups (statement_timeout, `pg_cancel_backend`,
+/// `pg_terminate_backend`, shutdown), and the engine shall hear from us why it stops, not die of the signal first.
 fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.arg("engine").env_clear().env("LANG", "C.UTF-8").env("LC_ALL", "C.UTF-8");
+    command.arg("engine").process_group(0).env_clear().env("LANG", "C.UTF-8").env("LC_ALL", "C.UTF-8");
     command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()));
     if let Some(zone) = std::env::var_os("TZ") {
         command.env("TZ", zone);

@@ -39,13 +39,20 @@ pub fn main(handle: u32) {
         let result = interrupts::catching(|| run(&channel));
         if let Err(error) = &result {
             worker::calm();
+            log_failure(channel.read().1.as_str(), error);
             publish_error(&channel, error);
         }
-        result
+        Ok(())
     });
     if let Err(error) = outcome {
-        translate::warn_error("pg_ark backup failed", &error);
+        log_failure("", &error);
     }
+}
+
+/// `name` is empty when the backup failed before it had one.
+fn log_failure(name: &str, error: &Error) {
+    let name = if name.is_empty() { String::new() } else { format!(" {name}") };
+    translate::warn_error(&format!("pg_ark: backup{name} failed"), error);
 }
 
 /// The error as the session will raise it; details that do not fit are left out.
@@ -102,8 +109,8 @@ struct Backup<'a> {
 impl Backup<'_> {
     fn drive(&mut self) -> Result<BackupRow> {
         loop {
-            if let Some(reason) = worker::stop_reason() {
-                return Err(Error::new(ErrorKind::Cancelled, format!("the backup was {reason}")));
+            if let Some(error) = stopped() {
+                return Err(error);
             }
             guc::reload_if_asked();
             interrupts::check();
@@ -193,7 +200,7 @@ impl Backup<'_> {
     fn release_wal(&self, lsn: Lsn) {
         let Some(slot) = &self.slot else { return };
         if let Err(error) = transaction::run(|| server::advance_slot(slot, lsn)) {
-            translate::warn_error("pg_ark could not release stored WAL", &error);
+            translate::warn_error("pg_ark: could not release stored WAL", &error);
         }
     }
 
@@ -212,7 +219,7 @@ impl Backup<'_> {
             && let Err(error) = transaction::run(|| server::drop_slot(&slot))
         {
             // It is a temporary one, so it goes with this process.
-            translate::warn_error("pg_ark could not drop its slot", &error);
+            translate::warn_error("pg_ark: could not drop the replication slot", &error);
         }
         translate::log(format!(
             "pg_ark: backup {} is complete: {} read, {} stored",
@@ -228,7 +235,10 @@ impl Backup<'_> {
     /// The backup failed: see that its record says why. Gives the error back for the session and the log.
     fn fail(mut self, error: Error) -> Error {
         worker::calm();
-        let stopped = worker::stop_reason().is_some();
+        let stop = if self.answered { None } else { stopped() };
+        let stopped = stop.is_some();
+        // The server only says that a statement was cancelled; the signal is the reason.
+        let error = stop.unwrap_or(error);
         let reason = error.to_string();
         if !self.answered {
             let timeout = if stopped { STOP_TIMEOUT } else { FAIL_TIMEOUT };
@@ -240,7 +250,7 @@ impl Backup<'_> {
         if !answered && !name.is_empty() && !stopped {
             let abandon = Task::Abandon { backup: name, reason };
             if let Err(error) = interrupts::catching(|| engine::ask(&target, abandon)) {
-                translate::warn_error("pg_ark could not mark its backup as failed", &error);
+                translate::warn_error("pg_ark: could not mark the backup as failed", &error);
             }
         }
         error
@@ -264,6 +274,12 @@ impl Backup<'_> {
             }
         }
     }
+}
+
+/// The error of a backup whose worker was told to stop.
+fn stopped() -> Option<Error> {
+    let reason = worker::stop_reason()?;
+    Some(Error::new(ErrorKind::Cancelled, format!("the backup was {reason}")))
 }
 
 fn no_slot(error: Error, slot: &str) -> Error {
