@@ -1,0 +1,59 @@
+//! What bad input gets, before anything is touched: its SQLSTATE, and a hint that says what to do.
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use crate::pg_test::help::{Raised, raised, text};
+    use pgrx::prelude::*;
+
+    fn refused(statement: &str, state: &str, hint: &str) -> Raised {
+        let error = raised(statement);
+        assert_eq!(error.state, state, "{error:?}");
+        assert!(error.hint.contains(hint), "{error:?}");
+        error
+    }
+
+    #[pg_test]
+    fn nothing_works_without_a_repository() {
+        for call in ["ark.backup_start()", "ark.list_backups()", "ark.show('x')", "ark.backup_stop('x')"] {
+            refused(&format!("SELECT {call}"), "55000", "ark.enable");
+        }
+    }
+
+    #[pg_test]
+    fn an_unknown_kind_lists_the_known_ones() {
+        for kind in ["'differential'", "'FULL'", "''", "NULL"] {
+            let error = refused(&format!("SELECT ark.backup_start(kind => {kind})"), "22023", "incremental");
+            assert!(error.message.contains("unknown kind"), "{error:?}");
+        }
+    }
+
+    #[pg_test]
+    fn a_kind_of_a_later_version_says_so() {
+        for kind in ["incremental", "logical"] {
+            refused(&format!("SELECT ark.backup_start('{kind}')"), "0A000", "full");
+        }
+    }
+
+    #[pg_test]
+    fn a_label_is_one_short_line() {
+        for label in ["repeat('x', 1025)", "repeat('é', 513)", "E'two\\nlines'", "E'bell\\x07'"] {
+            refused(&format!("SELECT ark.backup_start(label => {label})"), "22023", "one line");
+        }
+        // Long enough, so the next thing that is missing is found.
+        refused("SELECT ark.backup_start(label => repeat('x', 1024))", "55000", "ark.enable");
+    }
+
+    #[pg_test]
+    fn protect_is_refused_before_the_repository_is_looked_at() {
+        refused("SELECT ark.enable('nonsense', protect => true)", "0A000", "protect");
+        assert_eq!(text("SELECT current_setting('pg_ark.repository')"), "");
+    }
+
+    #[pg_test]
+    fn a_repository_is_a_url() {
+        for url in ["''", "'/var/backups'", "'file://'", "'://x'", "E'file:///a\\nb'"] {
+            refused(&format!("SELECT ark.enable({url})"), "22023", "file:///");
+        }
+    }
+}
