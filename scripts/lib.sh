@@ -44,10 +44,10 @@ need_packages() {
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   say "Installing packages: ${missing[*]}"
-  local -a apt=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300
+  local -a get=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300
     --no-install-recommends "${missing[@]}")
   # Package lists may be stale or absent: fetch them only when the first try fails.
-  as_root "${apt[@]}" >/dev/null 2>&1 || { as_root apt-get update -qq >&2 && as_root "${apt[@]}" >&2; } ||
+  as_root "${get[@]}" >/dev/null 2>&1 || { as_root apt-get update -qq >&2 && as_root "${get[@]}" >&2; } ||
     die "could not install ${missing[*]}"
 }
 
