@@ -288,12 +288,13 @@ impl Engine {
     fn close(&mut self) -> Option<ExitStatus> {
         self.stdin = None;
         let deadline = Instant::now() + GRACE;
-        while Instant::now() < deadline {
+        loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Some(status),
-                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-                Err(_) => break,
+                Ok(None) if Instant::now() < deadline => {}
+                _ => break,
             }
+            process::wait_for_exit(self.child.id(), deadline.saturating_duration_since(Instant::now()));
         }
         // Errors mean that it is gone already.
         let _ = self.child.kill();

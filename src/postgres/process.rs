@@ -2,8 +2,9 @@
 
 use std::ffi::{CStr, c_char};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Path of the running `postgres` program.
 pub fn server_program() -> PathBuf {
@@ -37,4 +38,23 @@ pub fn set_nonblocking(pipe: BorrowedFd<'_>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How soon to look again on a kernel without pidfd_open (before 5.3).
+const LOOK_AGAIN_MS: i32 = 5;
+
+/// Returns when child `pid`, which nobody reaped yet, ended; or earlier: after `timeout`, or by a signal.
+pub fn wait_for_exit(pid: u32, timeout: Duration) {
+    let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+    // SAFETY: plain system calls; a descriptor that the kernel gave is owned here and closed at the end.
+    unsafe {
+        let raw = libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0);
+        if raw < 0 {
+            libc::poll(std::ptr::null_mut(), 0, milliseconds.min(LOOK_AGAIN_MS));
+            return;
+        }
+        let child = OwnedFd::from_raw_fd(raw as i32);
+        let mut entry = libc::pollfd { fd: child.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        libc::poll(&mut entry, 1, milliseconds);
+    }
 }
