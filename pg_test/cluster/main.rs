@@ -3,6 +3,8 @@
 //!
 //! * [`support`]: the steps that tests share.
 //! * [`full_backup`]: promise 1, a complete backup is restorable.
+//! * [`by_hand`]: the same with public tools alone.
 
+mod by_hand;
 mod full_backup;
 mod support;
