@@ -277,9 +277,9 @@ fn the_label_and_the_map_are_read_as_the_server_wrote_them() {
         TablespaceEntry { oid: in_place, path: format!("pg_tblspc/{in_place}") },
     ];
     // The server lists them as they come from the directory.
-    let read = parse_tablespace_map(text.as_bytes()).unwrap();
-    expected.sort_by_key(|entry| read.iter().position(|other| other.oid == entry.oid));
-    assert_eq!(read, expected);
+    let map = parse_tablespace_map(text.as_bytes()).unwrap();
+    expected.sort_by_key(|entry| map.iter().position(|other| other.oid == entry.oid));
+    assert_eq!(map, expected);
     assert_eq!(format_tablespace_map(&expected), text);
 
     // With an archive, the server also writes a backup history file.
