@@ -71,6 +71,7 @@ impl Books {
             self.blocks_in_all = 0;
         }
         match piece.digest {
+            PieceDigest::Crc32c(crc) if piece.first => self.crc = crc,
             PieceDigest::Crc32c(crc) => self.crc = crc32c::crc32c_combine(self.crc, crc, bytes.len()),
             PieceDigest::Later => self.sha.update(bytes),
             PieceDigest::Sha256(_) => {}

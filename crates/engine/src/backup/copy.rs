@@ -104,3 +104,7 @@ impl Copier<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "copy_tests.rs"]
+mod tests;

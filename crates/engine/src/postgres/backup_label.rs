@@ -141,12 +141,13 @@ fn location(text: &str) -> Option<(Lsn, String)> {
     Some((lsn(position)?, file.to_owned()))
 }
 
-/// A tablespace outside `base` and `global`, and where it is.
+/// A tablespace outside the data directory, and where it is. A tablespace in place (a directory in `pg_tblspc` instead
+/// of a link) is not in the map: its files belong to the data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablespaceEntry {
     /// OID of the tablespace, the name of its link in `pg_tblspc`.
     pub oid: u32,
-    /// Target of the link. For a tablespace in place (a directory instead of a link) it is `pg_tblspc/<oid>`.
+    /// Target of the link.
     pub path: String,
 }
 

@@ -79,10 +79,10 @@ fn the_map_is_escaped_as_postgres_does() {
     let entries = [
         TablespaceEntry { oid: 16400, path: "/srv/a b".into() },
         TablespaceEntry { oid: 16401, path: "/srv/back\\slash\nline\r".into() },
-        TablespaceEntry { oid: 16402, path: "pg_tblspc/16402".into() },
+        TablespaceEntry { oid: 16402, path: "relative/é".into() },
     ];
     let text = format_tablespace_map(&entries);
-    assert_eq!(text, "16400 /srv/a b\n16401 /srv/back\\\\slash\\\nline\\\r\n16402 pg_tblspc/16402\n");
+    assert_eq!(text, "16400 /srv/a b\n16401 /srv/back\\\\slash\\\nline\\\r\n16402 relative/é\n");
     assert_eq!(parse_tablespace_map(text.as_bytes()).unwrap(), entries);
     assert_eq!(parse_tablespace_map(b"\r\n16400 /a\r\n\n").unwrap().len(), 1);
     assert_eq!(parse_tablespace_map(b"").unwrap(), []);

@@ -1,0 +1,43 @@
+//! Restore: from a repository and an empty place to a data directory that a server starts from.
+//!
+//! 1. [`request`]: what the user asked for; the backup that means.
+//! 2. [`facts`]: what this machine is like. [`check`]: what is refused before anything is touched. [`plan`]: a value
+//!    that says all that will happen; `--dry-run` shows it.
+//! 3. [`run`] carries it out: [`unpack`] fetches frames in parallel ([`index`]), walks over the tar in their order
+//!    ([`tar_reader`], [`names`], [`tree`]), writes and proves files ([`out_file`], [`expected`]); [`link`],
+//!    [`config`] and [`recovery`] add what a server needs; everything is made durable.
+//! 4. [`start`] starts the server and follows recovery.
+//!
+//! *Target*: a folder that did not exist or was empty. *Marker*: the file that says "unfinished".
+//! Nothing read from the repository is trusted: not names, not sizes, not checksums, not JSON. A restore never
+//! overwrites a file, and an interrupted one leaves nothing that a server would start from.
+
+pub mod access;
+pub mod check;
+pub mod config;
+pub mod config_archive;
+pub mod config_text;
+pub mod expected;
+pub mod facts;
+pub mod index;
+pub mod link;
+pub mod marker;
+pub mod names;
+pub mod objects;
+pub mod out_file;
+pub mod owner;
+pub mod plan;
+pub mod recovery;
+pub mod request;
+pub mod run;
+pub mod server;
+pub mod start;
+pub mod tar_reader;
+pub mod tree;
+pub mod unpack;
+pub mod watch;
+
+pub use plan::{Plan, Prepared, prepare};
+pub use request::{ConfigChoice, Request};
+pub use run::{Restored, run};
+pub use watch::{Stage, Watch};

@@ -1,0 +1,242 @@
+//! The plan of a restore: what will be read, written and created. It can be shown before anything is touched.
+
+use super::access::Access;
+use super::check::{self, Filesystem, Mapped};
+use super::config::{self, ConfigPlan, OldPlace};
+use super::config_archive::{self, ConfigMember};
+use super::facts::{Facts, State};
+use super::owner;
+use super::request::{Request, choose};
+use super::server::{self, Server};
+use crate::repository::record::{ArchiveContent, ArchiveRecord};
+use crate::repository::{Cluster, Record, layout};
+use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Most threads.
+const MAX_JOBS: usize = 256;
+
+/// What will be done.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// The backup.
+    pub backup: String,
+    /// Its cluster.
+    pub cluster: String,
+    /// When it finished: RFC 3339, UTC.
+    pub finished_at: Option<String>,
+    /// `server_version` of the server it was taken from.
+    pub server_version: String,
+    /// Recovery starts here.
+    pub start_lsn: Option<Lsn>,
+    /// Recovery must reach this.
+    pub stop_lsn: Option<Lsn>,
+    /// The data directory to make.
+    pub data_directory: PathBuf,
+    /// What stands there now.
+    pub data_directory_state: State,
+    /// Where the data directory was.
+    pub old_data_directory: PathBuf,
+    /// Tablespaces.
+    pub tablespaces: Vec<Mapped>,
+    /// Folder for the WAL, when `pg_wal` becomes a link.
+    pub wal_directory: Option<PathBuf>,
+    /// Bytes to be read from the repository.
+    pub read_bytes: u64,
+    /// Bytes to be written, in the size of the archives' tars.
+    pub write_bytes: u64,
+    /// Files to be created.
+    pub files: u64,
+    /// What each file system must take.
+    pub filesystems: Vec<Filesystem>,
+    /// Configuration from outside the data directory.
+    pub config: ConfigPlan,
+    /// Owner and permissions.
+    pub access: Access,
+    /// Threads.
+    pub jobs: usize,
+    /// The server's programs, when they were found.
+    pub server: Option<Server>,
+    /// What the user should know before.
+    pub warnings: Vec<String>,
+}
+
+/// A plan with all that carrying it out needs.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The plan.
+    pub plan: Plan,
+    /// The backup.
+    pub record: Record,
+    /// Its folder in the repository.
+    pub folder: String,
+    /// Configuration from outside the data directory.
+    pub config: Vec<ConfigMember>,
+}
+
+/// Everything that a plan is built from.
+struct Inputs<'a> {
+    request: &'a Request,
+    record: &'a Record,
+    facts: &'a Facts,
+    mapped: Vec<Mapped>,
+    config: &'a [ConfigMember],
+    old_places: Vec<OldPlace>,
+    server: Result<Server>,
+}
+
+/// Chooses the backup, looks at this machine, refuses what cannot work, and plans. Touches nothing.
+///
+/// # Errors
+/// See [`choose`] and [`check`]; `Corrupt` for a record that contradicts itself.
+pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
+    let (record, folder) = choose(cluster, &request.backup)?;
+    check_record(&record)?;
+    let mapped = check::map_tablespaces(&record, request)?;
+    let targets: Vec<PathBuf> = mapped.iter().map(|m| m.to.clone()).collect();
+    let old_data = Path::new(&record.data_directory.path);
+    let facts = Facts::collect(request, &targets, cluster.storage().folder(), old_data)?;
+    check::targets(request, &facts)?;
+    let config = match request.config {
+        super::request::ConfigChoice::Skip => Vec::new(),
+        _ => config_archive::load(cluster.storage(), &folder, &record)?,
+    };
+    let plan = build(Inputs {
+        old_places: config::survey(&config),
+        server: server::find(request.bindir.as_deref(), record.server_version_num / 10_000),
+        request,
+        record: &record,
+        facts: &facts,
+        mapped,
+        config: &config,
+    })?;
+    check::space(&plan.filesystems)?;
+    Ok(Prepared { plan, record, folder, config })
+}
+
+/// Builds the plan. Pure but for the libraries that [`server::missing_libraries`] looks for.
+fn build(inputs: Inputs<'_>) -> Result<Plan> {
+    let Inputs { request, record, facts, mapped, config: members, old_places, server } = inputs;
+    let mut warnings = Vec::new();
+    let access = owner::choose(record, facts, &mut warnings);
+    let server = match server {
+        Ok(server) => Some(server),
+        Err(error) if request.start || request.bindir.is_some() => return Err(error),
+        Err(error) => {
+            warnings.push(error.to_string());
+            None
+        }
+    };
+    warnings.extend(about(record, server.as_ref()));
+    let data = facts.data.path.clone();
+    let moved = data != facts.old_data;
+    let config = config::plan(record, members, &old_places, request.config, &data, moved)?;
+    let size = |content: ArchiveContent| record.archive(content).map_or(0, |a| a.tar_bytes);
+    let base = size(ArchiveContent::Base)
+        + size(ArchiveContent::Config)
+        + record.manifest.as_ref().map_or(0, |manifest| manifest.size);
+    let wal = size(ArchiveContent::Wal);
+    let mut sizes = vec![(&facts.data, if facts.wal.is_some() { base } else { base.saturating_add(wal) })];
+    sizes.extend(facts.wal.iter().map(|folder| (folder, wal)));
+    for (folder, mapped) in facts.tablespaces.iter().zip(&mapped) {
+        sizes.push((folder, size(ArchiveContent::Tablespace(mapped.oid))));
+    }
+    let volumes = record.archives.iter().flat_map(|a| a.volumes.iter().chain(&a.index)).chain(&record.manifest);
+    Ok(Plan {
+        backup: record.backup.clone(),
+        cluster: record.cluster.clone(),
+        finished_at: record.finished_at.clone(),
+        server_version: record.server_version.clone(),
+        start_lsn: record.start_lsn,
+        stop_lsn: record.stop_lsn,
+        data_directory: data,
+        data_directory_state: facts.data.state.clone(),
+        old_data_directory: PathBuf::from(&record.data_directory.path),
+        tablespaces: mapped,
+        wal_directory: facts.wal.as_ref().map(|folder| folder.path.clone()),
+        read_bytes: volumes.map(|object| object.size).sum(),
+        write_bytes: sizes.iter().map(|(_, bytes)| bytes).sum(),
+        files: record.files,
+        filesystems: check::filesystems(&sizes),
+        config,
+        access,
+        jobs: jobs(request.jobs),
+        server,
+        warnings,
+    })
+}
+
+fn jobs(wanted: usize) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    if wanted == 0 { cores() } else { wanted }.min(MAX_JOBS)
+}
+
+/// Warnings about the backup and the server that shall run it.
+fn about(record: &Record, server: Option<&Server>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if record.damaged_pages > 0 {
+        let files: Vec<&str> = record.damage.iter().take(3).map(|damage| &damage.path[..]).collect();
+        warnings.push(format!(
+            "the backup holds {} damaged pages, in {}{}: \"pgark show {}\" lists them",
+            record.damaged_pages,
+            files.join(", "),
+            if record.damage.len() > files.len() { " and others" } else { "" },
+            record.backup
+        ));
+    }
+    let missing = server.map(|server| server::missing_libraries(server, record)).unwrap_or_default();
+    if !missing.is_empty() {
+        warnings.push(format!(
+            "the server needs libraries that are not installed here and will not start without them: {}",
+            missing.join(", ")
+        ));
+    }
+    warnings
+}
+
+/// Names and contents of a record must be what this program would have written: they become paths.
+fn check_record(record: &Record) -> Result<()> {
+    let bad = |what: String| {
+        Err(Error::new(ErrorKind::Corrupt, format!("the record of backup \"{}\" {what}", record.backup)))
+    };
+    let suffix = record.compression.codec.suffix();
+    let mut seen: Vec<ArchiveContent> = Vec::new();
+    for archive in &record.archives {
+        let stem = match archive.content {
+            ArchiveContent::Base => "base".to_string(),
+            ArchiveContent::Tablespace(oid) => oid.to_string(),
+            ArchiveContent::Wal => "pg_wal".to_string(),
+            ArchiveContent::Config => "config".to_string(),
+        };
+        if archive.name != format!("{stem}.tar{suffix}") || !names_fit(archive) || seen.contains(&archive.content) {
+            return bad(format!("has an archive \"{}\" that it cannot have", archive.name.escape_debug()));
+        }
+        if let ArchiveContent::Tablespace(oid) = archive.content
+            && !record.tablespaces.iter().any(|t| t.oid == oid)
+        {
+            return bad(format!("has an archive of tablespace {oid} but no such tablespace"));
+        }
+        seen.push(archive.content);
+    }
+    let tablespaces = record.tablespaces.iter().map(|t| ArchiveContent::Tablespace(t.oid));
+    for needed in [ArchiveContent::Base, ArchiveContent::Wal].into_iter().chain(tablespaces) {
+        if !seen.contains(&needed) {
+            return bad(format!("has no archive for {needed:?}"));
+        }
+    }
+    match &record.manifest {
+        Some(manifest) if manifest.name == layout::MANIFEST => Ok(()),
+        _ => bad("has no backup manifest".to_string()),
+    }
+}
+
+fn names_fit(archive: &ArchiveRecord) -> bool {
+    let index = archive.index.as_ref().is_none_or(|index| index.name == format!("{}.index", archive.name));
+    let mut volumes = archive.volumes.iter().enumerate();
+    index && volumes.all(|(number, object)| object.name == layout::volume(&archive.name, number as u32))
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

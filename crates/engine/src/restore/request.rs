@@ -1,0 +1,105 @@
+//! What the user asked for, and the choice of the backup.
+
+use crate::repository::{Cluster, Record};
+use pg_ark_contract::conversation::BackupKind;
+use pg_ark_contract::rows::BackupStatus;
+use pg_ark_contract::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where configuration files that were outside the data directory go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigChoice {
+    /// Where they were, if the data directory goes back to its old place and they can be written there; else into the
+    /// data directory.
+    #[default]
+    Auto,
+    /// Where they were.
+    Original,
+    /// Into the data directory.
+    Pgdata,
+    /// Nowhere.
+    Skip,
+}
+
+/// What the user asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Name of a backup, or `latest`.
+    pub backup: String,
+    /// The data directory to make.
+    pub pgdata: PathBuf,
+    /// Tablespaces that go elsewhere: old path, new path.
+    pub tablespaces: Vec<(String, PathBuf)>,
+    /// Folder for the WAL, outside the data directory.
+    pub waldir: Option<PathBuf>,
+    /// Where external configuration goes.
+    pub config: ConfigChoice,
+    /// Threads; 0 means one per core.
+    pub jobs: usize,
+    /// Folder of the server's programs.
+    pub bindir: Option<PathBuf>,
+    /// The server is to be started, so its programs must be there.
+    pub start: bool,
+}
+
+/// The backup that `name` means, and its folder: `latest` is the complete one that finished last.
+///
+/// # Errors
+/// `BackupNotFound`; `BackupNotUsable` for one that runs or failed; `Unsupported` for a kind that this version cannot
+/// restore; `WalMissing` for one without the WAL it needs.
+pub fn choose(cluster: &Cluster, name: &str) -> Result<(Record, String)> {
+    let (record, folder) = if name == "latest" { latest(cluster)? } else { cluster.backup(name)? };
+    let shown = format!("backup \"{}\"", record.backup);
+    match record.status {
+        BackupStatus::Complete => {}
+        BackupStatus::Running => {
+            return Err(Error::new(ErrorKind::BackupNotUsable, format!("{shown} is still running"))
+                .hint("Wait until it is complete, or restore another one: \"pgark list\" shows them."));
+        }
+        BackupStatus::Failed => {
+            let error = Error::new(ErrorKind::BackupNotUsable, format!("{shown} failed"))
+                .hint("Restore another one: \"pgark list\" shows them.");
+            return Err(match &record.error {
+                Some(why) => error.detail(why),
+                None => error,
+            });
+        }
+    }
+    if record.kind != BackupKind::Full {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{shown} is {}; this version restores full backups", record.kind.as_str()),
+        )
+        .hint("Use a newer pg_ark, or restore a full backup."));
+    }
+    if !record.wal_included {
+        return Err(Error::new(ErrorKind::WalMissing, format!("{shown} does not include the WAL it needs"))
+            .hint("Use a newer pg_ark, which reads the WAL from the archive, or restore another backup."));
+    }
+    Ok((record, folder))
+}
+
+fn latest(cluster: &Cluster) -> Result<(Record, String)> {
+    let complete = |r: &Record| r.status == BackupStatus::Complete && r.kind == BackupKind::Full;
+    // Real times decide, not names: the clock may have been set back between two backups.
+    let newest = cluster
+        .backups()?
+        .into_iter()
+        .filter(complete)
+        .max_by(|a, b| (finished(a), &a.backup).cmp(&(finished(b), &b.backup)));
+    match newest {
+        Some(record) => cluster.backup(&record.backup),
+        None => Err(Error::new(
+            ErrorKind::BackupNotFound,
+            format!("cluster \"{}\" has no complete backup", cluster.name()),
+        )
+        .hint("\"pgark list\" shows what there is; --cluster chooses another cluster.")),
+    }
+}
+
+fn finished(record: &Record) -> Option<chrono::DateTime<chrono::Utc>> {
+    let text = record.finished_at.as_deref()?;
+    chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
+}

@@ -1,0 +1,108 @@
+//! The server's programs: where they are, and what they lack.
+
+use crate::repository::Record;
+use pg_ark_contract::{Error, ErrorKind, Result};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// An installed server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Server {
+    /// Folder of its programs.
+    pub bindir: PathBuf,
+    /// What `postgres --version` says.
+    pub version: String,
+}
+
+/// Finds a server of this major version: in `named` alone when given; else beside this program, by `pg_config`, or
+/// where Debian puts it.
+///
+/// # Errors
+/// `VersionMismatch` when `named` holds another version, `Unsupported` when there is none.
+pub fn find(named: Option<&Path>, major: u32) -> Result<Server> {
+    if let Some(bindir) = named {
+        return match look(bindir) {
+            Some(server) if major_of(&server.version) == Some(major) => Ok(server),
+            Some(server) => Err(Error::new(
+                ErrorKind::VersionMismatch,
+                format!("\"{}\" holds {}, and the backup is of PostgreSQL {major}", bindir.display(), server.version),
+            )
+            .hint(format!("Name the bin folder of a PostgreSQL {major}."))),
+            None => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("--bindir \"{}\" holds no postgres program that runs", bindir.display()),
+            )
+            .hint("Name the folder that holds postgres, for example /usr/lib/postgresql/15/bin.")),
+        };
+    }
+    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf));
+    let configured = output(Path::new("pg_config"), "--bindir").map(PathBuf::from);
+    let debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+    let places = [beside, configured, Some(debian)];
+    let found = places.iter().flatten().filter_map(|bindir| look(bindir));
+    let fitting = found.into_iter().find(|server| major_of(&server.version) == Some(major));
+    fitting.ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, format!("no PostgreSQL {major} was found on this machine"))
+            .hint(format!("Install PostgreSQL {major}, or name the folder of its programs with --bindir."))
+    })
+}
+
+fn look(bindir: &Path) -> Option<Server> {
+    let version = output(&bindir.join("postgres"), "--version")?;
+    Some(Server { bindir: bindir.to_path_buf(), version: version.trim_start_matches("postgres ").to_string() })
+}
+
+/// `(PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15.
+fn major_of(version: &str) -> Option<u32> {
+    let number = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+fn output(program: &Path, argument: &str) -> Option<String> {
+    let output = Command::new(program).arg(argument).stdin(Stdio::null()).output().ok()?;
+    if !output.status.success() {
+        return None;
+    }
+    String::from_utf8(output.stdout).ok().map(|text| text.trim().to_string())
+}
+
+/// Libraries that the server loads when it starts and that are not installed.
+pub fn missing_libraries(server: &Server, record: &Record) -> Vec<String> {
+    let folder = output(&server.bindir.join("pg_config"), "--pkglibdir").map(PathBuf::from);
+    // Debian and source builds alike keep lib beside bin.
+    let folder = folder.or_else(|| Some(server.bindir.parent()?.join("lib")).filter(|path| path.is_dir()));
+    let Some(folder) = folder else { return Vec::new() };
+    let mut missing = Vec::new();
+    for setting in ["shared_preload_libraries", "archive_library"] {
+        let value = record.server_settings.get(setting).map_or("", String::as_str);
+        for name in value.split(',').map(|name| name.trim().trim_matches('"')) {
+            let plain = name.trim_start_matches("$libdir/");
+            let file = plain.trim_end_matches(".so");
+            if !file.is_empty() && !file.contains('/') && !folder.join(format!("{file}.so")).exists() {
+                missing.push(file.to_string());
+            }
+        }
+    }
+    missing.dedup();
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(major_of("(PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major_of("(PostgreSQL) 18beta1"), Some(18));
+        assert_eq!(major_of("PostgreSQL"), None);
+    }
+
+    #[test]
+    fn a_folder_without_a_server_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(find(Some(dir.path()), 15).unwrap_err().kind, ErrorKind::InvalidArgument);
+    }
+}
