@@ -68,7 +68,7 @@ fn publish_error(channel: &Channel, error: &Error) {
 fn run(channel: &Channel) -> Result<()> {
     let request: Request = serde_json::from_slice(&channel.request())
         .map_err(|error| Error::new(ErrorKind::Internal, "the request is not understood").detail(error))?;
-    worker::connect(&request.database);
+    connect(&request.database);
     progress::activity("pg_ark: backup is starting");
     let task = transaction::run(|| server::backup_task(&request))?;
     let engine = Engine::start(&request.target(), Task::Backup(Box::new(task)))?;
@@ -87,6 +87,16 @@ fn run(channel: &Channel) -> Result<()> {
         Ok(row) => backup.finish(&row),
         Err(error) => Err(backup.fail(error)),
     }
+}
+
+/// Connects as the bootstrap superuser, and undoes what the database's owner may have set for its sessions:
+/// a search_path would slip in functions, a timeout would end a wait for a checkpoint.
+fn connect(database: &str) {
+    worker::connect(database);
+    guc::set_for_process(c"search_path", "pg_catalog, pg_temp");
+    guc::set_for_process(c"lock_timeout", "0");
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    guc::set_for_process(c"transaction_timeout", "0");
 }
 
 /// A running backup.
