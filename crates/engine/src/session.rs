@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Most warnings remembered.
+const MAX_WARNINGS: usize = 100;
+
 /// One conversation.
 pub struct Session {
     emit: Box<dyn Fn(Event) + Send + Sync>,
@@ -23,6 +26,7 @@ struct Inbox {
     flushed: Option<(Lsn, Timeline)>,
     backup_stopped: Option<BackupStopped>,
     stop: Option<Error>,
+    warnings: Vec<String>,
 }
 
 /// What pg_backup_stop returned.
@@ -65,9 +69,20 @@ impl Session {
         (self.emit)(event);
     }
 
-    /// Sends a warning.
+    /// Sends a warning and remembers it for the record.
     pub fn warn(&self, message: impl Into<String>, hint: Option<String>) {
-        self.emit(Event::Warning { message: message.into(), hint });
+        let message = message.into();
+        let mut inbox = self.lock();
+        if inbox.warnings.len() < MAX_WARNINGS {
+            inbox.warnings.push(message.clone());
+        }
+        drop(inbox);
+        self.emit(Event::Warning { message, hint });
+    }
+
+    /// The first warnings so far.
+    pub fn warnings(&self) -> Vec<String> {
+        self.lock().warnings.clone()
     }
 
     /// Takes a reply from the server.

@@ -107,6 +107,7 @@ impl Work<'_> {
             self.store_config(&mut record)?;
             progress.tell(Phase::Finish);
             self.session.check()?;
+            record.warnings = self.session.warnings();
             let range = (start.timeline, start.lsn, stopped.stop_lsn);
             finish::complete(self.begun.cluster.storage(), &self.begun.folder, record, books, range)
         })
