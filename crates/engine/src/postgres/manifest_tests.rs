@@ -253,6 +253,16 @@ fn input_in_small_pieces_reads_the_same() {
 }
 
 #[test]
+fn after_an_error_nothing_succeeds() {
+    let bytes = with_file(r#""Path": "x", "Size": 0 }, { "Path": "x", "Size": 0"#);
+    let mut reader = ManifestReader::new(&bytes[..]).unwrap();
+    let seen: Vec<bool> = reader.by_ref().map(|file| file.is_ok()).collect();
+    assert_eq!(seen, [true, false]);
+    assert!(reader.next_file().is_err());
+    assert!(reader.finish().is_err());
+}
+
+#[test]
 fn an_error_of_the_caller_ends_reading() {
     let stop = || Error::new(ErrorKind::Cancelled, "stop");
     assert_eq!(Manifest::read(&written(1)[..], |_| Err(stop())).unwrap_err(), stop());

@@ -54,8 +54,12 @@ impl Manifest {
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     BetweenFields,
-    InFiles { first: bool },
+    InFiles {
+        first: bool,
+    },
     AfterEnd,
+    /// After an error nothing may look like success any more.
+    Failed,
 }
 
 /// Reads a manifest from a stream. As an iterator it yields the files.
@@ -111,9 +115,18 @@ impl<R: Read> ManifestReader<R> {
     /// `Corrupt` if the manifest is malformed, lists a path twice or a path that could lead outside the data directory,
     /// or its checksum does not match; otherwise what reading reports.
     pub fn next_file(&mut self) -> Result<Option<ManifestFile>> {
+        let next = self.advance();
+        if next.is_err() {
+            self.place = Place::Failed;
+        }
+        next
+    }
+
+    fn advance(&mut self) -> Result<Option<ManifestFile>> {
         loop {
             match self.place {
                 Place::AfterEnd => return Ok(None),
+                Place::Failed => return Err(corrupt("reading it has failed before")),
                 Place::BetweenFields => self.field()?,
                 Place::InFiles { first } => match next_object(&mut self.lexer, first)? {
                     false => self.place = Place::BetweenFields,
@@ -221,10 +234,9 @@ impl<R: Read> Iterator for ManifestReader<R> {
     type Item = Result<ManifestFile>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.next_file();
-        if next.is_err() {
-            self.place = Place::AfterEnd;
+        if self.place == Place::Failed {
+            return None;
         }
-        next.transpose()
+        self.next_file().transpose()
     }
 }
