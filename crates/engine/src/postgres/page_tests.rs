@@ -104,8 +104,8 @@ fn the_page_check_keeps_up_with_disks() {
     }
     assert!(found.is_empty());
     println!("page checksums: {best:.1} GB/s on one core");
-    // An unvectorised loop reaches about 2; a busy machine may halve what 5 demands.
-    assert!(cfg!(debug_assertions) || best > 2.5, "{best:.1} GB/s");
+    // Seen on a server core: 20 to 29 with AVX2, 12 with SSE2 alone. A backup must not wait for this: no disk gives 5.
+    assert!(cfg!(debug_assertions) || best > 5.0, "{best:.1} GB/s");
 }
 
 proptest! {
