@@ -284,6 +284,12 @@ impl Engine {
             .hint("The server log may hold what it said last. Try again; when it happens again, report it.")
     }
 
+    /// Ends an engine that had its moment.
+    pub fn kill(&mut self) {
+        // Errors mean that it is gone already.
+        let _ = self.child.kill();
+    }
+
     /// Tells the engine to stop, gives it a moment, then kills it; reaps it in any case.
     fn close(&mut self) -> Option<ExitStatus> {
         self.stdin = None;
@@ -296,8 +302,7 @@ impl Engine {
             }
             process::wait_for_exit(self.child.id(), deadline.saturating_duration_since(Instant::now()));
         }
-        // Errors mean that it is gone already.
-        let _ = self.child.kill();
+        self.kill();
         self.child.wait().ok()
     }
 }

@@ -253,6 +253,9 @@ impl Backup<'_> {
         if !self.answered {
             let timeout = if stopped { STOP_TIMEOUT } else { FAIL_TIMEOUT };
             self.answered = error.kind != ErrorKind::EngineDied && self.tell_stop(&reason, timeout);
+            if !self.answered {
+                self.engine.kill();
+            }
         }
         let (name, target, answered) = (self.name.clone(), self.request.target(), self.answered);
         drop(self);

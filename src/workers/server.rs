@@ -5,11 +5,12 @@
 //! callbacks before shared memory is left).
 
 use super::request::Request;
-use crate::postgres::{process, wal};
+use crate::postgres::{guc, process, wal};
 use crate::sql;
 use pg_ark_contract::conversation::BackupTask;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 use serde::Deserialize;
+use std::path::Path;
 
 const FACTS: &str = r#"
 SELECT json_build_object(
@@ -37,6 +38,9 @@ SELECT coalesce(json_agg(DISTINCT file), '[]')::text FROM (
 const INCLUDED_FILES: &str = r#" UNION ALL
     SELECT file_name FROM pg_hba_file_rules UNION ALL
     SELECT file_name FROM pg_ident_file_mappings"#;
+
+/// What pg_createcluster puts beside postgresql.conf: without these, Debian's tools do not start the cluster.
+const STARTING_FILES: [&str; 3] = ["environment", "pg_ctl.conf", "start.conf"];
 
 #[derive(Deserialize)]
 struct Facts {
@@ -78,7 +82,12 @@ pub fn backup_task(request: &Request) -> Result<BackupTask> {
 
 fn config_files(server_version_num: u32) -> Result<Vec<String>> {
     let included = if server_version_num >= 160_000 { INCLUDED_FILES } else { "" };
-    sql::json(&format!("{CONFIG_FILES}{included}) AS files(file) WHERE file <> ''"), &[])
+    let query = format!("{CONFIG_FILES}{included}) AS files(file) WHERE file <> ''");
+    let mut files: Vec<String> = sql::json(&query, &[])?;
+    let main = guc::option(c"config_file").unwrap_or_default();
+    let beside = STARTING_FILES.iter().map(|name| Path::new(&main).with_file_name(name));
+    files.extend(beside.filter(|path| path.is_file()).map(|path| path.display().to_string()));
+    Ok(files)
 }
 
 /// SQL shows the identifier as a signed number; it is an unsigned one (`uint64`, catalog/pg_control.h).
