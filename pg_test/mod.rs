@@ -4,10 +4,12 @@
 //! * [`api`]: names, columns and defaults that users rely on.
 //! * [`settings`]: the server's settings agree with the contract's catalogue.
 //! * [`permissions`]: who may call what.
+//! * [`engine`]: the conversation, with programs that behave badly.
 //! * [`bad_input`]: SQLSTATE and hint of what is refused before anything is touched.
 
 mod api;
 mod bad_input;
+mod engine;
 mod permissions;
 mod settings;
 

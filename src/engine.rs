@@ -8,16 +8,19 @@
 //! [`ask`] does all of that for a job with one answer. No destructor runs when the server ends this process (FATAL,
 //! postmaster death, `kill -9`): then the kernel closes the pipe, and the engine stops by itself.
 
+mod program;
+
+pub use program::{Target, locate};
+
 use crate::postgres::{interrupts, latch, process};
-use crate::{settings, translate};
+use crate::translate;
 use pg_ark_contract::conversation::{Answer, Event, Job, Reply, Task};
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
+use program::{INSTALL_HINT, command, ending, missing};
 use std::io::{ErrorKind as Io, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// How long an engine that was told to stop may take: a session must end it within a second.
@@ -30,64 +33,6 @@ const LINE_MAX: usize = 64 << 20;
 const READ_SIZE: usize = 64 << 10;
 /// How soon to look again while the engine does not take what we write.
 const RETRY_WRITE: Duration = Duration::from_millis(20);
-/// Words for every problem with the program itself.
-const INSTALL_HINT: &str =
-    "Run scripts/install for this server, or set pg_ark.engine_path to the pgark program of this version.";
-
-/// Which engine, and what it works on.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// The program.
-    pub program: PathBuf,
-    /// URL of the repository.
-    pub repository: String,
-    /// Name of the cluster in it.
-    pub cluster: String,
-}
-
-impl Target {
-    /// The target that the settings name.
-    ///
-    /// # Errors
-    /// `RepositoryUnset`, `EngineMissing`.
-    pub fn from_settings() -> Result<Target> {
-        Target::for_repository(settings::repository()?)
-    }
-
-    /// The target for another repository.
-    ///
-    /// # Errors
-    /// `EngineMissing`.
-    pub fn for_repository(repository: String) -> Result<Target> {
-        Ok(Target { program: locate()?, repository, cluster: settings::cluster() })
-    }
-}
-
-/// Path of the engine: `pg_ark.engine_path`, or `pgark` beside the running `postgres`.
-///
-/// # Errors
-/// `EngineMissing` when there is no program that can be run.
-pub fn locate() -> Result<PathBuf> {
-    let path = match settings::engine_path() {
-        Some(path) => PathBuf::from(path),
-        None => process::server_program().with_file_name("pgark"),
-    };
-    if !path.is_absolute() {
-        return Err(missing(&path, "pg_ark.engine_path is not an absolute path"));
-    }
-    match std::fs::metadata(&path) {
-        Err(error) => Err(missing(&path, error)),
-        Ok(found) if !found.is_file() => Err(missing(&path, "it is not a file")),
-        Ok(found) if found.permissions().mode() & 0o111 == 0 => Err(missing(&path, "it is not executable")),
-        Ok(_) => Ok(path),
-    }
-}
-
-fn missing(path: &Path, why: impl std::fmt::Display) -> Error {
-    let message = format!("the engine \"{}\" cannot be run", path.display());
-    Error::new(ErrorKind::EngineMissing, message).detail(why).hint(INSTALL_HINT)
-}
-
 /// Runs a job with one answer, looking at interrupts while it waits.
 ///
 /// # Errors
@@ -276,10 +221,11 @@ impl Engine {
     }
 
     fn died(&mut self) -> Error {
-        let how = match self.close() {
-            Some(status) => ending(status),
-            None => "ended in an unknown way".into(),
-        };
+        let status = self.close();
+        let how = status.map_or_else(|| "ended in an unknown way".into(), ending);
+        if !self.greeted && status.is_some_and(|status| status.code().is_some()) {
+            return self.not_ours(&format!("it {how}"));
+        }
         Error::new(ErrorKind::EngineDied, format!("the engine {how}"))
             .hint("The server log may hold what it said last. Try again; when it happens again, report it.")
     }
@@ -310,28 +256,5 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// The command, with nothing of the server's environment but what a program needs. Plain enough for posix_spawn.
-///
-/// It gets a process group of its own: the server signals whole groups (statement_timeout, `pg_cancel_backend`,
-/// `pg_terminate_backend`, shutdown), and the engine shall hear from us why it stops, not die of the signal first.
-fn command(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.arg("engine").process_group(0).env_clear().env("LANG", "C.UTF-8").env("LC_ALL", "C.UTF-8");
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()));
-    if let Some(zone) = std::env::var_os("TZ") {
-        command.env("TZ", zone);
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    command
-}
-
-fn ending(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("was killed by signal {signal}"),
-        (None, Some(code)) => format!("ended with status {code} and no answer"),
-        (None, None) => "ended in an unknown way".into(),
     }
 }

@@ -10,7 +10,7 @@
 //! the engine within a second with its reason. What must not outlive this process never does: see [`super::server`].
 
 use super::request::Request;
-use super::server;
+use super::{damage, server};
 use crate::engine::{self, Engine};
 use crate::postgres::shared::{ANSWER_SIZE, Channel, State};
 use crate::postgres::{guc, interrupts, progress, transaction, wal, worker};
@@ -143,8 +143,7 @@ impl Backup<'_> {
                 self.show(phase, (done_bytes, total_bytes), (done_tablespaces, total_tablespaces));
             }
             Event::FileDamaged { path, database, tablespace, relfilenode, blocks, damaged_pages } => {
-                let relation = name_relation(database, tablespace, relfilenode);
-                warn_damage(&relation, &path, &blocks, damaged_pages);
+                damage::warn(&path, &damage::name(database, tablespace, relfilenode), &blocks, damaged_pages);
             }
             Event::Warning { message, hint } => translate::warn(message, hint),
             Event::WalStored { lsn } => self.release_wal(lsn),
@@ -301,26 +300,4 @@ fn no_slot(error: Error, slot: &str) -> Error {
     });
     Error { message: format!("could not create replication slot \"{slot}\": {}", error.message), ..error }
         .hint(hint)
-}
-
-/// The relation's name where this process can see it, else the database's name, else nothing.
-fn name_relation(database: u32, tablespace: u32, relfilenode: u32) -> String {
-    let named = transaction::run(|| {
-        if let Some(relation) = server::relation_name(database, tablespace, relfilenode)? {
-            return Ok(format!("relation \"{relation}\""));
-        }
-        let database = server::database_name(database)?;
-        Ok(database.map_or_else(String::new, |name| format!("a relation of database \"{name}\"")))
-    });
-    named.unwrap_or_default()
-}
-
-fn warn_damage(relation: &str, path: &str, blocks: &[u32], damaged_pages: u64) {
-    let list = blocks.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-    let more = if damaged_pages > blocks.len() as u64 { ", ..." } else { "" };
-    let what = if relation.is_empty() { "a file" } else { relation };
-    translate::warn(
-        format!("checksum of {damaged_pages} pages failed in {what}, \"{path}\": block {list}{more}"),
-        Some("The backup holds the damaged pages as they are. Check the disk; repair the relation from a replica or an older backup.".into()),
-    );
 }

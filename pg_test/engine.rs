@@ -1,0 +1,124 @@
+//! The conversation with the engine, held with small programs that behave well and badly.
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use crate::engine::{self, Target};
+    use pg_ark_contract::conversation::{Answer, Task};
+    use pg_ark_contract::{Error, ErrorKind, VERSION};
+    use pgrx::prelude::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+    use std::time::{Duration, Instant};
+
+    /// A program that runs `script`; removed at the end of the test.
+    struct Program(PathBuf);
+
+    impl Program {
+        fn new(script: &str) -> Program {
+            let name = format!("pg_ark_test_{}_{}", std::process::id(), script.len());
+            let path = std::env::temp_dir().join(name);
+            let text = format!(
+                "#!/bin/sh\nhello() {{ echo '{{\"hello\":{{\"version\":\"{VERSION}\"}}}}'; }}\n{script}\n"
+            );
+            std::fs::write(&path, text).expect("a script");
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("its mode");
+            Program(path)
+        }
+
+        fn ask(&self, task: Task) -> Result<Answer, Error> {
+            let target = Target {
+                program: self.0.clone(),
+                repository: "file:///nowhere".into(),
+                cluster: "main".into(),
+            };
+            engine::ask(&target, task)
+        }
+    }
+
+    impl Drop for Program {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn error_of(script: &str) -> Error {
+        Program::new(script).ask(Task::List).expect_err("it should fail")
+    }
+
+    #[pg_test]
+    fn an_answer_is_an_answer() {
+        let program = Program::new(r#"read -r job; hello; echo '{"done":{"answer":{"backups":[]}}}'"#);
+        assert_eq!(program.ask(Task::List), Ok(Answer::Backups(Vec::new())));
+    }
+
+    #[pg_test]
+    fn what_the_engine_refuses_comes_with_its_hint() {
+        let error = error_of(
+            r#"hello; echo '{"failed":{"error":{"kind":"disk_full","message":"full","hint":"free some"}}}'"#,
+        );
+        assert_eq!(error, Error::new(ErrorKind::DiskFull, "full").hint("free some"));
+    }
+
+    #[pg_test]
+    fn another_version_is_refused() {
+        let error = error_of(r#"echo '{"hello":{"version":"0.0.0"}}'; read -r job; read -r end"#);
+        assert_eq!(error.kind, ErrorKind::VersionMismatch, "{error:?}");
+        assert!(error.message.contains("0.0.0") && error.message.contains(VERSION), "{error:?}");
+    }
+
+    #[pg_test]
+    fn another_program_is_refused_by_name() {
+        for script in ["echo usage: something", "exit 3", r#"echo '{"done":{"answer":"abandoned"}}'"#] {
+            let error = error_of(script);
+            assert_eq!(error.kind, ErrorKind::EngineMissing, "{script}: {error:?}");
+            assert!(error.message.contains("pg_ark_test_"), "{error:?}");
+            assert!(error.hint.is_some_and(|hint| hint.contains("scripts/install")), "{script}");
+        }
+    }
+
+    #[pg_test]
+    fn an_engine_that_dies_is_told_by_signal_or_status() {
+        let error = error_of("hello; kill -9 $$");
+        assert_eq!(error.kind, ErrorKind::EngineDied);
+        assert!(error.message.contains("signal 9"), "{error:?}");
+        let error = error_of("hello; exit 7");
+        assert_eq!(error.kind, ErrorKind::EngineDied);
+        assert!(error.message.contains("status 7"), "{error:?}");
+    }
+
+    #[pg_test]
+    fn a_line_that_is_not_understood_ends_the_conversation() {
+        assert_eq!(error_of("hello; echo nonsense; sleep 60").kind, ErrorKind::Internal);
+    }
+
+    #[pg_test]
+    fn a_program_that_will_not_end_is_ended() {
+        let started = Instant::now();
+        let error = error_of("trap '' TERM INT HUP; hello; echo nonsense; exec sleep 60");
+        assert_eq!(error.kind, ErrorKind::Internal);
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+
+    #[pg_test]
+    fn a_job_larger_than_a_pipe_does_not_block() {
+        let task = Task::Abandon { backup: "x".repeat(1 << 20), reason: String::new() };
+        // It talks before it reads, and then answers when it has read the whole line.
+        let script = r#"hello; echo '{"warning":{"message":"wait","hint":null}}'
+            head -n 1 | wc -c | grep -q '^ *1048' && echo '{"done":{"answer":"abandoned"}}'"#;
+        assert_eq!(Program::new(script).ask(task), Ok(Answer::Abandoned));
+        // This one never reads.
+        let task = Task::Abandon { backup: "x".repeat(1 << 20), reason: String::new() };
+        let script = r#"hello; echo '{"done":{"answer":"abandoned"}}'"#;
+        assert_eq!(Program::new(script).ask(task), Ok(Answer::Abandoned));
+    }
+
+    #[pg_test]
+    fn no_child_is_left_behind() {
+        let _ = error_of("hello; kill -9 $$");
+        let _ = error_of("echo usage");
+        let own = std::process::id().to_string();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).expect("Linux");
+        assert_eq!(children.trim(), "");
+    }
+}
