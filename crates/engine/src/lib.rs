@@ -12,4 +12,5 @@ pub mod codec;
 pub mod jobs;
 pub mod postgres;
 pub mod repository;
+pub mod restore;
 pub mod session;

@@ -19,6 +19,7 @@ pub mod config_archive;
 pub mod config_text;
 pub mod expected;
 pub mod facts;
+pub mod follow;
 pub mod index;
 pub mod link;
 pub mod marker;
