@@ -1,2 +1,27 @@
-//! The companion binary.
-fn main() {}
+//! `pgark`: lists, shows and restores backups with nothing but the repository; and the engine behind the extension.
+//!
+//! * [`cli`]: arguments and help. * [`commands`]: one file per command. * [`output`]: what goes to stdout.
+//! * [`talk`]: what goes to stderr, signals and progress. * [`engine_mode`]: the hidden `pgark engine`.
+
+mod cli;
+mod commands;
+mod engine_mode;
+mod output;
+mod progress;
+mod talk;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Nothing that pgark writes is for others to read, whatever the caller's umask.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "engine") && arguments.next().is_none() {
+        return engine_mode::run();
+    }
+    let cli = cli::parse();
+    match commands::run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => talk::fail(&error),
+    }
+}

@@ -1,0 +1,176 @@
+//! Arguments and help.
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use pg_ark_contract::ErrorKind;
+use pg_ark_engine::restore::ConfigChoice;
+use std::path::PathBuf;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "pgark", version, about = "Lists, shows and restores pg_ark backups", max_term_width = 100)]
+#[command(long_about = "Lists, shows and restores pg_ark backups with nothing but the repository: \
+    the server that was backed up is not needed.")]
+pub struct Cli {
+    /// URL of the repository, for example file:///backups
+    #[arg(long, global = true, env = "PGARK_REPO", value_name = "URL", hide_env_values = true)]
+    pub repo: Option<String>,
+    /// Name of the cluster in the repository [default: the only one there, else main]
+    #[arg(long, global = true, env = "PGARK_CLUSTER", value_name = "NAME", hide_env_values = true)]
+    pub cluster: Option<String>,
+    /// What to print: text for people, json with exact numbers for programs
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Form of what goes to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables and lines with human units.
+    Text,
+    /// JSON with exact numbers.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the backups of a cluster, oldest first
+    #[command(after_help = LIST_EXAMPLES)]
+    List,
+    /// Show all that is known about a backup
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show {
+        /// Name of the backup, or latest
+        backup: String,
+    },
+    /// Look whether the repository and this machine are fit for a restore
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check,
+    /// Restore a backup into an empty or absent folder
+    #[command(after_help = RESTORE_EXAMPLES)]
+    Restore(RestoreArgs),
+}
+
+/// Arguments of `pgark restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Name of the backup, or latest
+    #[arg(default_value = "latest")]
+    pub backup: String,
+    /// Data directory to make: absent, or an empty folder
+    #[arg(long, short = 'D', value_name = "DIR")]
+    pub pgdata: PathBuf,
+    /// Put the tablespace that was at OLD at NEW; once for each. Others go back to their old places
+    #[arg(long = "tablespace", short = 'T', value_name = "OLD=NEW", value_parser = parse_mapping)]
+    pub tablespaces: Vec<(String, PathBuf)>,
+    /// Put WAL into DIR and make pg_wal a link to it
+    #[arg(long, value_name = "DIR")]
+    pub waldir: Option<PathBuf>,
+    /// Where configuration files from outside the data directory go [default: original when the data directory goes
+    /// back to its old place and they can be written there, else pgdata]
+    #[arg(long, value_enum)]
+    pub config: Option<ConfigArg>,
+    /// Threads [default: one per core]
+    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// Folder of the server's programs [default: where pgark is, else by pg_config, else Debian's]
+    #[arg(long, value_name = "DIR")]
+    pub bindir: Option<PathBuf>,
+    /// Print what would be done, and do nothing
+    #[arg(long, conflicts_with = "start")]
+    pub dry_run: bool,
+    /// Start the server and follow recovery to its end
+    #[arg(long)]
+    pub start: bool,
+}
+
+/// Where external configuration goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConfigArg {
+    /// Where they were
+    Original,
+    /// Into the data directory, with the lines that name old places commented out
+    Pgdata,
+    /// Nowhere
+    Skip,
+}
+
+impl From<ConfigArg> for ConfigChoice {
+    fn from(argument: ConfigArg) -> Self {
+        match argument {
+            ConfigArg::Original => ConfigChoice::Original,
+            ConfigArg::Pgdata => ConfigChoice::Pgdata,
+            ConfigArg::Skip => ConfigChoice::Skip,
+        }
+    }
+}
+
+const LIST_EXAMPLES: &str = "Examples:
+  pgark --repo file:///backups list
+  pgark --repo file:///backups --format json list | jq '.[-1].backup'";
+const SHOW_EXAMPLES: &str = "Examples:
+  pgark --repo file:///backups show latest
+  pgark --repo file:///backups --format json show 20261122T020000Z-full | jq .archives";
+const CHECK_EXAMPLES: &str = "Examples:
+  pgark --repo file:///backups check";
+const RESTORE_EXAMPLES: &str = "Examples:
+  See what would happen:
+    pgark --repo file:///backups restore --pgdata /var/lib/postgresql/15/main --dry-run
+  Restore the newest backup and start the server:
+    pgark --repo file:///backups restore --pgdata /var/lib/postgresql/15/main --start
+  Restore a copy beside the original:
+    pgark --repo file:///backups restore 20261122T020000Z-full --pgdata /srv/copy \\
+        --tablespace /mnt/fast=/srv/copy_fast --config pgdata
+
+Nothing is ever overwritten: the data directory, --waldir and tablespace targets must be absent or empty.
+An interrupted restore leaves a file pg_ark_restore.unfinished; a server does not start from what it left.";
+
+/// Reads the command line; on `--help` and on mistakes this ends the process.
+pub fn parse() -> Cli {
+    let command = Cli::command().after_long_help(exit_codes()).after_help("See --help for the exit codes.");
+    let matches = command.get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+}
+
+/// The table of exit codes, from the one table of errors.
+fn exit_codes() -> String {
+    let mut text = String::from("Exit codes:\n   0  done");
+    for kind in ErrorKind::ALL {
+        text.push_str(&format!("\n  {:>2}  {}", kind.exit_code(), kind.meaning()));
+    }
+    text
+}
+
+/// `OLD=NEW`; an equals sign that belongs to a path is written `\=`, as in pg_basebackup.
+fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
+    const EQUALS: char = '\u{0}';
+    let hidden = text.replace("\\=", &EQUALS.to_string());
+    let shown = |part: &str| part.replace(EQUALS, "=");
+    match hidden.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((shown(old), PathBuf::from(shown(new)))),
+        _ => Err("write it as OLD=NEW, for example /mnt/fast=/srv/fast".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        assert!(exit_codes().contains("  14  the restore target exists and is not empty"));
+    }
+
+    #[test]
+    fn mappings() {
+        assert_eq!(parse_mapping("/a=/b").unwrap(), ("/a".to_string(), PathBuf::from("/b")));
+        assert_eq!(parse_mapping("/a\\=b=/c\\=d").unwrap(), ("/a=b".to_string(), PathBuf::from("/c=d")));
+        for bad in ["", "/a", "=/b", "/a="] {
+            assert!(parse_mapping(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One file per command: from arguments to the engine, and from its answer to stdout.
+
+mod check;
+mod list;
+mod restore;
+mod show;
+
+use crate::cli::{Cli, Command};
+use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_engine::repository::{Cluster, Repository};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What went wrong.
+pub fn run(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        Command::List => list::run(&open(cli)?, cli.format),
+        Command::Show { backup } => show::run(&open(cli)?, backup, cli.format),
+        Command::Check => check::run(cli),
+        Command::Restore(arguments) => restore::run(&open(cli)?, arguments, cli.format),
+    }
+}
+
+/// The repository that the command line names.
+fn repository(cli: &Cli) -> Result<Repository> {
+    let url = cli.repo.as_deref().filter(|url| !url.is_empty()).ok_or_else(|| {
+        Error::new(ErrorKind::RepositoryUnset, "no repository is named")
+            .hint("Give --repo URL or set PGARK_REPO, for example --repo file:///backups.")
+    })?;
+    Repository::open(url)
+}
+
+/// The cluster that the command line names or means.
+fn open(cli: &Cli) -> Result<Cluster> {
+    let repository = repository(cli)?;
+    let name = match &cli.cluster {
+        Some(name) if !name.is_empty() => name.clone(),
+        _ => default_cluster(repository.clusters()?)?,
+    };
+    let cluster = repository.cluster(&name)?;
+    if !cluster.exists() {
+        let names = repository.clusters()?;
+        return Err(Error::new(
+            ErrorKind::RepositoryNotFound,
+            format!("the repository has no cluster \"{}\"", name.escape_debug()),
+        )
+        .hint(match names.is_empty() {
+            true => "It has none yet: take a backup with ark.backup_start().".to_string(),
+            false => format!("It has: {}.", names.join(", ")),
+        }));
+    }
+    Ok(cluster)
+}
+
+/// The only cluster, else `main`.
+fn default_cluster(names: Vec<String>) -> Result<String> {
+    match &names[..] {
+        [only] => Ok(only.clone()),
+        [] => Ok("main".to_string()),
+        several if several.iter().any(|name| name == "main") => Ok("main".to_string()),
+        several => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("the repository has several clusters: {}", several.join(", ")),
+        )
+        .hint("Choose one with --cluster NAME or PGARK_CLUSTER.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_cluster() {
+        let choose = |names: &[&str]| default_cluster(names.iter().map(|n| (*n).to_string()).collect());
+        assert_eq!(choose(&["a"]).unwrap(), "a");
+        assert_eq!(choose(&["a", "main"]).unwrap(), "main");
+        assert_eq!(choose(&[]).unwrap(), "main");
+        assert_eq!(choose(&["a", "b"]).unwrap_err().kind, ErrorKind::InvalidArgument);
+    }
+}

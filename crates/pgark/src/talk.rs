@@ -1,0 +1,39 @@
+//! What goes to stderr, and the signals that ask to stop.
+
+use pg_ark_contract::{Error, ErrorKind, Result};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Tells an error and its hint; returns its exit code.
+pub fn fail(error: &Error) -> ExitCode {
+    eprintln!("error: {}", error.message);
+    if let Some(detail) = &error.detail {
+        eprintln!("detail: {}", detail.replace('\n', "\n        "));
+    }
+    if let Some(hint) = &error.hint {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(error.kind.exit_code())
+}
+
+/// Tells a warning.
+pub fn warn(message: &str) {
+    eprintln!("warning: {message}");
+}
+
+/// Becomes true when the user or the system asks to stop; a second signal ends the process at once.
+///
+/// # Errors
+/// When the signals cannot be caught.
+pub fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let code = i32::from(ErrorKind::Cancelled.exit_code());
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
+            .map_err(|e| Error::io("could not catch signals", &e))?;
+    }
+    Ok(flag)
+}
