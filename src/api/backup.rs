@@ -12,7 +12,7 @@ use crate::workers::request::Request;
 use crate::{engine, settings, sql, translate};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::BackupRow;
-use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,7 @@ fn request(kind: Option<&str>, label: Option<&str>, fast: bool) -> Result<Reques
             .hint("ALTER SYSTEM SET wal_level = 'replica', then restart the server."));
     }
     Ok(Request {
+        version: VERSION.into(),
         kind,
         label: label.map(Into::into),
         fast,
@@ -195,9 +196,8 @@ fn stop(backup: &str) -> Result<bool> {
         list::record(backup)?; // An unknown name is an error.
         return Ok(false);
     }
-    let still = format!("SELECT count(*)::text {WORKERS}");
     let deadline = Instant::now() + STOPPING;
-    while sql::text(&still, &[job::WORKER, backup])?.as_deref() != Some("0") {
+    while runs(backup)? {
         if Instant::now() > deadline {
             return Err(Error::new(
                 ErrorKind::Busy,
@@ -209,4 +209,11 @@ fn stop(backup: &str) -> Result<bool> {
         latch::sleep(STARTING);
     }
     Ok(true)
+}
+
+fn runs(backup: &str) -> Result<bool> {
+    // What a transaction once saw of other sessions, it keeps seeing.
+    sql::text("SELECT pg_stat_clear_snapshot()::text", &[])?;
+    let found = sql::text(&format!("SELECT count(*)::text {WORKERS}"), &[job::WORKER, backup])?;
+    Ok(found.as_deref() != Some("0"))
 }

@@ -66,8 +66,7 @@ fn publish_error(channel: &Channel, error: &Error) {
 }
 
 fn run(channel: &Channel) -> Result<()> {
-    let request: Request = serde_json::from_slice(&channel.request())
-        .map_err(|error| Error::new(ErrorKind::Internal, "the request is not understood").detail(error))?;
+    let request = Request::parse(&channel.request())?;
     connect(&request.database);
     progress::activity("pg_ark: backup is starting");
     let task = transaction::run(|| server::backup_task(&request))?;

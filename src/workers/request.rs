@@ -6,12 +6,15 @@
 use crate::engine::Target;
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::settings::{Checksum, Compression};
+use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// One backup, as it was asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
+    /// Version of the library that the session has loaded.
+    pub version: String,
     /// Kind of backup.
     pub kind: BackupKind,
     /// The user's label.
@@ -38,7 +41,28 @@ pub struct Request {
     pub volume_size: u64,
 }
 
+/// The part that every version of the library can read.
+#[derive(Deserialize)]
+struct Envelope {
+    version: String,
+}
+
 impl Request {
+    /// Reads what a session wrote.
+    ///
+    /// # Errors
+    /// `VersionMismatch` when the library was replaced since the session loaded it.
+    pub fn parse(text: &[u8]) -> Result<Request> {
+        let bad = |error| Error::new(ErrorKind::Internal, "the request is not understood").detail(error);
+        let session = serde_json::from_slice::<Envelope>(text).map_err(bad)?.version;
+        if session != VERSION {
+            let message =
+                format!("this session has loaded version {session} of pg_ark, the server now has {VERSION}");
+            return Err(Error::new(ErrorKind::VersionMismatch, message).hint("Reconnect, then try again."));
+        }
+        serde_json::from_slice(text).map_err(bad)
+    }
+
     /// Which engine, and what it works on.
     pub fn target(&self) -> Target {
         Target {
@@ -46,5 +70,18 @@ impl Request {
             repository: self.repository.clone(),
             cluster: self.cluster.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_another_version_says_what_to_do() {
+        let error = Request::parse(br#"{"version":"0.0.9","unknown":1}"#).expect_err("another version");
+        assert_eq!(error.kind, ErrorKind::VersionMismatch);
+        assert!(error.hint.is_some());
+        assert_eq!(Request::parse(b"{}").expect_err("no version").kind, ErrorKind::Internal);
     }
 }
