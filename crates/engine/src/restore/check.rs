@@ -116,7 +116,8 @@ fn overlaps(facts: &Facts) -> Result<()> {
             )
             .hint("Restore to a folder outside the repository."));
         }
-        if let Some((other, twin)) = all[..number].iter().find(|(_, other)| within(&other.path, &folder.path)) {
+        if let Some((other, twin)) = all[..number].iter().find(|(_, other)| within(&other.path, &folder.path))
+        {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 format!(
@@ -142,15 +143,20 @@ fn usable(what: &str, folder: &Folder) -> Result<()> {
                 .map_err(|e| e.hint("Name an empty folder, or one that does not exist yet."));
         }
         State::DanglingLink => {
-            return refuse(ErrorKind::InvalidArgument, format!("{what} \"{path}\" is a link that leads nowhere"))
-                .map_err(|e| e.hint("Remove the link or create the folder it should lead to."));
+            return refuse(
+                ErrorKind::InvalidArgument,
+                format!("{what} \"{path}\" is a link that leads nowhere"),
+            )
+            .map_err(|e| e.hint("Remove the link or create the folder it should lead to."));
         }
     }
     if folder.writable {
         return Ok(());
     }
     let message = match folder.state {
-        State::Absent => format!("{what} \"{path}\" cannot be created: \"{}\" is not writable", folder.existing.display()),
+        State::Absent => {
+            format!("{what} \"{path}\" cannot be created: \"{}\" is not writable", folder.existing.display())
+        }
         _ => format!("{what} \"{path}\" is not writable"),
     };
     refuse(ErrorKind::PermissionDenied, message)
@@ -163,7 +169,8 @@ fn not_empty(what: &str, folder: &Folder, example: &str) -> Error {
         .detail(format!("It holds \"{example}\"."));
     match &folder.unfinished {
         Some(marker) => {
-            let folders: Vec<String> = marker.folders.iter().map(|f| format!("\"{}\"", f.display())).collect();
+            let folders: Vec<String> =
+                marker.folders.iter().map(|f| format!("\"{}\"", f.display())).collect();
             error.hint(format!(
                 "A restore of backup \"{}\" did not finish there ({MARKER}). What it left can be removed: {}.",
                 marker.backup.escape_debug(),
@@ -197,7 +204,11 @@ pub fn filesystems(sizes: &[(&Folder, u64)]) -> Vec<Filesystem> {
             }
             None => devices.push((
                 folder.device,
-                Filesystem { folders: vec![folder.path.clone()], needed_bytes: needed, free_bytes: folder.free },
+                Filesystem {
+                    folders: vec![folder.path.clone()],
+                    needed_bytes: needed,
+                    free_bytes: folder.free,
+                },
             )),
         }
     }
@@ -211,7 +222,8 @@ pub fn filesystems(sizes: &[(&Folder, u64)]) -> Vec<Filesystem> {
 pub fn space(filesystems: &[Filesystem]) -> Result<()> {
     for filesystem in filesystems {
         if filesystem.needed_bytes > filesystem.free_bytes {
-            let folders: Vec<String> = filesystem.folders.iter().map(|f| format!("\"{}\"", f.display())).collect();
+            let folders: Vec<String> =
+                filesystem.folders.iter().map(|f| format!("\"{}\"", f.display())).collect();
             return Err(Error::new(
                 ErrorKind::NotEnoughSpace,
                 format!(
@@ -221,7 +233,10 @@ pub fn space(filesystems: &[Filesystem]) -> Result<()> {
                     human_bytes(filesystem.free_bytes)
                 ),
             )
-            .detail(format!("{} bytes needed, {} bytes free.", filesystem.needed_bytes, filesystem.free_bytes))
+            .detail(format!(
+                "{} bytes needed, {} bytes free.",
+                filesystem.needed_bytes, filesystem.free_bytes
+            ))
             .hint("Free some space there, or use another place: --pgdata, --tablespace OLD=NEW, --waldir."));
         }
     }

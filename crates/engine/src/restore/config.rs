@@ -94,7 +94,8 @@ pub fn plan(
     data: &Path,
     moved: bool,
 ) -> Result<ConfigPlan> {
-    let unwritable = members.iter().zip(old_places).find(|(_, place)| !place.writable).map(|(member, _)| member);
+    let unwritable =
+        members.iter().zip(old_places).find(|(_, place)| !place.writable).map(|(member, _)| member);
     let choice = match (wanted, unwritable) {
         (ConfigChoice::Auto, None) if !moved => ConfigChoice::Original,
         (ConfigChoice::Auto, _) => ConfigChoice::Pgdata,
@@ -178,14 +179,13 @@ fn to_old_places(
     watch: &dyn Watch,
     old_data: &str,
 ) -> Result<()> {
-    let moved = Path::new(old_data) != data && Path::new(old_data).canonicalize().ok().as_deref() != Some(data);
+    let moved =
+        Path::new(old_data) != data && Path::new(old_data).canonicalize().ok().as_deref() != Some(data);
     for (file, member) in plan.files.iter().zip(members) {
         match (file.action, &member.content) {
             (Action::Same, _) => {}
-            (Action::KeepOther, _) => watch.warn(&format!(
-                "\"{}\" differs from the backup's and was left as it is",
-                file.to.display()
-            )),
+            (Action::KeepOther, _) => watch
+                .warn(&format!("\"{}\" differs from the backup's and was left as it is", file.to.display())),
             (Action::Write, None) => folder_above(&file.to.join("x"), member, access)?,
             (Action::Write, Some(content)) => {
                 folder_above(&file.to, member, access)?;

@@ -100,7 +100,9 @@ pub fn rewrite(
             let path = new.display().to_string().replace(quote, &format!("{quote}{quote}"));
             out.extend_from_slice(COMMENT.as_bytes());
             out.extend_from_slice(shown.trim_end().as_bytes());
-            out.extend_from_slice(format!("\n{} {quote}{path}{quote}\n", keyword.unwrap_or("include")).as_bytes());
+            out.extend_from_slice(
+                format!("\n{} {quote}{path}{quote}\n", keyword.unwrap_or("include")).as_bytes(),
+            );
             continue;
         }
         let place = parse_line(&shown)
@@ -178,7 +180,8 @@ mod tests {
 
     #[test]
     fn includes_are_led_to_their_new_place() {
-        let text = b"port = 5432\ninclude_dir = 'conf.d'\ninclude 'extra.conf'\ninclude_if_exists '/etc/x.conf'\n\
+        let text =
+            b"port = 5432\ninclude_dir = 'conf.d'\ninclude 'extra.conf'\ninclude_if_exists '/etc/x.conf'\n\
             data_directory = '/var/lib/x'\n";
         let moved = |kind: Include, path: &Path| {
             (kind == Include::Folder || path.ends_with("extra.conf"))

@@ -118,7 +118,12 @@ impl Facts {
     ///
     /// # Errors
     /// What the system said.
-    pub fn collect(request: &Request, tablespaces: &[PathBuf], repository: &Path, old_data: &Path) -> Result<Facts> {
+    pub fn collect(
+        request: &Request,
+        tablespaces: &[PathBuf],
+        repository: &Path,
+        old_data: &Path,
+    ) -> Result<Facts> {
         let data = Folder::look(&request.pgdata)?;
         Ok(Facts {
             server: running_server(&data.path),

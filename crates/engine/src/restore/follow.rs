@@ -53,9 +53,13 @@ pub fn until_ready(
     loop {
         let ended = server.try_wait().map_err(|e| Error::io("could not wait for the server", &e))?;
         if let Some(status) = ended {
-            return Err(Error::new(ErrorKind::RecoveryFailed, format!("the restored server ended ({status})")));
+            return Err(Error::new(
+                ErrorKind::RecoveryFailed,
+                format!("the restored server ended ({status})"),
+            ));
         }
-        let lock = std::fs::read_to_string(data.join("postmaster.pid")).ok().and_then(|text| Lock::parse(&text));
+        let lock =
+            std::fs::read_to_string(data.join("postmaster.pid")).ok().and_then(|text| Lock::parse(&text));
         if let Some(lock) = lock.filter(|lock| lock.pid == server.id() && lock.status == "ready") {
             watch.advance(total.saturating_sub(done));
             return Ok(lock);

@@ -44,7 +44,11 @@ struct Line {
 ///
 /// # Errors
 /// Only what the store said about reading; a damaged index is the inner `Err`.
-pub fn load(storage: &Storage, folder: &str, archive: &ArchiveRecord) -> Result<std::result::Result<Vec<Frame>, String>> {
+pub fn load(
+    storage: &Storage,
+    folder: &str,
+    archive: &ArchiveRecord,
+) -> Result<std::result::Result<Vec<Frame>, String>> {
     let Some(object) = &archive.index else { return Ok(Err("it has none".into())) };
     let mut reader = ObjectReader::new(storage, folder, std::slice::from_ref(object));
     let mut index = Reader { archive, frames: Vec::new(), ended: false };
@@ -69,7 +73,11 @@ pub fn load(storage: &Storage, folder: &str, archive: &ArchiveRecord) -> Result<
             }
         }
     }
-    Ok(if index.ended { check(archive, &index.frames).map(|()| index.frames) } else { Err("it is cut off".into()) })
+    Ok(if index.ended {
+        check(archive, &index.frames).map(|()| index.frames)
+    } else {
+        Err("it is cut off".into())
+    })
 }
 
 struct Reader<'a> {
@@ -90,7 +98,11 @@ impl Reader<'_> {
         if line.end == Some(true) {
             self.ended = true;
             let complete = line.frames == Some(self.frames.len() as u64);
-            return if complete { Ok(()) } else { Err("it lists another number of frames than it says".into()) };
+            return if complete {
+                Ok(())
+            } else {
+                Err("it lists another number of frames than it says".into())
+            };
         }
         let Some(number) = line.frame else { return Ok(()) };
         let frame = (|| {
@@ -118,7 +130,10 @@ fn check(archive: &ArchiveRecord, frames: &[Frame]) -> std::result::Result<(), S
         let mut size = 0u64;
         let mut crc = 0;
         while let Some((frame, after)) = rest.split_first().filter(|(f, _)| f.volume as usize == number) {
-            if frame.offset != size || frame.raw as usize > MAX_FRAME || frame.stored as usize > MAX_STORED_FRAME {
+            if frame.offset != size
+                || frame.raw as usize > MAX_FRAME
+                || frame.stored as usize > MAX_STORED_FRAME
+            {
                 return Err(format!("a frame of volume {number} is out of place or too large"));
             }
             size += u64::from(frame.stored);

@@ -61,7 +61,11 @@ pub fn tablespaces(data: &Path, mapped: &[Mapped], access: &Access) -> Result<()
             entry.path = to;
         }
     }
-    if changed { access.replace_file(&path, format_tablespace_map(&entries).as_bytes(), 0o600) } else { Ok(()) }
+    if changed {
+        access.replace_file(&path, format_tablespace_map(&entries).as_bytes(), 0o600)
+    } else {
+        Ok(())
+    }
 }
 
 fn link(target: &Path, place: &Path, access: &Access) -> Result<()> {

@@ -17,7 +17,11 @@ const LONGEST_PATH: usize = 4095;
 /// `Corrupt` for a path that could lead anywhere but below the folder it is extracted to.
 pub fn safe_path(path: &[u8]) -> Result<PathBuf> {
     let plain = |part: &[u8]| {
-        !part.is_empty() && part != b"." && part != b".." && part.len() <= LONGEST_COMPONENT && !part.contains(&0)
+        !part.is_empty()
+            && part != b"."
+            && part != b".."
+            && part.len() <= LONGEST_COMPONENT
+            && !part.contains(&0)
     };
     if path.len() <= LONGEST_PATH && path.split(|b| *b == b'/').all(plain) {
         Ok(PathBuf::from(OsStr::from_bytes(path)))
@@ -83,7 +87,9 @@ mod tests {
     #[test]
     fn tablespaces_are_told_by_their_oid() {
         assert_eq!(tablespace_link(Path::new("pg_tblspc/16400")), Some(16400));
-        for other in ["pg_tblspc", "pg_tblspc/x", "pg_tblspc/016400", "pg_tblspc/16400/x", "16400", "a/pg_tblspc/1"] {
+        for other in
+            ["pg_tblspc", "pg_tblspc/x", "pg_tblspc/016400", "pg_tblspc/16400/x", "16400", "a/pg_tblspc/1"]
+        {
             assert_eq!(tablespace_link(Path::new(other)), None, "{other}");
         }
         assert_eq!(tablespace_of(Path::new("pg_tblspc/16400/PG_15_1/5/1")), Some(16400));

@@ -142,7 +142,8 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
     for (folder, mapped) in facts.tablespaces.iter().zip(&mapped) {
         sizes.push((folder, size(ArchiveContent::Tablespace(mapped.oid))));
     }
-    let volumes = record.archives.iter().flat_map(|a| a.volumes.iter().chain(&a.index)).chain(&record.manifest);
+    let volumes =
+        record.archives.iter().flat_map(|a| a.volumes.iter().chain(&a.index)).chain(&record.manifest);
     Ok(Plan {
         backup: record.backup.clone(),
         cluster: record.cluster.clone(),
@@ -209,7 +210,10 @@ fn check_record(record: &Record) -> Result<()> {
             ArchiveContent::Wal => "pg_wal".to_string(),
             ArchiveContent::Config => "config".to_string(),
         };
-        if archive.name != format!("{stem}.tar{suffix}") || !names_fit(archive) || seen.contains(&archive.content) {
+        if archive.name != format!("{stem}.tar{suffix}")
+            || !names_fit(archive)
+            || seen.contains(&archive.content)
+        {
             return bad(format!("has an archive \"{}\" that it cannot have", archive.name.escape_debug()));
         }
         if let ArchiveContent::Tablespace(oid) = archive.content

@@ -83,8 +83,7 @@ fn create_roots(plan: &Plan, roots: &Roots) -> Result<Vec<(PathBuf, File)>> {
     folders.extend(roots.wal.clone());
     folders.extend(roots.tablespaces.values().cloned());
     create_folder(&roots.data, &plan.access)?;
-    let marker =
-        Marker { backup: plan.backup.clone(), started_at: catalog::now(), folders: folders.clone() };
+    let marker = Marker { backup: plan.backup.clone(), started_at: catalog::now(), folders: folders.clone() };
     let json = serde_json::to_vec_pretty(&marker)
         .map_err(|e| Error::new(ErrorKind::Internal, "could not write the marker").detail(e))?;
     plan.access.replace_file(&roots.data.join(MARKER), &json, 0o600)?;
@@ -136,16 +135,23 @@ fn check_control(data: &Path, record: &Record) -> Result<ControlFile> {
     let control = ControlFile::parse(&bytes)?;
     match control.system_identifier.to_string() == record.system_identifier {
         true => Ok(control),
-        false => Err(Error::new(ErrorKind::Corrupt, format!("{CONTROL_FILE} in the backup belongs to another cluster"))),
+        false => Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("{CONTROL_FILE} in the backup belongs to another cluster"),
+        )),
     }
 }
 
 /// Makes everything durable, then names the control file, then removes the marker.
 fn commit(data: &Path, opened: &[(PathBuf, File)]) -> Result<()> {
-    let failed = |path: &Path, e: std::io::Error| Error::io(format!("could not sync \"{}\"", path.display()), &e);
+    let failed =
+        |path: &Path, e: std::io::Error| Error::io(format!("could not sync \"{}\"", path.display()), &e);
     let mut synced = Vec::new();
     for (folder, file) in opened {
-        let device = file.metadata().map(|meta| std::os::unix::fs::MetadataExt::dev(&meta)).map_err(|e| failed(folder, e))?;
+        let device = file
+            .metadata()
+            .map(|meta| std::os::unix::fs::MetadataExt::dev(&meta))
+            .map_err(|e| failed(folder, e))?;
         if !synced.contains(&device) {
             rustix::fs::syncfs(file).map_err(|e| failed(folder, e.into()))?;
             synced.push(device);

@@ -26,7 +26,11 @@ pub fn find(named: Option<&Path>, major: u32) -> Result<Server> {
             Some(server) if major_of(&server.version) == Some(major) => Ok(server),
             Some(server) => Err(Error::new(
                 ErrorKind::VersionMismatch,
-                format!("\"{}\" holds {}, and the backup is of PostgreSQL {major}", bindir.display(), server.version),
+                format!(
+                    "\"{}\" holds {}, and the backup is of PostgreSQL {major}",
+                    bindir.display(),
+                    server.version
+                ),
             )
             .hint(format!("Name the bin folder of a PostgreSQL {major}."))),
             None => Err(Error::new(
@@ -50,7 +54,10 @@ pub fn find(named: Option<&Path>, major: u32) -> Result<Server> {
 
 fn look(bindir: &Path) -> Option<Server> {
     let version = output(&bindir.join("postgres"), "--version")?;
-    Some(Server { bindir: bindir.to_path_buf(), version: version.trim_start_matches("postgres ").to_string() })
+    Some(Server {
+        bindir: bindir.to_path_buf(),
+        version: version.trim_start_matches("postgres ").to_string(),
+    })
 }
 
 /// `(PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15.

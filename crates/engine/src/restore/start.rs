@@ -66,13 +66,13 @@ pub fn start(prepared: &Prepared, restored: &Restored, watch: &dyn Watch) -> Res
     let program = server.bindir.join("postgres");
     let mut command = as_owner(&program, &plan.access)?;
     command.args(arguments).current_dir("/").stdin(Stdio::null());
-    let second = log_file.try_clone().map_err(|e| Error::io(format!("could not open \"{}\"", log.display()), &e))?;
+    let second =
+        log_file.try_clone().map_err(|e| Error::io(format!("could not open \"{}\"", log.display()), &e))?;
     command.stdout(log_file).stderr(second);
     let (from, to) = (record.start_lsn.unwrap_or_default(), record.stop_lsn.unwrap_or_default());
     watch.stage(Stage::Recover, to.0.saturating_sub(from.0));
-    let mut child = command
-        .spawn()
-        .map_err(|e| Error::io(format!("could not run \"{}\"", program.display()), &e))?;
+    let mut child =
+        command.spawn().map_err(|e| Error::io(format!("could not run \"{}\"", program.display()), &e))?;
     let followed = follow::until_ready(&mut child, data, record.wal_segment_size, from, to, watch);
     let lock = match followed {
         Ok(lock) => lock,
@@ -104,7 +104,9 @@ fn arguments(data: &Path, main: Option<&Path>) -> Result<Vec<std::ffi::OsString>
                 ErrorKind::ServerNotReady,
                 format!("there is no postgresql.conf in \"{}\"", data.display()),
             )
-            .hint("The restore itself is complete. Put a configuration there and start the server by hand."));
+            .hint(
+                "The restore itself is complete. Put a configuration there and start the server by hand.",
+            ));
         }
         None => {}
     }
@@ -120,7 +122,11 @@ fn log_path(data: &Path, main: Option<&Path>) -> PathBuf {
     });
     match debian {
         Some(path) if OpenOptions::new().append(true).open(&path).is_ok() => path,
-        Some(path) if path.parent().is_some_and(|p| rustix::fs::access(p, rustix::fs::Access::WRITE_OK).is_ok()) => path,
+        Some(path)
+            if path.parent().is_some_and(|p| rustix::fs::access(p, rustix::fs::Access::WRITE_OK).is_ok()) =>
+        {
+            path
+        }
         _ => data.join(LOG),
     }
 }
@@ -149,8 +155,9 @@ fn as_owner(program: &Path, access: &Access) -> Result<Command> {
     let owner = match &access.owner {
         Some(owner) if owner.uid != 0 => Some(owner),
         _ if root => {
-            return Err(Error::new(ErrorKind::PermissionDenied, "a server cannot be run as root")
-                .hint("The restore itself is complete. Give the files to the server's user and start it by hand."));
+            return Err(Error::new(ErrorKind::PermissionDenied, "a server cannot be run as root").hint(
+                "The restore itself is complete. Give the files to the server's user and start it by hand.",
+            ));
         }
         _ => None,
     };
@@ -246,9 +253,12 @@ fn report(
 }
 
 /// Asks the server for the last replayed commit.
-fn last_transaction(server: &Server, lock: &Lock, access: &Access) -> std::result::Result<Option<String>, String> {
-    const QUERY: &str =
-        "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+fn last_transaction(
+    server: &Server,
+    lock: &Lock,
+    access: &Access,
+) -> std::result::Result<Option<String>, String> {
+    const QUERY: &str = "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
     let mut command = as_owner(&server.bindir.join("psql"), access).map_err(|e| e.to_string())?;
     let host = if lock.socket_folder.is_empty() { "localhost" } else { &lock.socket_folder };
     command.args(["-X", "-A", "-t", "-q", "-w", "-d", "postgres", "-h", host, "-p"]);
@@ -265,7 +275,9 @@ fn last_transaction(server: &Server, lock: &Lock, access: &Access) -> std::resul
 
 /// What the server logged about it, in its own time zone.
 fn logged_transaction(log: &str) -> Option<String> {
-    log.lines().rev().find_map(|line| line.split_once("last completed transaction was at log time "))
+    log.lines()
+        .rev()
+        .find_map(|line| line.split_once("last completed transaction was at log time "))
         .map(|(_, time)| time.trim().to_string())
 }
 
@@ -285,7 +297,8 @@ mod tests {
 
     #[test]
     fn the_log_tells_the_last_transaction() {
-        let log = "x\n2026-01-01 LOG:  last completed transaction was at log time 2026-01-01 10:00:00.5+01\ny\n";
+        let log =
+            "x\n2026-01-01 LOG:  last completed transaction was at log time 2026-01-01 10:00:00.5+01\ny\n";
         assert_eq!(logged_transaction(log).unwrap(), "2026-01-01 10:00:00.5+01");
     }
 }

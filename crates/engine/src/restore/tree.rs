@@ -136,7 +136,8 @@ impl<'a> Tree<'a> {
                 if path == Path::new(CONTROL_FILE) {
                     return Ok((self.roots.data.join(CONTROL_FILE_HELD_BACK), listed));
                 }
-                let inside = names::tablespace_of(path).is_some_and(|oid| self.roots.tablespaces.contains_key(&oid));
+                let inside =
+                    names::tablespace_of(path).is_some_and(|oid| self.roots.tablespaces.contains_key(&oid));
                 if inside && !matches!(member.kind, Kind::Link(_)) {
                     return Err(hostile(&member.path, "it is in a tablespace that has its own archive"));
                 }
@@ -144,7 +145,8 @@ impl<'a> Tree<'a> {
             }
             Some((ArchiveContent::Tablespace(oid), _)) => {
                 let root = self.roots.tablespaces.get(&oid);
-                let root = root.ok_or_else(|| hostile(&member.path, "its tablespace is not in the record"))?;
+                let root =
+                    root.ok_or_else(|| hostile(&member.path, "its tablespace is not in the record"))?;
                 let listed = [format!("pg_tblspc/{oid}/").as_bytes(), &member.path].concat();
                 Ok((root.join(path), Some(listed)))
             }

@@ -98,7 +98,10 @@ impl Unpack<'_> {
                 scope.spawn(|| {
                     if let Err(error) = self.work(jobs, &next, &turns) {
                         turns.stop();
-                        failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+                        failure
+                            .lock()
+                            .unwrap_or_else(std::sync::PoisonError::into_inner)
+                            .get_or_insert(error);
                     }
                 });
             }
@@ -162,10 +165,7 @@ impl Unpack<'_> {
         loop {
             watch::check(self.watch)?;
             raw.clear();
-            tar.by_ref()
-                .take(STREAM_CHUNK as u64)
-                .read_to_end(&mut raw)
-                .map_err(|e| unwrap_io(&what, e))?;
+            tar.by_ref().take(STREAM_CHUNK as u64).read_to_end(&mut raw).map_err(|e| unwrap_io(&what, e))?;
             if raw.is_empty() {
                 return Ok(());
             }
@@ -182,7 +182,9 @@ impl Unpack<'_> {
 
 fn in_archive(archive: &ArchiveRecord, error: Error) -> Error {
     match error.kind {
-        ErrorKind::Corrupt => Error { message: format!("archive \"{}\": {}", archive.name, error.message), ..error },
+        ErrorKind::Corrupt => {
+            Error { message: format!("archive \"{}\": {}", archive.name, error.message), ..error }
+        }
         _ => error,
     }
 }
