@@ -170,7 +170,7 @@ fn complete(row: &str, name: String) -> String {
     let Ok(row) = serde_json::from_str::<BackupRow>(row) else { return name };
     if row.damaged_pages > 0 {
         translate::warn(
-            format!("backup {} holds {} pages whose checksum fails", row.backup, row.damaged_pages),
+            format!("backup {} holds damaged pages: {} in all", row.backup, row.damaged_pages),
             Some("The server log names the relations.".into()),
         );
     }

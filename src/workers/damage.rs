@@ -4,6 +4,9 @@ use super::server;
 use crate::postgres::transaction;
 use crate::translate;
 
+const HINT: &str = "The backup holds the damaged pages as they are. Check the disk; repair the relation from a \
+                    replica or an older backup.";
+
 /// The relation's name where this process can see it, else the database's name, else nothing.
 pub fn name(database: u32, tablespace: u32, relfilenode: u32) -> String {
     let named = transaction::run(|| {
@@ -21,8 +24,11 @@ pub fn warn(path: &str, relation: &str, blocks: &[u32], damaged_pages: u64) {
     let list = blocks.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let more = if damaged_pages > blocks.len() as u64 { ", ..." } else { "" };
     let what = if relation.is_empty() { "a file" } else { relation };
+    let word = if damaged_pages == 1 { "block" } else { "blocks" };
     translate::warn(
-        format!("checksum of {damaged_pages} pages failed in {what}, \"{path}\": block {list}{more}"),
-        Some("The backup holds the damaged pages as they are. Check the disk; repair the relation from a replica or an older backup.".into()),
+        format!(
+            "page checksums failed in {what}, file \"{path}\": {word} {list}{more} ({damaged_pages} in all)"
+        ),
+        Some(HINT.into()),
     );
 }
