@@ -36,6 +36,17 @@ struct Output {
     books: Books,
 }
 
+/// A thread that panics would let the others wait for its turn for ever.
+struct StopOnPanic<'a>(&'a Turns<Output>);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
+
 impl Copier<'_> {
     /// Copies what `walk` finds into `archive` and enters it into `books`.
     ///
@@ -71,6 +82,7 @@ impl Copier<'_> {
     }
 
     fn work(&self, planner: &Mutex<Planner<'_>>, turns: &Turns<Output>) -> Result<()> {
+        let _stop = StopOnPanic(turns);
         let mut filler = Filler::new(self.rules);
         let mut encoder = Encoder::new(self.compression)?;
         loop {

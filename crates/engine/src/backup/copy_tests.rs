@@ -33,7 +33,7 @@ fn fixture() -> Fixture {
 }
 
 fn root(data: &Path) -> Root {
-    Root { disk: data.to_path_buf(), logical: String::new(), only: None, server_major: 15 }
+    Root { disk: data.to_path_buf(), logical: String::new(), only: None, links: Vec::new(), server_major: 15 }
 }
 
 fn rules(checksum: Checksum) -> ReadRules {

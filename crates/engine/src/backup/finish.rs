@@ -64,6 +64,14 @@ pub fn mark_failed(storage: &Storage, folder: &str, mut record: Record) -> Resul
     record.finished_at.get_or_insert_with(catalog::now);
     record.archives.clear();
     record.manifest = None;
-    record.save(storage, folder)?;
-    storage.remove_all(folder, &[&format!("{folder}/{}", layout::RECORD)])
+    let keep = format!("{folder}/{}", layout::RECORD);
+    match record.save(storage, folder) {
+        // What the backup stored takes the room that its record needs.
+        Err(e) if e.kind == ErrorKind::DiskFull => {
+            storage.remove_all(folder, &[&keep])?;
+            record.save(storage, folder)
+        }
+        Err(e) => Err(e),
+        Ok(()) => storage.remove_all(folder, &[&keep]),
+    }
 }

@@ -11,7 +11,7 @@ use super::serial::SerialWriter;
 use super::wal::{self, WalSource};
 use super::walk::{Found, Root, Walk};
 use super::{config, finish};
-use crate::postgres::backup_label::{BACKUP_LABEL, TABLESPACE_MAP};
+use crate::postgres::backup_label::{BACKUP_LABEL, TABLESPACE_MAP, parse_tablespace_map};
 use crate::postgres::control_file::CONTROL_FILE;
 use crate::postgres::data_directory::version_directory;
 use crate::postgres::page::PageCheck;
@@ -79,13 +79,20 @@ struct Start {
 
 impl Work<'_> {
     fn run(&self) -> Result<Record> {
-        let tablespaces = self.tablespaces()?;
-        let (record, total) = self.estimate(&tablespaces)?;
-        let progress = Progress::new(self.session, total, tablespaces.len() as u32 + 1, self.task.max_rate);
+        let before = self.tablespaces()?;
+        let mut total = self.size_of(self.base(&before))?;
+        for (_, root) in &before {
+            total += self.size_of(root.clone())?;
+        }
+        let progress = Progress::new(self.session, total, before.len() as u32 + 1, self.task.max_rate);
         progress.tell(Phase::Estimate);
         let (lsn, timeline) = self.session.start_backup()?;
         let start = Start { lsn, timeline };
-        let record = Record { start_lsn: Some(lsn), timeline: Some(timeline), ..record };
+        // Looked at again: WAL knows of tablespaces that are made from now on, but not of any made before.
+        let tablespaces = self.tablespaces()?;
+        let mut record = self.begun.record.clone();
+        record.start_lsn = Some(lsn);
+        record.timeline = Some(timeline);
         record.save(self.begun.cluster.storage(), &self.begun.folder)?;
         std::thread::scope(|scope| {
             // Whoever fails first stops the other; the first reason counts.
@@ -124,7 +131,11 @@ impl Work<'_> {
             if !entry.file_type().map_err(|e| failed(&e))?.is_symlink() {
                 continue;
             }
-            let target = std::fs::read_link(entry.path()).map_err(|e| failed(&e))?;
+            let target = match std::fs::read_link(entry.path()) {
+                Ok(target) => target,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(failed(&e)),
+            };
             let only = version_directory(self.server_major(), self.begun.control.catalog_version);
             found.push((
                 oid,
@@ -132,25 +143,13 @@ impl Work<'_> {
                     disk: target,
                     logical: format!("pg_tblspc/{oid}"),
                     only: Some(only),
+                    links: Vec::new(),
                     server_major: self.server_major(),
                 },
             ));
         }
         found.sort_by_key(|(oid, _)| *oid);
         Ok(found)
-    }
-
-    /// Adds up sizes, for the progress and the record.
-    fn estimate(&self, tablespaces: &[(u32, Root)]) -> Result<(Record, u64)> {
-        let mut record = self.begun.record.clone();
-        let mut total = self.size_of(self.base())?;
-        for (oid, root) in tablespaces {
-            let data_bytes = self.size_of(root.clone())?;
-            total += data_bytes;
-            let path = root.disk.to_string_lossy().into_owned();
-            record.tablespaces.push(TablespaceRecord { oid: *oid, path, data_bytes });
-        }
-        Ok((record, total))
     }
 
     fn size_of(&self, root: Root) -> Result<u64> {
@@ -193,14 +192,20 @@ impl Work<'_> {
         for (oid, root) in tablespaces {
             let archive = self.archive(&oid.to_string(), ArchiveContent::Tablespace(*oid))?;
             let walk = Walk::new(root.clone(), Some(self.session))?;
+            let bytes_before = books.data_bytes;
             let (archive, after) = copier.copy(walk, archive, books)?;
             books = after;
             let writer = SerialWriter::new(archive, self.task.compression, self.session)?;
             record.archives.push(writer.end()?.finish()?);
+            record.tablespaces.push(TablespaceRecord {
+                oid: *oid,
+                path: root.disk.to_string_lossy().into_owned(),
+                data_bytes: books.data_bytes - bytes_before,
+            });
             progress.tablespace_done();
         }
         let archive = self.archive("base", ArchiveContent::Base)?;
-        let walk = Walk::new(self.base(), Some(self.session))?;
+        let walk = Walk::new(self.base(tablespaces), Some(self.session))?;
         let (archive, mut books) = copier.copy(walk, archive, books)?;
         let mut writer = SerialWriter::new(archive, self.task.compression, self.session)?;
         let (_, control) = begin::read_control_file(&self.begun.data_directory, self.session)?;
@@ -212,7 +217,23 @@ impl Work<'_> {
             self.last_member(TABLESPACE_MAP, stopped.tablespace_map.as_bytes(), &mut writer, &mut books)?;
         }
         record.archives.push(writer.end()?.finish()?);
+        self.dropped_tablespaces(&mut record, &stopped)?;
         Ok((record, books, stopped))
+    }
+
+    /// Tablespaces that pg_backup_start saw and that were dropped before we looked: recovery makes their links and
+    /// replays their end, so they need an archive, if an empty one.
+    fn dropped_tablespaces(&self, record: &mut Record, stopped: &BackupStopped) -> Result<()> {
+        for entry in parse_tablespace_map(stopped.tablespace_map.as_bytes())? {
+            if record.tablespaces.iter().any(|t| t.oid == entry.oid) {
+                continue;
+            }
+            let archive = self.archive(&entry.oid.to_string(), ArchiveContent::Tablespace(entry.oid))?;
+            let writer = SerialWriter::new(archive, self.task.compression, self.session)?;
+            record.archives.push(writer.end()?.finish()?);
+            record.tablespaces.push(TablespaceRecord { oid: entry.oid, path: entry.path, data_bytes: 0 });
+        }
+        Ok(())
     }
 
     fn copier<'b>(&'b self, start: Start, progress: &'b Progress<'b>) -> Copier<'b> {
@@ -271,11 +292,12 @@ impl Work<'_> {
         ArchiveWriter::new(storage, &self.begun.folder, stem, content, codec, self.task.volume_size)
     }
 
-    fn base(&self) -> Root {
+    fn base(&self, tablespaces: &[(u32, Root)]) -> Root {
         Root {
             disk: self.begun.data_directory.clone(),
             logical: String::new(),
             only: None,
+            links: tablespaces.iter().map(|(oid, _)| *oid).collect(),
             server_major: self.server_major(),
         }
     }

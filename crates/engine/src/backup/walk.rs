@@ -60,6 +60,9 @@ pub struct Root {
     pub logical: String,
     /// Only this entry of the folder counts: a tablespace's version directory.
     pub only: Option<String>,
+    /// OIDs of the tablespaces whose links belong to the backup. A link that came later is not one of them: WAL
+    /// makes it again.
+    pub links: Vec<u32>,
     /// Major version of the server.
     pub server_major: u32,
 }
@@ -163,7 +166,15 @@ impl<'a> Walk<'a> {
             })));
         }
         if meta.is_symlink() && logical.parent() == Some(Path::new("pg_tblspc")) {
-            let target = std::fs::read_link(&disk).map_err(|e| look_at(&disk, &e))?;
+            let oid = logical.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<u32>().ok());
+            if !oid.is_some_and(|oid| self.root.links.contains(&oid)) {
+                return Ok(None);
+            }
+            let target = match std::fs::read_link(&disk) {
+                Ok(target) => target,
+                Err(e) if e.kind() == Io::NotFound => return Ok(None),
+                Err(e) => return Err(look_at(&disk, &e)),
+            };
             return Ok(Some(Found::Link {
                 member,
                 target: target.as_os_str().as_bytes().to_vec(),
