@@ -459,7 +459,8 @@ fn local_folder(url: &str) -> Result<PathBuf> {
     if path.to_str().is_none() {
         return Err(bad("the path is not valid UTF-8"));
     }
-    Ok(path)
+    // Without doubled slashes, which would be empty names.
+    Ok(path.components().collect())
 }
 
 #[cfg(test)]

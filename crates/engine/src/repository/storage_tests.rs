@@ -84,3 +84,18 @@ fn names_that_leave_the_repository_are_refused() {
     assert!(storage.get("../x", 10).is_err());
     assert!(storage.put("a/../../x", &b""[..]).is_err());
 }
+
+#[test]
+fn names_with_spaces_and_other_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("Sicherung größe 1");
+    let url = url::Url::from_directory_path(&root).unwrap();
+    let storage = Storage::open(url.as_str()).unwrap();
+    assert_eq!(storage.folder(), root);
+    storage.put("stand by é/x/b 1", &b"1"[..]).unwrap();
+    assert_eq!(storage.folders("").unwrap(), ["stand by é"]);
+    assert_eq!(storage.list("stand by é").unwrap()[0].path, "stand by é/x/b 1");
+    assert_eq!(storage.get("stand by é/x/b 1", 9).unwrap().unwrap(), b"1");
+    let doubled = Storage::open(&url.as_str().replace("Sich", "/Sich")).unwrap();
+    assert_eq!(doubled.size("stand by é/x/b 1").unwrap(), Some(1));
+}

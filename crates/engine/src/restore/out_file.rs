@@ -57,7 +57,7 @@ impl OutFile {
         let file = self.handle(access)?;
         file.write_all_at(piece, offset)
             .map_err(|e| Error::io(format!("could not write \"{}\"", self.path.display()), &e))?;
-        if std::env::var_os("WB").is_some() && piece.len() >= EARLY_WRITEBACK {
+        if piece.len() >= EARLY_WRITEBACK {
             start_writeback(file, offset, piece.len());
         }
         let sum = match self.expected {

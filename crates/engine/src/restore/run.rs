@@ -16,6 +16,7 @@ use super::unpack::Unpack;
 use super::watch::{self, Stage, Watch};
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::postgres::manifest::BACKUP_MANIFEST;
+use crate::repository::record::ArchiveContent;
 use crate::repository::{Record, Storage, catalog};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::Serialize;
@@ -47,7 +48,7 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
     };
     let opened = create_roots(plan, &roots)?;
     let expected = load_manifest(storage, folder, record, plan)?;
-    watch.stage(Stage::Unpack, plan.write_bytes);
+    watch.stage(Stage::Unpack, tar_bytes(record));
     let unpack = Unpack {
         storage,
         folder,
@@ -75,6 +76,12 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
     watch.stage(Stage::Sync, 0);
     commit(data, &opened)?;
     Ok(Restored { data_directory: data.clone(), control_time: control.time })
+}
+
+/// Bytes that are unpacked.
+fn tar_bytes(record: &Record) -> u64 {
+    let unpacked = record.archives.iter().filter(|archive| archive.content != ArchiveContent::Config);
+    unpacked.map(|archive| archive.tar_bytes).sum()
 }
 
 /// Creates the folders, writes the marker, and opens each folder, so that errors of writeback are noticed later.
