@@ -40,6 +40,9 @@ const RETRY_WRITE: Duration = Duration::from_millis(20);
 pub fn ask(target: &Target, task: Task) -> Result<Answer> {
     let mut engine = Engine::start(target, task)?;
     loop {
+        if interrupts::dying() {
+            engine.close(); // FATAL runs no destructors, and an engine that hangs does not see its pipe closed.
+        }
         interrupts::check();
         match engine.poll(Duration::from_secs(1))? {
             Some(Event::Done { answer }) => return Ok(answer),

@@ -4,7 +4,11 @@
 //! * [`support`]: the steps that tests share.
 //! * [`full_backup`]: promise 1, a complete backup is restorable.
 //! * [`by_hand`]: the same with public tools alone.
+//! * [`interrupts`]: what ends a backup, and what does not.
+//! * [`killed`]: engines that die, disks that fill up, repositories that vanish.
 
 mod by_hand;
 mod full_backup;
+mod interrupts;
+mod killed;
 mod support;

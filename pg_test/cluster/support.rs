@@ -1,7 +1,9 @@
 //! The steps that tests share: a server that can back itself up, a backup, its loss, its restore.
 
+use pg_ark_testkit::process::{INTERRUPT, is_reaped, send_signal};
 use pg_ark_testkit::{
-    Builder, Cluster, Output, Pg, Repo, SHORT, Scratch, SqlError, command, holds_within, run,
+    Builder, Cluster, LONG, Output, Pg, Repo, SHORT, Scratch, SqlError, command, holds_within, run,
+    wait_until,
 };
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -62,6 +64,61 @@ impl Ready {
     #[track_caller]
     pub fn backup_row(&self, columns: &str, backup: &str) -> String {
         self.server.psql(&format!("SELECT {columns} FROM ark.list_backups() WHERE backup = '{backup}'"))
+    }
+
+    /// Starts a backup that reads `rate` kB per second and returns once it copies files.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn start_slow(&self, rate: u32) -> Running {
+        let start = format!("SET pg_ark.max_rate = {rate}; SELECT ark.backup_start()");
+        let backup = self.server.psql(&start);
+        self.wait_for_phase("streaming database files");
+        let [engine] = self.server.pids("pgark engine")[..] else {
+            panic!("one engine: {:?}", self.server.processes("pgark"))
+        };
+        Running { worker: self.worker(), engine, backup }
+    }
+
+    /// Waits until the running backup is in this phase of `pg_stat_progress_basebackup`.
+    #[track_caller]
+    pub fn wait_for_phase(&self, phase: &str) {
+        wait_until(phase, LONG, || {
+            self.server.psql("SELECT phase FROM pg_stat_progress_basebackup") == phase
+        });
+    }
+
+    /// PID of the background worker of the running backup.
+    #[track_caller]
+    pub fn worker(&self) -> u32 {
+        let query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_ark backup'";
+        self.server.psql(query).parse().expect("one worker")
+    }
+
+    /// Fails unless the backup's record says `failed` with `reason` in its error, nothing but the record is left in
+    /// the repository, and nothing in the server.
+    #[track_caller]
+    pub fn assert_failed(&self, backup: &str, reason: &str) {
+        self.assert_nothing_left_behind();
+        let row = self.backup_row("status, error", backup);
+        assert!(row.starts_with("failed|") && row.contains(reason), "\"{reason}\" expected: {row}");
+        let folder = self.backup_folder(backup);
+        assert_eq!(names_below(&folder), ["backup.json"], "in {folder:?}");
+        let left = names_below(self.repo.path());
+        let passing = |name: &&String| ["lease", "#", "probe"].iter().any(|part| name.contains(part));
+        assert_eq!(left.iter().find(passing), None, "left in the repository: {left:?}");
+    }
+
+    /// Fails unless the server can be backed up, also by hand, and stops at once: no backup mode was left.
+    #[track_caller]
+    pub fn assert_works(&self) {
+        let backup = self.take_backup();
+        assert_eq!(self.backup_row("status, error", &backup), "complete|");
+        self.server.psql("SELECT pg_backup_start('by hand', true); SELECT lsn FROM pg_backup_stop(false)");
+        let postmaster = self.server.pid().expect("a server");
+        send_signal(postmaster, INTERRUPT);
+        wait_until("a fast shutdown", SHORT, || is_reaped(postmaster));
     }
 
     /// `pgark --repo URL`, to be run as the server's OS user; PostgreSQL's programs are on its PATH.
@@ -163,6 +220,33 @@ pub fn pgark(pg: &Pg, repo: &Repo) -> Command {
     let path = std::env::join_paths([pg.bindir(), Path::new("/usr/bin"), Path::new("/bin")]).expect("a PATH");
     pgark.env("PATH", path).arg("--repo").arg(repo.url());
     pgark
+}
+
+/// A backup that copies files.
+pub struct Running {
+    pub backup: String,
+    /// PID of the background worker.
+    pub worker: u32,
+    /// PID of the engine.
+    pub engine: u32,
+}
+
+/// Paths of all files below a folder, relative to it, sorted.
+#[track_caller]
+pub fn names_below(folder: &Path) -> Vec<String> {
+    fn collect(folder: &Path, root: &Path, names: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => collect(&path, root, names),
+                false => names.push(path.strip_prefix(root).expect("below").display().to_string()),
+            }
+        }
+    }
+    let mut names = Vec::new();
+    collect(folder, folder, &mut names);
+    names.sort();
+    names
 }
 
 /// A restored copy. The server is stopped before its folder goes.

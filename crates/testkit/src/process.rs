@@ -1,7 +1,8 @@
 //! What /proc tells about processes.
 
 use crate::wait::{LONG, holds_within};
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,8 @@ use std::thread::JoinHandle;
 pub const KILL: Signal = Signal::KILL;
 /// What Ctrl-C sends.
 pub const INTERRUPT: Signal = Signal::INT;
+/// Ends a server in immediate mode.
+pub const QUIT: Signal = Signal::QUIT;
 /// Asks a process to end.
 pub const TERMINATE: Signal = Signal::TERM;
 /// Stops a process until [`CONTINUE`].
