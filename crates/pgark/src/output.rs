@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn tables_stay_within_their_width() {
-        let rows = vec![vec!["a".to_string(), "x".repeat(200)], vec!["größer".to_string(), "y\nz".to_string()]];
+        let rows =
+            vec![vec!["a".to_string(), "x".repeat(200)], vec!["größer".to_string(), "y\nz".to_string()]];
         let table = table(&["NAME", "NOTE"], &rows);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines[0], "NAME    NOTE");
@@ -98,6 +99,9 @@ mod tests {
 
     #[test]
     fn pairs_without_value_are_left_out() {
-        assert_eq!(pairs(&[("A", Some("1".into())), ("Long", None), ("B", Some("2".into()))]), "A:     1\nB:     2");
+        assert_eq!(
+            pairs(&[("A", Some("1".into())), ("Long", None), ("B", Some("2".into()))]),
+            "A:     1\nB:     2"
+        );
     }
 }

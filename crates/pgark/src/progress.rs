@@ -60,7 +60,7 @@ impl Now {
     fn line(&self) -> String {
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
         let rate = human_bytes((self.done as f64 / seconds) as u64);
-        let percent = (self.done * 100).checked_div(self.total).unwrap_or(100);
+        let percent = self.done.saturating_mul(100).checked_div(self.total).unwrap_or(100);
         format!(
             "{}: {} of {} ({percent} %), {rate}/s",
             word(self.stage),
@@ -82,7 +82,14 @@ impl Watch for Progress {
     fn stage(&self, stage: Stage, total: u64) {
         self.finish();
         let mut now = self.lock();
-        *now = Now { bar: bar(self.terminal, stage, total), stage, done: 0, total, began: Instant::now(), shown: Instant::now() };
+        *now = Now {
+            bar: bar(self.terminal, stage, total),
+            stage,
+            done: 0,
+            total,
+            began: Instant::now(),
+            shown: Instant::now(),
+        };
         if !self.terminal && total == 0 {
             eprintln!("{}", word(stage));
         }
@@ -113,7 +120,10 @@ fn bar(terminal: bool, stage: Stage, total: u64) -> ProgressBar {
     }
     let (bar, template) = match total {
         0 => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}"),
-        _ => (ProgressBar::new(total), "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"),
+        _ => (
+            ProgressBar::new(total),
+            "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+        ),
     };
     bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
     if let Ok(style) = ProgressStyle::with_template(template) {

@@ -80,7 +80,8 @@ pub fn until_ready(
 
 /// A hot standby calls itself ready too, while recovery goes on; the control file tells them apart.
 fn in_production(data: &Path) -> bool {
-    let control = std::fs::read(data.join(CONTROL_FILE)).ok().and_then(|bytes| ControlFile::parse(&bytes).ok());
+    let control =
+        std::fs::read(data.join(CONTROL_FILE)).ok().and_then(|bytes| ControlFile::parse(&bytes).ok());
     control.is_some_and(|control| control.state == DbState::InProduction)
 }
 

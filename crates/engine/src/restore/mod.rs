@@ -42,3 +42,8 @@ pub use plan::{Plan, Prepared, prepare};
 pub use request::{ConfigChoice, Request};
 pub use run::{Restored, run};
 pub use watch::{Stage, Watch};
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ pub fn choose(record: &Record, facts: &Facts, warnings: &mut Vec<String>) -> Acc
     if chosen != recorded {
         warnings.push(match chosen.and_then(|(uid, _)| user_name(uid)) {
             Some(name) => format!(
-                "this machine has no user {}, the owner of the server; everything will belong to {name}",
+                "the recorded owner (user id {}) cannot run a server here; everything will belong to {name}",
                 record.data_directory.uid
             ),
             None => "everything will belong to root, who may not run the server: change the owner before you start it"

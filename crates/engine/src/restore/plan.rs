@@ -133,11 +133,10 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
     let moved = data != facts.old_data;
     let config = config::plan(record, members, &old_places, request.config, &data, moved)?;
     let size = |content: ArchiveContent| record.archive(content).map_or(0, |a| a.tar_bytes);
-    let base = size(ArchiveContent::Base)
-        + size(ArchiveContent::Config)
-        + record.manifest.as_ref().map_or(0, |manifest| manifest.size);
+    let manifest = record.manifest.as_ref().map_or(0, |manifest| manifest.size);
+    let base = total([size(ArchiveContent::Base), size(ArchiveContent::Config), manifest]);
     let wal = size(ArchiveContent::Wal);
-    let mut sizes = vec![(&facts.data, if facts.wal.is_some() { base } else { base.saturating_add(wal) })];
+    let mut sizes = vec![(&facts.data, if facts.wal.is_some() { base } else { total([base, wal]) })];
     sizes.extend(facts.wal.iter().map(|folder| (folder, wal)));
     for (folder, mapped) in facts.tablespaces.iter().zip(&mapped) {
         sizes.push((folder, size(ArchiveContent::Tablespace(mapped.oid))));
@@ -156,8 +155,8 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
         old_data_directory: PathBuf::from(&record.data_directory.path),
         tablespaces: mapped,
         wal_directory: facts.wal.as_ref().map(|folder| folder.path.clone()),
-        read_bytes: volumes.map(|object| object.size).sum(),
-        write_bytes: sizes.iter().map(|(_, bytes)| bytes).sum(),
+        read_bytes: total(volumes.map(|object| object.size)),
+        write_bytes: total(sizes.iter().map(|(_, bytes)| *bytes)),
         files: record.files,
         filesystems: check::filesystems(&sizes),
         config,
@@ -166,6 +165,11 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
         server,
         warnings,
     })
+}
+
+/// A sum of numbers from a record, which may be anything.
+pub(super) fn total(numbers: impl IntoIterator<Item = u64>) -> u64 {
+    numbers.into_iter().fold(0, u64::saturating_add)
 }
 
 fn jobs(wanted: usize) -> usize {
@@ -240,7 +244,3 @@ fn names_fit(archive: &ArchiveRecord) -> bool {
     let mut volumes = archive.volumes.iter().enumerate();
     index && volumes.all(|(number, object)| object.name == layout::volume(&archive.name, number as u32))
 }
-
-#[cfg(test)]
-#[path = "plan_tests.rs"]
-mod tests;

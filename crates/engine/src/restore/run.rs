@@ -8,7 +8,7 @@ use super::config;
 use super::expected::Expected;
 use super::link;
 use super::marker::{MARKER, Marker};
-use super::plan::{Plan, Prepared};
+use super::plan::{Plan, Prepared, total};
 use super::recovery;
 use super::request::ConfigChoice;
 use super::tree::{CONTROL_FILE_HELD_BACK, Roots};
@@ -81,7 +81,7 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
 /// Bytes that are unpacked.
 fn tar_bytes(record: &Record) -> u64 {
     let unpacked = record.archives.iter().filter(|archive| archive.content != ArchiveContent::Config);
-    unpacked.map(|archive| archive.tar_bytes).sum()
+    total(unpacked.map(|archive| archive.tar_bytes))
 }
 
 /// Creates the folders, writes the marker, and opens each folder, so that errors of writeback are noticed later.

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 pub struct Server {
     /// Folder of its programs.
     pub bindir: PathBuf,
-    /// What `postgres --version` says.
+    /// `PostgreSQL 15.18 (Debian 15.18-0+deb12u1)`.
     pub version: String,
 }
 
@@ -60,7 +60,7 @@ fn look(bindir: &Path) -> Option<Server> {
     })
 }
 
-/// `(PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15.
+/// `PostgreSQL 15.18 (Debian 15.18-0+deb12u1)` is 15.
 fn major_of(version: &str) -> Option<u32> {
     let number = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let digits: String = number.chars().take_while(char::is_ascii_digit).collect();

@@ -31,7 +31,12 @@ pub fn run(cli: &Cli) -> Result<()> {
         let looked = repository.cluster(&name).and_then(|cluster| cluster_rows(&cluster));
         match looked {
             Ok(more) => rows.extend(more),
-            Err(e) => rows.push(row(&format!("cluster {name}"), CheckStatus::Error, e.to_string(), e.hint.as_deref())),
+            Err(e) => rows.push(row(
+                &format!("cluster {name}"),
+                CheckStatus::Error,
+                e.to_string(),
+                e.hint.as_deref(),
+            )),
         }
     }
     match cli.format {

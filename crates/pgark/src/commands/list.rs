@@ -27,7 +27,8 @@ fn cells(row: &BackupRow) -> Vec<String> {
     let bytes = |size: Option<u64>| size.map_or_else(String::new, human_bytes);
     let damaged = (row.damaged_pages > 0).then(|| format!("{} damaged pages", row.damaged_pages));
     let pinned = row.pinned.then(|| "pinned".to_string());
-    let note = [row.error.clone(), damaged, pinned, row.label.clone()].into_iter().flatten().collect::<Vec<_>>();
+    let note =
+        [row.error.clone(), damaged, pinned, row.label.clone()].into_iter().flatten().collect::<Vec<_>>();
     vec![
         row.backup.clone(),
         row.status.as_str().to_string(),

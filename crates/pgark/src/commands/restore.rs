@@ -88,9 +88,17 @@ fn plan_text(plan: &Plan) -> String {
     });
     let free = |f: &pg_ark_engine::restore::check::Filesystem| {
         let folders: Vec<String> = f.folders.iter().map(|path| path.display().to_string()).collect();
-        format!("{} of {} free at {}", human_bytes(f.needed_bytes), human_bytes(f.free_bytes), folders.join(", "))
+        format!(
+            "{} of {} free at {}",
+            human_bytes(f.needed_bytes),
+            human_bytes(f.free_bytes),
+            folders.join(", ")
+        )
     };
-    let finished = plan.finished_at.as_deref().map_or_else(String::new, |t| format!(", finished {} UTC", output::time(t)));
+    let finished = plan
+        .finished_at
+        .as_deref()
+        .map_or_else(String::new, |t| format!(", finished {} UTC", output::time(t)));
     let mut text = output::pairs(&[
         ("Backup", Some(format!("{} of cluster {}{finished}", plan.backup, plan.cluster))),
         ("Server", Some(format!("PostgreSQL {}", plan.server_version))),
@@ -137,7 +145,10 @@ fn next_text(plan: &Plan) -> String {
     };
     command.push_str(&format!(" start -D {}", quoted(&plan.data_directory.display().to_string())));
     if let Some(main) = &plan.config.main {
-        command.push_str(&format!(" -o {}", quoted(&format!("-c config_file={}", quoted(&main.display().to_string())))));
+        command.push_str(&format!(
+            " -o {}",
+            quoted(&format!("-c config_file={}", quoted(&main.display().to_string())))
+        ));
     }
     let user = plan.access.owner.as_ref().and_then(|owner| owner.user.as_deref());
     let user = user.map_or_else(String::new, |name| format!(" as {name}"));

@@ -68,9 +68,9 @@ fn text(record: &Record) -> String {
     };
     list("Tablespaces", record.tablespaces.iter().map(tablespace).collect());
     let archive = |a: &pg_ark_engine::repository::record::ArchiveRecord| {
-        let stored: u64 = a.volumes.iter().map(|volume| volume.size).sum();
+        let stored = a.volumes.iter().fold(0, |sum: u64, volume| sum.saturating_add(volume.size));
         let (tar, stored) = (human_bytes(a.tar_bytes), human_bytes(stored));
-        format!("{}  {tar} in {stored}, {} volumes, {} frames", a.name, a.volumes.len(), a.frames)
+        format!("{}  {tar} in {stored}, volumes: {}, frames: {}", a.name, a.volumes.len(), a.frames)
     };
     list("Archives", record.archives.iter().map(archive).collect());
     list("Configuration files", record.config_files.clone());
