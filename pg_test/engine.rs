@@ -102,13 +102,13 @@ mod tests {
 
     #[pg_test]
     fn a_job_larger_than_a_pipe_does_not_block() {
-        let task = Task::Abandon { backup: "x".repeat(1 << 20), reason: String::new() };
+        let task = Task::Abandon { backup: None, reason: "x".repeat(1 << 20) };
         // It talks before it reads, and then answers when it has read the whole line.
         let script = r#"hello; echo '{"warning":{"message":"wait","hint":null}}'
             head -n 1 | wc -c | grep -q '^ *1048' && echo '{"done":{"answer":"abandoned"}}'"#;
         assert_eq!(Program::new(script).ask(task), Ok(Answer::Abandoned));
         // This one never reads.
-        let task = Task::Abandon { backup: "x".repeat(1 << 20), reason: String::new() };
+        let task = Task::Abandon { backup: None, reason: "x".repeat(1 << 20) };
         let script = r#"hello; echo '{"done":{"answer":"abandoned"}}'"#;
         assert_eq!(Program::new(script).ask(task), Ok(Answer::Abandoned));
     }

@@ -31,20 +31,37 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 const LINE_MAX: usize = 64 << 20;
 /// Bytes taken from the pipe at once: the capacity of a pipe.
 const READ_SIZE: usize = 64 << 10;
+/// How long one wait for an event lasts.
+const TICK: Duration = Duration::from_secs(1);
 /// How soon to look again while the engine does not take what we write.
 const RETRY_WRITE: Duration = Duration::from_millis(20);
+/// How long the end of a killed engine is waited for: one that waits for a dead disk may not end at all.
+const REAP_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Runs a job with one answer, looking at interrupts while it waits.
 ///
 /// # Errors
 /// What the engine says, or what went wrong with it.
 pub fn ask(target: &Target, task: Task) -> Result<Answer> {
+    ask_within(target, task, None)
+}
+
+/// [`ask`] that gives up after `limit`.
+///
+/// # Errors
+/// As [`ask`]; `EngineDied` when the limit is over.
+pub fn ask_within(target: &Target, task: Task, limit: Option<Duration>) -> Result<Answer> {
     let mut engine = Engine::start(target, task)?;
     loop {
+        let left = limit.map(|limit| limit.saturating_sub(engine.started.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Error::new(ErrorKind::EngineDied, "the engine takes too long"));
+        }
         if interrupts::dying() {
             engine.close(); // FATAL runs no destructors, and an engine that hangs does not see its pipe closed.
         }
         interrupts::check();
-        match engine.poll(Duration::from_secs(1))? {
+        match engine.poll(left.unwrap_or(TICK).min(TICK))? {
             Some(Event::Done { answer }) => return Ok(answer),
             Some(Event::Failed { error }) => return Err(error),
             Some(Event::Warning { message, hint }) => translate::warn(message, hint),
@@ -252,7 +269,8 @@ impl Engine {
             process::wait_for_exit(self.child.id(), deadline.saturating_duration_since(Instant::now()));
         }
         self.kill();
-        self.child.wait().ok()
+        process::wait_for_exit(self.child.id(), REAP_TIMEOUT);
+        self.child.try_wait().ok().flatten()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What kills an engine, fills its disk or takes its repository away costs one backup attempt, and nothing else.
 
-use crate::support::{Ready, names_below, ready, ready_with};
+use crate::support::{Ready, names_below, ready, ready_with, strays};
 use pg_ark_testkit::process::{KILL, STOP, is_alive, send_signal};
 use pg_ark_testkit::{
     Cluster, LONG, Repo, SHORT, Scratch, Session, Tmpfs, command, file_url, holds_within, run_ok, wait_until,
@@ -78,6 +78,7 @@ fn fifty_kills_cost_fifty_backups_and_nothing_else() {
             killed += 1;
             let running = "SELECT count(*) FROM ark.list_backups() WHERE status = 'running'";
             assert_eq!(client.ask(running), "0");
+            ready.assert_no_lease();
             continue;
         };
         if ready.backup_row("status", &backup) == "complete" {
@@ -100,9 +101,13 @@ fn fifty_kills_cost_fifty_backups_and_nothing_else() {
     );
     let backup = ready.take_backup();
     assert_verified(&ready, &backup);
-    let left = names_below(ready.repo.path());
-    let stray = |name: &&String| ["lease", "#", "probe"].iter().any(|part| name.contains(part));
-    assert_eq!(left.iter().find(stray), None, "left in the repository");
+
+    // A writer that is killed at the wrong moment leaves a small file that nobody sees, for an hour.
+    for stray in strays(ready.repo.path()) {
+        run_ok(command("/usr/bin/touch").args(["-d", "2 hours ago"]).arg(ready.repo.path().join(stray)));
+    }
+    ready.take_backup();
+    assert_eq!(strays(ready.repo.path()), Vec::<String>::new());
 }
 
 /// Unpacks a backup with public tools and lets pg_verifybackup judge it, its WAL included.
@@ -208,9 +213,7 @@ fn a_disk_without_room_for_a_word_is_told_and_the_next_backup_clears_up() {
     disk.resize(256 << 20);
     server.psql("SELECT ark.backup_start(wait => true)");
     assert_eq!(server.psql("SELECT string_agg(status, ' ') FROM ark.list_backups()"), "failed complete");
-    let left = names_below(disk.path());
-    let stray = |name: &&String| ["lease", "#", "probe"].iter().any(|part| name.contains(part));
-    assert_eq!(left.iter().find(stray), None, "{left:?}");
+    assert_eq!(strays(disk.path()), Vec::<String>::new());
 }
 
 #[test]

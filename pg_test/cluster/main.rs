@@ -6,9 +6,11 @@
 //! * [`by_hand`]: the same with public tools alone.
 //! * [`interrupts`]: what ends a backup, and what does not.
 //! * [`killed`]: engines that die, disks that fill up, repositories that vanish.
+//! * [`promises`]: the promises that are named in the design.
 
 mod by_hand;
 mod full_backup;
 mod interrupts;
 mod killed;
+mod promises;
 mod support;

@@ -24,7 +24,12 @@ pub fn ready(builder: Builder) -> Ready {
 /// [`ready`] with a repository that exists.
 #[track_caller]
 pub fn ready_with(builder: Builder, repo: Repo) -> Ready {
-    let server = builder.start();
+    enabled(builder.start(), repo)
+}
+
+/// [`ready`] with a server that runs.
+#[track_caller]
+pub fn enabled(server: Cluster, repo: Repo) -> Ready {
     assert_installed(server.pg());
     server.psql("CREATE EXTENSION pg_ark");
     server.psql(&format!("SELECT * FROM ark.enable('{}')", repo.url()));
@@ -81,6 +86,17 @@ impl Ready {
         Running { worker: self.worker(), engine, backup }
     }
 
+    /// Waits until a backup that was started ends.
+    ///
+    /// # Panics
+    /// When it does not become complete.
+    #[track_caller]
+    pub fn wait_for_end(&self, running: &Running) {
+        let status = || self.backup_row("status", &running.backup);
+        wait_until("the end of the backup", LONG, || status() != "running");
+        assert_eq!(self.backup_row("status, error", &running.backup), "complete|");
+    }
+
     /// Waits until the running backup is in this phase of `pg_stat_progress_basebackup`.
     #[track_caller]
     pub fn wait_for_phase(&self, phase: &str) {
@@ -97,7 +113,7 @@ impl Ready {
     }
 
     /// Fails unless the backup's record says `failed` with `reason` in its error, nothing but the record is left in
-    /// the repository, and nothing in the server.
+    /// its folder, no lease, and nothing in the server.
     #[track_caller]
     pub fn assert_failed(&self, backup: &str, reason: &str) {
         self.assert_nothing_left_behind();
@@ -105,9 +121,14 @@ impl Ready {
         assert!(row.starts_with("failed|") && row.contains(reason), "\"{reason}\" expected: {row}");
         let folder = self.backup_folder(backup);
         assert_eq!(names_below(&folder), ["backup.json"], "in {folder:?}");
+        self.assert_no_lease();
+    }
+
+    /// Fails when a lease is left in the repository.
+    #[track_caller]
+    pub fn assert_no_lease(&self) {
         let left = names_below(self.repo.path());
-        let passing = |name: &&String| ["lease", "#", "probe"].iter().any(|part| name.contains(part));
-        assert_eq!(left.iter().find(passing), None, "left in the repository: {left:?}");
+        assert!(!left.iter().any(|name| name.ends_with("/lease.json")), "{left:?}");
     }
 
     /// Fails unless the server can be backed up, also by hand, and stops at once: no backup mode was left.
@@ -247,6 +268,13 @@ pub fn names_below(folder: &Path) -> Vec<String> {
     collect(folder, folder, &mut names);
     names.sort();
     names
+}
+
+/// Files of a repository that exist only while somebody works on it: leases, probes, files that are being written.
+#[track_caller]
+pub fn strays(repository: &Path) -> Vec<String> {
+    let passing = |name: &String| ["lease.json", "probe-", "#"].iter().any(|part| name.contains(part));
+    names_below(repository).into_iter().filter(passing).collect()
 }
 
 /// A restored copy. The server is stopped before its folder goes.

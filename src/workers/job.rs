@@ -257,10 +257,13 @@ impl Backup<'_> {
         }
         let (name, target, answered) = (self.name.clone(), self.request.target(), self.answered);
         drop(self);
-        // Without a name there is no record yet. On the way down there is no time: the lease runs out by itself.
-        if !answered && !name.is_empty() && !stopped {
-            let abandon = Task::Abandon { backup: name, reason };
-            if let Err(error) = interrupts::catching(|| engine::ask(&target, abandon)) {
+        let ours = !matches!(error.kind, ErrorKind::EngineMissing | ErrorKind::VersionMismatch);
+        if !answered && ours {
+            let backup = (!name.is_empty()).then_some(name);
+            let limit = if stopped { STOP_TIMEOUT } else { FAIL_TIMEOUT };
+            let abandon = Task::Abandon { backup, reason };
+            let done = interrupts::catching(|| engine::ask_within(&target, abandon, Some(limit)));
+            if let Err(error) = done {
                 translate::warn_error("pg_ark: could not mark the backup as failed", &error);
             }
         }

@@ -66,10 +66,10 @@ pub enum Task {
     },
     /// Take a backup.
     Backup(Box<BackupTask>),
-    /// The engine that wrote `backup` is dead: mark the record as failed, remove what it left, release its lease.
+    /// The engine that wrote a backup is dead: mark the record as failed, remove what it left, release its lease.
     Abandon {
-        /// Name of the backup.
-        backup: String,
+        /// Name of the backup; none when the engine died before it told one: then whatever a dead writer left.
+        backup: Option<String>,
         /// Why it failed, as `list_backups` shows it.
         reason: String,
     },

@@ -3,6 +3,7 @@
 use crate::backup;
 use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::lease;
+use crate::repository::record::Record;
 use crate::session::Session;
 use pg_ark_contract::conversation::{Answer, Job, Task};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
@@ -40,7 +41,7 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         }
         Task::Abandon { backup, reason } => {
             let cluster = cluster(job)?;
-            abandon(&cluster, backup, reason).map(|()| Answer::Abandoned)
+            abandon(&cluster, backup.as_deref(), reason).map(|()| Answer::Abandoned)
         }
     }
 }
@@ -58,28 +59,43 @@ fn open(job: &Job, data_directory: &str) -> Result<Answer> {
     Ok(Answer::Opened { created, id: repository.id().to_string() })
 }
 
-/// Marks a backup whose writer is dead as failed, and removes what it left.
+/// Marks a backup whose writer is dead as failed, and removes what it left; without a name, every such backup.
 ///
 /// # Errors
 /// `Busy` when its writer is alive after all.
-pub fn abandon(cluster: &Cluster, backup: &str, reason: &str) -> Result<()> {
-    let (mut record, folder) = cluster.backup(backup)?;
+pub fn abandon(cluster: &Cluster, backup: Option<&str>, reason: &str) -> Result<()> {
+    match backup {
+        Some(name) => abandon_one(cluster, cluster.backup(name)?.0, reason)?,
+        None => {
+            // Readers judge the record of a dead writer as failed; nobody wrote when.
+            let unfinished = |r: &Record| r.status == BackupStatus::Failed && r.finished_at.is_none();
+            for record in cluster.backups()?.into_iter().filter(unfinished) {
+                abandon_one(cluster, record, reason)?;
+            }
+        }
+    }
+    cluster.release_dead_leases()
+}
+
+fn abandon_one(cluster: &Cluster, mut record: Record, reason: &str) -> Result<()> {
     if record.status == BackupStatus::Complete {
         return Ok(());
     }
     let system = backup::system_of(&record)?;
-    let lease_path = cluster.lease_path(system);
-    if let Some(lease) = lease::read(cluster.storage(), &lease_path)?
-        && lease.purpose == backup
+    if let Some(lease) = lease::read(cluster.storage(), &cluster.lease_path(system))?
+        && lease.purpose == record.backup
         && lease.is_alive(chrono::Utc::now())
     {
-        return Err(Error::new(ErrorKind::Busy, format!("backup \"{backup}\" is still being written")));
+        return Err(Error::new(
+            ErrorKind::Busy,
+            format!("backup \"{}\" is still being written", record.backup),
+        ));
     }
     if record.error.is_none() || record.finished_at.is_none() {
         record.error = Some(reason.to_string());
     }
-    backup::mark_failed(cluster.storage(), &folder, record)?;
-    lease::release_dead(cluster.storage(), &lease_path)
+    let folder = cluster.backup_folder(system, &record.backup);
+    backup::mark_failed(cluster.storage(), &folder, record)
 }
 
 /// What the engine can tell about the repository, one row per thing looked at.

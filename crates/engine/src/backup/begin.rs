@@ -65,6 +65,7 @@ pub fn begin(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> 
     let (name, lease) = take_lease(&cluster, system, task.kind, session)?;
     cluster.remember_system(system, task.server_version_num)?;
     clear_up(&cluster, system)?;
+    repository.sweep(cluster.name(), system);
     let folder = cluster.backup_folder(system, &name);
     let record = new_record(name, &cluster, task, &control, &data_directory)?;
     record.save(cluster.storage(), &folder)?;

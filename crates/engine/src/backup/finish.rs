@@ -59,12 +59,18 @@ pub fn objects(record: &Record) -> impl Iterator<Item = &ObjectRecord> {
 /// # Errors
 /// What the store said.
 pub fn mark_failed(storage: &Storage, folder: &str, mut record: Record) -> Result<()> {
+    let keep = format!("{folder}/{}", layout::RECORD);
+    if storage.size(&keep)?.is_none() {
+        return Err(Error::new(
+            ErrorKind::RepositoryNotFound,
+            format!("\"{}\" is not there any more", storage.display(&keep)),
+        ));
+    }
     record.status = BackupStatus::Failed;
     record.error.get_or_insert_with(|| "the process that wrote it is gone".to_string());
     record.finished_at.get_or_insert_with(catalog::now);
     record.archives.clear();
     record.manifest = None;
-    let keep = format!("{folder}/{}", layout::RECORD);
     match record.save(storage, folder) {
         // What the backup stored takes the room that its record needs.
         Err(e) if e.kind == ErrorKind::DiskFull => {

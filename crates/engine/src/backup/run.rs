@@ -42,14 +42,31 @@ pub fn run(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> Re
     match result {
         Ok(record) => Ok(record.row()),
         Err(e) => {
+            let storage = begun.cluster.storage();
+            if let Some(vanished) = vanished(&begun, url) {
+                storage.remove_remains(&begun.folder);
+                return Err(vanished.detail(e));
+            }
             let mut record = begun.record.clone();
             record.error = Some(e.to_string());
-            if let Err(second) = finish::mark_failed(begun.cluster.storage(), &begun.folder, record) {
+            if let Err(second) = finish::mark_failed(storage, &begun.folder, record) {
                 eprintln!("pgark: could not mark backup \"{}\" as failed: {second}", begun.record.backup);
             }
             Err(e)
         }
     }
+}
+
+/// The error when somebody removed the repository meanwhile: then nothing is written that would look like one.
+fn vanished(begun: &Begun, url: &str) -> Option<Error> {
+    let gone = matches!(begun.cluster.storage().size(layout::REPOSITORY), Ok(None));
+    gone.then(|| {
+        Error::new(
+            ErrorKind::RepositoryNotFound,
+            format!("repository \"{url}\" vanished while backup \"{}\" was written", begun.record.backup),
+        )
+        .hint("Find out who removed it, then create it again with ark.enable.")
+    })
 }
 
 /// Keeps the lease until the other end of `end` is dropped. A lost lease stops the backup.

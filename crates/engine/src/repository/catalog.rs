@@ -9,6 +9,12 @@ use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::time::Duration;
+
+/// What a probe's name begins with.
+const PROBE: &str = "probe-";
+/// A small object that is passing through is never this old while its writer lives.
+const STALE: Duration = Duration::from_secs(3600);
 
 /// Content of `pgark.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,9 +117,18 @@ impl Repository {
     /// # Errors
     /// What the store said.
     pub fn probe(&self) -> Result<()> {
-        let name = format!("probe-{}", uuid::Uuid::new_v4());
+        let name = format!("{PROBE}{}", uuid::Uuid::new_v4());
         self.storage.put(&name, &b"pg_ark\n"[..])?;
         self.storage.delete(&name)
+    }
+
+    /// Removes what probes and writers that were killed left beside the objects of `cluster`.
+    pub fn sweep(&self, cluster: &str, system_identifier: u64) {
+        let none = |_: &str| false;
+        self.storage.sweep("", STALE, |name| name.starts_with(PROBE));
+        self.storage.sweep(cluster, STALE, none);
+        let folder = format!("{cluster}/{system_identifier}");
+        self.storage.sweep(&folder, STALE, |name| name.starts_with("lease.json.dead-"));
     }
 
     /// Names of the clusters in it.
@@ -187,6 +202,16 @@ impl Cluster {
     /// Path of the lease.
     pub fn lease_path(&self, system_identifier: u64) -> String {
         layout::lease(&self.name, system_identifier)
+    }
+
+    /// Removes leases whose holder is dead.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn release_dead_leases(&self) -> Result<()> {
+        self.systems
+            .iter()
+            .try_for_each(|system| lease::release_dead(&self.storage, &self.lease_path(*system)))
     }
 
     /// Every backup, oldest first, with its state as it is now.

@@ -14,6 +14,7 @@ use object_store::{GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, Put
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes collected before a part is written: above the smallest part that S3 accepts (5 MiB).
 const PART_SIZE: usize = 8 << 20;
@@ -274,6 +275,37 @@ impl Storage {
             }
         }
         Ok(())
+    }
+
+    /// Removes what an unfinished writer stored in `prefix` after the repository was removed, and every folder that
+    /// this leaves empty, up to the repository's own: the place can then hold a repository again.
+    pub fn remove_remains(&self, prefix: &str) {
+        // What cannot be removed stays and is seen by whoever uses the place next.
+        let _ = self.remove_all(prefix, &[]);
+        let mut folder = self.folder.join(prefix);
+        while folder != self.folder {
+            let _ = std::fs::remove_dir(&folder);
+            if !folder.pop() {
+                return;
+            }
+        }
+    }
+
+    /// Removes what writers that died left directly in `prefix`: staging files, and objects whose name `is_passing`,
+    /// when they are older than `age`. A file that cannot be removed stays.
+    pub fn sweep(&self, prefix: &str, age: Duration, is_passing: impl Fn(&str) -> bool) {
+        let old = |entry: &std::fs::DirEntry| {
+            let modified =
+                entry.metadata().ok().filter(|meta| meta.is_file()).and_then(|m| m.modified().ok());
+            modified.and_then(|time| time.elapsed().ok()).is_some_and(|elapsed| elapsed > age)
+        };
+        for entry in std::fs::read_dir(self.folder.join(prefix)).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let staged = name.rsplit_once('#').is_some_and(|(_, n)| n.bytes().all(|b| b.is_ascii_digit()));
+            if (staged || is_passing(&name)) && old(&entry) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     fn location(&self, path: &str) -> Result<Path> {
