@@ -6,6 +6,9 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, lchown};
 use std::path::Path;
 
+/// Mode of a file that the restore itself makes: the group reads it where it may read the backup's own.
+pub const NEW_FILE: u32 = 0o640;
+
 /// Who owns what is created, and whether the group may read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Access {

@@ -2,7 +2,7 @@
 //!
 //! An existing file is never overwritten: equal content is left as it is, other content too, with a warning.
 
-use super::access::{Access, sync_folder};
+use super::access::{Access, NEW_FILE, sync_folder};
 use super::config_archive::ConfigMember;
 use super::config_text::{self, Include};
 use super::request::ConfigChoice;
@@ -288,7 +288,7 @@ pub fn detach(
         path.display(),
         commented.join(", ")
     ));
-    access.replace_file(&path, &new, 0o600)
+    access.replace_file(&path, &new, NEW_FILE)
 }
 
 /// Creates the folders below the data directory that lead to `folder`, itself included.

@@ -1,6 +1,6 @@
 //! `pg_wal` and tablespace links: made last, so that nothing is ever written through one.
 
-use super::access::Access;
+use super::access::{Access, NEW_FILE};
 use super::check::Mapped;
 use super::tree::Roots;
 use crate::postgres::backup_label::{TABLESPACE_MAP, format_tablespace_map, parse_tablespace_map};
@@ -62,7 +62,7 @@ pub fn tablespaces(data: &Path, mapped: &[Mapped], access: &Access) -> Result<()
         }
     }
     if changed {
-        access.replace_file(&path, format_tablespace_map(&entries).as_bytes(), 0o600)
+        access.replace_file(&path, format_tablespace_map(&entries).as_bytes(), NEW_FILE)
     } else {
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! origin's. The timeline is `latest`, since a backup of a standby may cross to another one, whose history file came
 //! with it. Targets that the origin was once restored to are cleared.
 
-use super::access::Access;
+use super::access::{Access, NEW_FILE};
 use super::config_text::{BLOCK_BEGIN, BLOCK_END};
 use pg_ark_contract::{Error, Result};
 use std::path::Path;
@@ -28,6 +28,10 @@ recovery_end_command = ''
 recovery_min_apply_delay = '0'
 ";
 
+/// Without it, recovery takes the folder of an in-place tablespace for damage (xlogrecovery.c,
+/// CheckTablespaceDirectory).
+const IN_PLACE: &str = "allow_in_place_tablespaces = on\n";
+
 /// Prepares a data directory for recovery. Says whether it was a standby's.
 ///
 /// # Errors
@@ -45,10 +49,28 @@ pub fn prepare(data: &Path, access: &Access) -> Result<bool> {
     if !text.is_empty() && !text.ends_with(b"\n") {
         text.push(b'\n');
     }
-    text.extend_from_slice(format!("{BLOCK_BEGIN}\n{SETTINGS}{BLOCK_END}\n").as_bytes());
-    access.replace_file(&path, &text, 0o600)?;
-    access.replace_file(&data.join(SIGNAL), b"", 0o600)?;
+    let in_place = if has_tablespace_in_place(data)? { IN_PLACE } else { "" };
+    text.extend_from_slice(format!("{BLOCK_BEGIN}\n{SETTINGS}{in_place}{BLOCK_END}\n").as_bytes());
+    access.replace_file(&path, &text, NEW_FILE)?;
+    access.replace_file(&data.join(SIGNAL), b"", NEW_FILE)?;
     Ok(was_standby)
+}
+
+/// Whether `pg_tblspc` holds a folder that is no link.
+fn has_tablespace_in_place(data: &Path) -> Result<bool> {
+    let folder = data.join("pg_tblspc");
+    let look = || -> std::io::Result<bool> {
+        for entry in std::fs::read_dir(&folder)? {
+            if entry?.file_type()?.is_dir() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    match look() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        look => look.map_err(|e| Error::io(format!("could not look at \"{}\"", folder.display()), &e)),
+    }
 }
 
 /// Removes the block once the server is up.
@@ -58,7 +80,7 @@ pub fn prepare(data: &Path, access: &Access) -> Result<bool> {
 pub fn clean_up(data: &Path, access: &Access) -> Result<()> {
     let path = data.join(AUTO_CONF);
     match without_block(&read(&path)?) {
-        Some(text) => access.replace_file(&path, &text, 0o600),
+        Some(text) => access.replace_file(&path, &text, NEW_FILE),
         None => Ok(()),
     }
 }
@@ -103,6 +125,10 @@ mod tests {
         assert_eq!(text.matches("restore_command = 'false'").count(), 1, "{text}");
         assert!(dir.path().join(SIGNAL).exists() && !dir.path().join(STANDBY_SIGNAL).exists());
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!text.contains("allow_in_place_tablespaces"), "{text}");
+        std::fs::create_dir_all(dir.path().join("pg_tblspc/16384")).unwrap();
+        prepare(dir.path(), &access).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("allow_in_place_tablespaces = on"));
         clean_up(dir.path(), &access).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "work_mem = '8MB'\n");
         clean_up(dir.path(), &access).unwrap();

@@ -3,7 +3,7 @@
 //! A marker says "unfinished" from the first to the last moment, and `global/pg_control`, without which no server
 //! starts, gets its name only when everything else is durable.
 
-use super::access::{Access, sync_folder};
+use super::access::{Access, NEW_FILE, sync_folder};
 use super::config;
 use super::expected::Expected;
 use super::link;
@@ -125,7 +125,7 @@ fn create_folder(path: &Path, access: &Access) -> Result<()> {
 fn load_manifest(storage: &Storage, folder: &str, record: &Record, plan: &Plan) -> Result<Expected> {
     let path = plan.data_directory.join(BACKUP_MANIFEST);
     let failed = |e: std::io::Error| Error::io(format!("could not write \"{}\"", path.display()), &e);
-    let mut copy = BufWriter::new(plan.access.create_file(&path, 0o600).map_err(failed)?);
+    let mut copy = BufWriter::new(plan.access.create_file(&path, NEW_FILE).map_err(failed)?);
     let expected = Expected::load(storage, folder, record, &mut copy)?;
     copy.flush().map_err(failed)?;
     Ok(expected)
