@@ -7,6 +7,7 @@
 use crate::postgres::guc;
 use pg_ark_contract::settings::{
     CATALOGUE, Checksum, Compression, Context, JOBS_MAX, Setting, VOLUME_SIZE_DEFAULT_KB, VOLUME_SIZE_MIN,
+    cluster_from_name,
 };
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -111,7 +112,8 @@ pub fn repository() -> Result<String> {
 /// Name of this cluster in the repository.
 pub fn cluster() -> String {
     value(&CLUSTER)
-        .or_else(|| guc::option(c"cluster_name").filter(|name| !name.is_empty()))
+        .or_else(|| guc::option(c"cluster_name").map(|name| cluster_from_name(&name)))
+        .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "main".into())
 }
 

@@ -178,7 +178,7 @@ pub const CATALOGUE: &[Setting] = &[
         name: "pg_ark.cluster",
         default: "",
         context: Context::Sighup,
-        help: "Name of this cluster in the repository; empty: cluster_name, else main.",
+        help: "Name of this cluster in the repository; empty: cluster_name with - for other characters than letters, digits, space, - _ . (15/main is 15-main), else main.",
         why: "One repository holds many clusters; cluster_name already tells servers apart.",
     },
     Setting {
@@ -232,9 +232,26 @@ pub const CATALOGUE: &[Setting] = &[
     },
 ];
 
+/// The name that `cluster_name` gives a cluster in the repository: what a repository does not take becomes `-`
+/// (Debian's `15/main` is `15-main`). Empty when nothing is left.
+pub fn cluster_from_name(cluster_name: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.') { c } else { '-' };
+    let name: String = cluster_name.chars().map(plain).collect();
+    name.trim_matches(' ').trim_start_matches('.').trim_start().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_name_becomes_a_name_in_the_repository() {
+        for (given, name) in
+            [("main", "main"), ("15/main", "15-main"), (" a b ", "a b"), ("..", ""), (". x", "x"), ("", "")]
+        {
+            assert_eq!(cluster_from_name(given), name, "{given:?}");
+        }
+    }
 
     #[test]
     fn compression_reads_what_it_shows() {
