@@ -7,10 +7,12 @@
 //! * [`interrupts`]: what ends a backup, and what does not.
 //! * [`killed`]: engines that die, disks that fill up, repositories that vanish.
 //! * [`promises`]: the promises that are named in the design.
+//! * [`refusals`]: what bad input gets.
 
 mod by_hand;
 mod full_backup;
 mod interrupts;
 mod killed;
 mod promises;
+mod refusals;
 mod support;

@@ -46,6 +46,7 @@ fn request(kind: Option<&str>, label: Option<&str>, fast: bool) -> Result<Reques
         return Err(Error::new(ErrorKind::ServerNotReady, "wal_level = minimal does not allow backups")
             .hint("ALTER SYSTEM SET wal_level = 'replica', then restart the server."));
     }
+    check_slots()?;
     Ok(Request {
         version: VERSION.into(),
         kind,
@@ -61,6 +62,21 @@ fn request(kind: Option<&str>, label: Option<&str>, fast: bool) -> Result<Reques
         max_rate: settings::max_rate(),
         volume_size: settings::volume_size(),
     })
+}
+
+/// A backup needs a slot: without a free one it would only leave a failed record.
+fn check_slots() -> Result<()> {
+    let free = sql::text(
+        "SELECT (count(*) < current_setting('max_replication_slots')::bigint)::text FROM pg_get_replication_slots()",
+        &[],
+    )?;
+    if free.as_deref() == Some("true") {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::ServerNotReady, "every replication slot is taken").hint(
+        "A backup needs a free one: drop a slot that nobody uses, or raise max_replication_slots and restart the \
+         server.",
+    ))
 }
 
 fn parse_kind(kind: &str) -> Result<BackupKind> {

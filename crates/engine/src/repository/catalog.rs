@@ -317,9 +317,7 @@ fn load<T: serde::de::DeserializeOwned>(storage: &Storage, path: &str) -> Result
     let shown = storage.display(path);
     let value: serde_json::Value = record::parse_json(&bytes, &shown)?;
     record::check_format(&value, &shown)?;
-    serde_json::from_value(value).map(Some).map_err(|e| {
-        Error::new(ErrorKind::Corrupt, format!("\"{shown}\" is not what it should be")).detail(e)
-    })
+    serde_json::from_value(value).map(Some).map_err(|e| record::not_json(&shown, &e))
 }
 
 fn refuse_used_folder(storage: &Storage) -> Result<()> {

@@ -290,10 +290,16 @@ pub fn check_format(value: &serde_json::Value, path: &str) -> Result<()> {
             format!("\"{path}\" has format {format}; this program reads up to {FORMAT}"),
         )
         .hint("Use a newer pg_ark with this repository.")),
-        _ => Err(Error::new(ErrorKind::Corrupt, format!("\"{path}\" has no valid format number"))),
+        _ => Err(Error::new(ErrorKind::Corrupt, format!("\"{path}\" has no valid format number"))
+            .hint(DAMAGED_HINT)),
     }
 }
 
-fn not_json(path: &str, e: &serde_json::Error) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("\"{path}\" is not what it should be")).detail(e)
+const DAMAGED_HINT: &str = "Look at the storage below the repository. Archives that are whole can be unpacked with tar and their decompressor (FORMAT.md).";
+
+/// The error for a file that holds something else.
+pub fn not_json(path: &str, e: &serde_json::Error) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("\"{path}\" is not what it should be"))
+        .detail(e)
+        .hint(DAMAGED_HINT)
 }

@@ -453,7 +453,8 @@ fn local_store() -> Arc<dyn ObjectStore> {
 fn unusable(what: String, e: &std::io::Error) -> Error {
     let error = Error::io(what, e);
     match error.kind {
-        ErrorKind::Io => Error { kind: ErrorKind::RepositoryUnusable, ..error },
+        ErrorKind::Io => Error { kind: ErrorKind::RepositoryUnusable, ..error }
+            .hint("Name a folder that exists, or one whose parent folder does; best on another disk."),
         _ => error,
     }
 }
