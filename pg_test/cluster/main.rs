@@ -6,13 +6,22 @@
 //! * [`by_hand`]: the same with public tools alone.
 //! * [`interrupts`]: what ends a backup, and what does not.
 //! * [`killed`]: engines that die, disks that fill up, repositories that vanish.
+//! * [`layouts`]: every layout of a data directory. * [`load`]: backups while everything is written, created, dropped.
+//! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
+//! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
 //! * [`promises`]: the promises that are named in the design.
 //! * [`refusals`]: what bad input gets.
 
 mod by_hand;
+mod debian;
 mod full_backup;
 mod interrupts;
 mod killed;
+mod large;
+mod layouts;
+mod load;
 mod promises;
 mod refusals;
+mod restore;
+mod standby;
 mod support;
