@@ -51,8 +51,11 @@ fn survives(ready: &Ready, settings: &str) -> Back {
     back
 }
 
-/// Modes of a folder and of everything below it, in octal: folders, files.
-fn modes(folder: &Path) -> (Vec<(String, String)>, Vec<(String, String)>) {
+/// A path, and its mode in octal.
+type Mode = (String, String);
+
+/// Modes of a folder and of everything below it: folders, files.
+fn modes(folder: &Path) -> (Vec<Mode>, Vec<Mode>) {
     let (mut folders, mut files, mut todo) = (Vec::new(), Vec::new(), vec![folder.to_path_buf()]);
     while let Some(path) = todo.pop() {
         let meta = fs::symlink_metadata(&path).expect("a restored file");
