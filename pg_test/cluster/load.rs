@@ -128,7 +128,7 @@ fn backups_under_load_are_whole_round_after_round() {
     for number in 1..=rounds {
         let began = std::time::Instant::now();
         // Every other one takes its time, so that more happens between the first file and the last.
-        round(&ready, if number % 2 == 0 { 16 << 10 } else { 0 });
+        round(&ready, if number % 2 == 0 { 32 << 10 } else { 0 });
         load.assert_running();
         println!("round {number} of {rounds}: {:.1} s", began.elapsed().as_secs_f64());
     }
