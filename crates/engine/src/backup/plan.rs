@@ -82,7 +82,8 @@ impl<'a> Planner<'a> {
         while frame.used < FRAME_SIZE && frame.items.len() < MAX_ITEMS {
             if let Some((file, offset)) = self.large.take() {
                 match frame.add_piece(&file, offset) {
-                    0 => {
+                    // No room left. (A file that was cut to nothing since it was found has its one empty piece.)
+                    0 if offset < file.size => {
                         self.large = Some((file, offset));
                         break;
                     }
@@ -177,4 +178,36 @@ fn open(source: SourceFile) -> Result<Option<OpenFile>> {
     let attributes = Attributes::of(&meta);
     let size = meta.len();
     Ok(Some(OpenFile { source, handle, size, attributes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::walk::Root;
+    use super::*;
+
+    #[test]
+    fn a_large_file_that_was_emptied_before_it_was_opened_is_planned_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("16384");
+        File::create(&disk).unwrap();
+        let empty = tempfile::tempdir().unwrap();
+        let root = Root {
+            disk: empty.path().to_path_buf(),
+            logical: String::new(),
+            only: None,
+            links: Vec::new(),
+            server_major: 15,
+        };
+        let mut planner = Planner::new(Walk::new(root, None).unwrap(), 0);
+        planner.held = Some(Found::File(SourceFile {
+            disk,
+            member: b"base/5/16384".to_vec(),
+            manifest: b"base/5/16384".to_vec(),
+            size: 10 << 20,
+            relation: None,
+        }));
+        let frame = planner.next_frame().unwrap().unwrap();
+        assert_eq!(frame.items.len(), 1);
+        assert!(planner.next_frame().unwrap().is_none());
+    }
 }

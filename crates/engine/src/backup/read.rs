@@ -165,6 +165,9 @@ impl Filler {
         last: bool,
     ) -> Result<FilledPiece> {
         let range = self.used..self.used + len;
+        if self.buffer.len() < range.end {
+            self.buffer.resize(range.end, 0);
+        }
         let buffer = &mut self.buffer[range.clone()];
         let got = read_up_to(handle, buffer, offset)
             .map_err(|e| Error::io(format!("could not read \"{}\"", source.disk.display()), &e))?;
