@@ -1,6 +1,7 @@
 //! Every layout of a cluster survives: backup, loss of everything, `pgark restore`, start, equal data.
 
-use crate::support::{Ready, enabled, names_below, pgark_of, ready, ready_with};
+use crate::support::{Ready, enabled, fails_with, names_below, pgark_of, ready, ready_with};
+use pg_ark_contract::ErrorKind;
 use pg_ark_testkit::{Checksums, Cluster, Repo, Scratch, assert_same_data, command, file_url, run, run_ok};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -385,15 +386,23 @@ fn a_tablespace_that_is_created_while_a_backup_runs() {
     server.psql("CREATE TABLE there TABLESPACE new AS SELECT i FROM generate_series(1, 5000) i");
     ready.wait_for_end(&running);
     let original = server.checksums();
-    server.destroy();
-    ready.restore_in_place(&running.backup);
-    // Recovery creates the tablespace again, and PostgreSQL wants its folder to be there.
-    let refused = server.try_start();
+    // Beside the original its copy would write into the original's tablespace.
+    let room = Scratch::new("room");
+    let mut beside = ready.pgark();
+    beside.args(["restore", &running.backup, "--pgdata"]).arg(room.path().join("data"));
+    let refused = fails_with(&mut beside, i32::from(ErrorKind::TargetNotEmpty.exit_code()));
+    let place = space.display().to_string();
     assert!(
-        !refused.success() && server.log().contains("Create this directory for the tablespace"),
+        refused.stderr.contains(&place) && refused.stderr.contains("while this backup was taken"),
         "{refused}"
     );
-    run_ok(command("/bin/mkdir").arg("-m").arg("0700").arg(&space));
+    assert!(names_below(room.path()).is_empty());
+
+    server.destroy();
+    let plan = run(beside.arg("--dry-run")).ok();
+    assert!(plan.contains(&format!("New tablespace: {place}")), "{plan}");
+    ready.restore_in_place(&running.backup);
+    assert_modes(&space, "700", "", 0);
     server.start();
     assert_same_data(&original, &server.checksums());
 }

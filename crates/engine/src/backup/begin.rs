@@ -225,6 +225,7 @@ fn new_record(
         archives: Vec::new(),
         manifest: None,
         tablespaces: Vec::new(),
+        new_tablespaces: Vec::new(),
         data_directory: DataDirectoryRecord {
             path: task.data_directory.clone(),
             mode: meta.mode() & 0o7777,

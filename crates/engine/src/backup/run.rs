@@ -235,6 +235,7 @@ impl Work<'_> {
         }
         record.archives.push(writer.end()?.finish()?);
         self.dropped_tablespaces(&mut record, &stopped)?;
+        self.new_tablespaces(&mut record)?;
         Ok((record, books, stopped))
     }
 
@@ -249,6 +250,22 @@ impl Work<'_> {
             let writer = SerialWriter::new(archive, self.task.compression, self.session)?;
             record.archives.push(writer.end()?.finish()?);
             record.tablespaces.push(TablespaceRecord { oid: entry.oid, path: entry.path, data_bytes: 0 });
+        }
+        Ok(())
+    }
+
+    /// Tablespaces that came since pg_backup_start: they are in the WAL alone, and with them their places.
+    fn new_tablespaces(&self, record: &mut Record) -> Result<()> {
+        for (oid, root) in self.tablespaces()? {
+            if record.tablespaces.iter().any(|t| t.oid == oid) {
+                continue;
+            }
+            let path = root.disk.to_string_lossy().into_owned();
+            self.session.warn(
+                format!("a tablespace was created at \"{path}\" while the backup was taken"),
+                Some("Recovery will create it there again. A backup taken now can put it elsewhere.".into()),
+            );
+            record.new_tablespaces.push(path);
         }
         Ok(())
     }

@@ -185,6 +185,9 @@ pub struct Record {
     /// Tablespaces outside the data directory.
     #[serde(default)]
     pub tablespaces: Vec<TablespaceRecord>,
+    /// Places of tablespaces that were created while it was taken: recovery creates them there again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_tablespaces: Vec<String>,
     /// The data directory.
     pub data_directory: DataDirectoryRecord,
     /// Absolute paths of the files in `config.tar`.

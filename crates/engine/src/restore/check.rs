@@ -88,16 +88,22 @@ pub fn targets(request: &Request, facts: &Facts) -> Result<()> {
     }
     overlaps(facts)?;
     for (what, folder) in named(facts) {
-        usable(what, folder)?;
+        usable(what, folder)
+            .map_err(|e| if what == NEW_TABLESPACE { e.hint(NEW_TABLESPACE_HINT) } else { e })?;
     }
     Ok(())
 }
+
+const NEW_TABLESPACE: &str = "the place where recovery will create a tablespace,";
+const NEW_TABLESPACE_HINT: &str = "The tablespace was created while this backup was taken, and WAL names its place. \
+    Restore where an empty folder can be there (move away what is there now), or restore a later backup.";
 
 /// Every target with the words to name it by.
 fn named(facts: &Facts) -> Vec<(&'static str, &Folder)> {
     let mut all = vec![("the data directory", &facts.data)];
     all.extend(facts.wal.iter().map(|folder| ("the WAL folder", folder)));
     all.extend(facts.tablespaces.iter().map(|folder| ("the tablespace target", folder)));
+    all.extend(facts.new_tablespaces.iter().map(|folder| (NEW_TABLESPACE, folder)));
     all
 }
 

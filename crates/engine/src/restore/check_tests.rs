@@ -81,7 +81,8 @@ fn a_running_server_is_refused() {
         let fixture = Fixture::new(&Recipe::default());
         let request = request(&fixture);
         let mut facts =
-            Facts::collect(&request, &[], fixture.cluster.storage().folder(), Path::new("/old")).unwrap();
+            Facts::collect(&request, &[], &[], fixture.cluster.storage().folder(), Path::new("/old"))
+                .unwrap();
         facts.server = server;
         targets(&request, &facts)
     };

@@ -101,6 +101,8 @@ pub struct Facts {
     pub data: Folder,
     /// Tablespaces in the order of the mapping.
     pub tablespaces: Vec<Folder>,
+    /// Where recovery will create tablespaces.
+    pub new_tablespaces: Vec<Folder>,
     /// Folder for the WAL.
     pub wal: Option<Folder>,
     /// Process of a server that runs in the data directory.
@@ -114,13 +116,14 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Collects them. `tablespaces` are the new paths.
+    /// Collects them. `tablespaces` are the new paths, `new_tablespaces` the record's.
     ///
     /// # Errors
     /// What the system said.
     pub fn collect(
         request: &Request,
         tablespaces: &[PathBuf],
+        new_tablespaces: &[String],
         repository: &Path,
         old_data: &Path,
     ) -> Result<Facts> {
@@ -128,6 +131,10 @@ impl Facts {
         Ok(Facts {
             server: running_server(&data.path),
             tablespaces: tablespaces.iter().map(|path| Folder::look(path)).collect::<Result<_>>()?,
+            new_tablespaces: new_tablespaces
+                .iter()
+                .map(|p| Folder::look(Path::new(p)))
+                .collect::<Result<_>>()?,
             wal: request.waldir.as_deref().map(Folder::look).transpose()?,
             repository: resolve(repository)?,
             old_data: resolve(old_data).unwrap_or_else(|_| old_data.to_path_buf()),

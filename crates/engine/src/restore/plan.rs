@@ -40,6 +40,8 @@ pub struct Plan {
     pub old_data_directory: PathBuf,
     /// Tablespaces.
     pub tablespaces: Vec<Mapped>,
+    /// Empty folders for tablespaces that recovery will create.
+    pub new_tablespaces: Vec<PathBuf>,
     /// Folder for the WAL, when `pg_wal` becomes a link.
     pub wal_directory: Option<PathBuf>,
     /// Bytes to be read from the repository.
@@ -96,7 +98,8 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
     let mapped = check::map_tablespaces(&record, request)?;
     let targets: Vec<PathBuf> = mapped.iter().map(|m| m.to.clone()).collect();
     let old_data = Path::new(&record.data_directory.path);
-    let facts = Facts::collect(request, &targets, cluster.storage().folder(), old_data)?;
+    let facts =
+        Facts::collect(request, &targets, &record.new_tablespaces, cluster.storage().folder(), old_data)?;
     check::targets(request, &facts)?;
     let config = match request.config {
         super::request::ConfigChoice::Skip => Vec::new(),
@@ -154,6 +157,7 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
         data_directory_state: facts.data.state.clone(),
         old_data_directory: PathBuf::from(&record.data_directory.path),
         tablespaces: mapped,
+        new_tablespaces: facts.new_tablespaces.iter().map(|folder| folder.path.clone()).collect(),
         wal_directory: facts.wal.as_ref().map(|folder| folder.path.clone()),
         read_bytes: total(volumes.map(|object| object.size)),
         write_bytes: total(sizes.iter().map(|(_, bytes)| *bytes)),

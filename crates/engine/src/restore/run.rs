@@ -89,6 +89,7 @@ fn create_roots(plan: &Plan, roots: &Roots) -> Result<Vec<(PathBuf, File)>> {
     let mut folders = vec![roots.data.clone()];
     folders.extend(roots.wal.clone());
     folders.extend(roots.tablespaces.values().cloned());
+    folders.extend(plan.new_tablespaces.iter().cloned());
     create_folder(&roots.data, &plan.access)?;
     let marker = Marker { backup: plan.backup.clone(), started_at: catalog::now(), folders: folders.clone() };
     let json = serde_json::to_vec_pretty(&marker)

@@ -116,6 +116,9 @@ fn plan_text(plan: &Plan) -> String {
             text.push_str(&format!(" (was {})", tablespace.from));
         }
     }
+    for path in &plan.new_tablespaces {
+        text.push_str(&format!("\nNew tablespace: {} (recovery will create it)", path.display()));
+    }
     for file in &plan.config.files {
         let action = match file.action {
             config::Action::Write if file.from == file.to => "written",
