@@ -138,7 +138,10 @@ impl Repository {
     pub fn clusters(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for name in self.storage.folders("")? {
-            if self.storage.size(&layout::cluster_record(&name))?.is_some() {
+            if layout::check_cluster_name(&name).is_ok()
+                && (self.storage.size(&layout::cluster_record(&name))?.is_some()
+                    || !self.system_folders(&name)?.is_empty())
+            {
                 names.push(name);
             }
         }
@@ -151,11 +154,21 @@ impl Repository {
     /// `InvalidArgument` for a name that can be none, `Corrupt` for a damaged record.
     pub fn cluster(&self, name: &str) -> Result<Cluster> {
         layout::check_cluster_name(name)?;
-        let systems = match load_cluster(&self.storage, name)? {
+        let recorded: Vec<u64> = match load_cluster(&self.storage, name)? {
             Some(record) => record.systems.iter().filter_map(|s| s.system_identifier.parse().ok()).collect(),
             None => Vec::new(),
         };
+        // Two servers that share a name may overwrite each other's line in the record; the folders stay.
+        let mut systems = self.system_folders(name)?;
+        systems.retain(|system| !recorded.contains(system));
+        systems.extend(recorded);
         Ok(Cluster { storage: self.storage.clone(), name: name.to_string(), systems })
+    }
+
+    /// System identifiers that have a folder in the cluster called `name`.
+    fn system_folders(&self, name: &str) -> Result<Vec<u64>> {
+        let number = |folder: &String| folder.parse().ok().filter(|id: &u64| id.to_string() == *folder);
+        Ok(self.storage.folders(name)?.iter().filter_map(number).collect())
     }
 }
 
@@ -180,12 +193,12 @@ impl Cluster {
     /// # Errors
     /// What the store said.
     pub fn remember_system(&mut self, system_identifier: u64, server_version_num: u32) -> Result<()> {
-        if self.systems.last() == Some(&system_identifier) {
-            return Ok(());
-        }
         let mut record = load_cluster(&self.storage, &self.name)?
             .unwrap_or(ClusterRecord { format: FORMAT, systems: Vec::new() });
         let id = system_identifier.to_string();
+        if record.systems.last().is_some_and(|newest| newest.system_identifier == id) {
+            return Ok(());
+        }
         record.systems.retain(|s| s.system_identifier != id);
         record.systems.push(SystemRecord { system_identifier: id, server_version_num, first_seen: now() });
         self.storage.put(&layout::cluster_record(&self.name), to_json(&record)?)?;
@@ -362,6 +375,23 @@ mod tests {
         second.probe().unwrap();
         assert!(!second.cluster("main").unwrap().exists());
         assert!(second.cluster("../x").is_err());
+    }
+
+    #[test]
+    fn a_system_that_the_clusters_record_lost_is_found_by_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", dir.path().display());
+        let (repository, _) = Repository::open_or_create(&url).unwrap();
+        let mut cluster = repository.cluster("main").unwrap();
+        cluster.remember_system(7, 150_018).unwrap();
+        for folder in ["main/9/backups", "main/07", "main/notes", "old/11"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        assert_eq!(repository.cluster("main").unwrap().systems, [9, 7]);
+        assert_eq!(repository.clusters().unwrap(), ["main", "old"]);
+        let mut old = repository.cluster("old").unwrap();
+        old.remember_system(11, 150_018).unwrap();
+        assert!(dir.path().join("old/cluster.json").exists());
     }
 
     #[test]
