@@ -193,7 +193,7 @@ fn hanging_query(server: &Cluster, query: &str) -> (Session, u32, u32) {
     let mut session = server.session();
     let pid = session.backend_pid();
     session.send(query);
-    let engines = || server.pids("sleep 100000");
+    let engines = || server.pids("sleep 600");
     wait_until("the engine", SHORT, || engines().len() == 1);
     (session, pid, engines()[0])
 }
@@ -209,7 +209,7 @@ const QUERIES: [&str; 4] = [
 fn a_cancelled_query_ends_an_engine_that_hangs() {
     let ready = ready(Cluster::builder());
     let server = &ready.server;
-    replace_engine(server, "exec sleep 100000");
+    replace_engine(server, "exec sleep 600");
     for query in QUERIES {
         let (session, pid, engine) = hanging_query(server, query);
         server.psql(&format!("SELECT pg_cancel_backend({pid})"));
@@ -228,7 +228,7 @@ fn a_cancelled_query_ends_an_engine_that_hangs() {
 fn a_terminated_session_ends_an_engine_that_hangs() {
     let ready = ready(Cluster::builder());
     let server = &ready.server;
-    replace_engine(server, "exec sleep 100000");
+    replace_engine(server, "exec sleep 600");
     for query in QUERIES {
         let (session, pid, engine) = hanging_query(server, query);
         server.psql(&format!("SELECT pg_terminate_backend({pid})"));
@@ -247,7 +247,7 @@ fn a_terminated_session_ends_an_engine_that_hangs() {
 fn a_client_that_gives_up_before_the_backup_runs_takes_its_worker_with_it() {
     let ready = ready(Cluster::builder());
     let server = &ready.server;
-    replace_engine(server, "exec sleep 100000");
+    replace_engine(server, "exec sleep 600");
     for end in ["pg_cancel_backend", "pg_terminate_backend"] {
         let (session, pid, engine) = hanging_query(server, "SELECT ark.backup_start()");
         server.psql(&format!("SELECT {end}({pid})"));

@@ -196,7 +196,7 @@ fn a_disk_without_room_for_a_word_is_told_and_the_next_backup_clears_up() {
     let mut eater = command("/bin/sh");
     eater
         .arg("-c")
-        .arg("while :; do cat /dev/zero >> \"$0/eater\"; sleep 0.01; done 2>/dev/null")
+        .arg("while [ -d \"$0\" ]; do cat /dev/zero >> \"$0/eater\"; sleep 0.01; done 2>/dev/null")
         .arg(disk.path());
     let mut eater = eater.spawn().expect("a shell");
     wait_until("the end of the backup", LONG, || {
