@@ -21,6 +21,14 @@ mod tests {
     }
 
     #[pg_test]
+    fn a_backup_has_a_name() {
+        for name in ["NULL", "''"] {
+            refused(&format!("SELECT ark.show({name})"), "22023", "ark.list_backups");
+            refused(&format!("SELECT ark.backup_stop({name})"), "22023", "ark.list_backups");
+        }
+    }
+
+    #[pg_test]
     fn an_unknown_kind_lists_the_known_ones() {
         for kind in ["'differential'", "'FULL'", "''", "NULL"] {
             let error = refused(&format!("SELECT ark.backup_start(kind => {kind})"), "22023", "incremental");
@@ -52,7 +60,7 @@ mod tests {
 
     #[pg_test]
     fn a_repository_is_a_url() {
-        for url in ["''", "'/var/backups'", "'file://'", "'://x'", "E'file:///a\\nb'"] {
+        for url in ["NULL", "''", "'/var/backups'", "'file://'", "'://x'", "E'file:///a\\nb'"] {
             refused(&format!("SELECT ark.enable({url})"), "22023", "file:///");
         }
     }

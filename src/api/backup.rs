@@ -199,8 +199,8 @@ fn complete(row: &str, name: String) -> String {
 /// who may EXECUTE this function may stop any backup of pg_ark, and nothing else.
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn backup_stop(backup: &str) -> bool {
-    translate::or_raise(stop(backup))
+pub fn backup_stop(backup: Option<&str>) -> bool {
+    translate::or_raise(list::name(backup).and_then(stop))
 }
 
 const WORKERS: &str = "FROM pg_stat_get_activity(NULL) WHERE backend_type = $1 AND application_name = $2";

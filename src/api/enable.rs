@@ -13,10 +13,10 @@ type Row = (String, String, Option<String>);
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn enable(
-    repository: &str,
-    protect: default!(bool, false),
+    repository: Option<&str>,
+    protect: default!(Option<bool>, false),
 ) -> TableIterator<'static, (name!(item, String), name!(status, String), name!(hint, Option<String>))> {
-    TableIterator::new(translate::or_raise(run(repository, protect)))
+    TableIterator::new(translate::or_raise(run(repository.unwrap_or(""), protect.unwrap_or(false))))
 }
 
 fn run(repository: &str, protect: bool) -> Result<Vec<Row>> {

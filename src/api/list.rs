@@ -78,8 +78,19 @@ fn signed(value: u64) -> i64 {
 /// The record of one backup.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn show(backup: &str) -> JsonB {
-    JsonB(translate::or_raise(record(backup)))
+pub fn show(backup: Option<&str>) -> JsonB {
+    JsonB(translate::or_raise(name(backup).and_then(record)))
+}
+
+/// The backup that a caller named.
+///
+/// # Errors
+/// `InvalidArgument` for NULL or an empty name.
+pub fn name(backup: Option<&str>) -> Result<&str> {
+    backup.filter(|name| !name.is_empty()).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidArgument, "the name of a backup must not be null or empty")
+            .hint("ark.list_backups() shows the names.")
+    })
 }
 
 /// The record of `backup`.
