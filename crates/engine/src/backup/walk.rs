@@ -6,7 +6,7 @@ use super::member::Attributes;
 use crate::postgres::data_directory::{self, Entry};
 use crate::postgres::relation_file::RelationFile;
 use crate::session::Session;
-use pg_ark_contract::{Error, Result};
+use pg_ark_contract::{Error, ErrorKind, Result};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind as Io;
@@ -181,6 +181,13 @@ impl<'a> Walk<'a> {
                 attributes,
             }));
         }
+        if data_directory::is_needed(&logical.to_string_lossy()) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("\"{}\" is neither a file nor a folder, and no server works without it", disk.display()),
+            )
+            .hint("Put what a link points to in its place: PostgreSQL allows links as pg_wal and tablespaces only."));
+        }
         if let Some(session) = self.session {
             session.warn(
                 format!("\"{}\" is neither a file nor a folder and was left out", disk.display()),
@@ -230,4 +237,27 @@ fn list(disk: PathBuf, logical: PathBuf) -> Result<Option<Folder>> {
 
 fn look_at(path: &Path, e: &std::io::Error) -> Error {
     Error::io(format!("could not look at \"{}\"", path.display()), e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_in_place_of_what_a_server_needs_ends_the_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root {
+            disk: dir.path().to_path_buf(),
+            logical: String::new(),
+            only: None,
+            links: Vec::new(),
+            server_major: 15,
+        };
+        symlink("/dev/null", dir.path().join("server.key")).unwrap();
+        assert_eq!(Walk::new(root.clone(), None).unwrap().count(), 0, "left out");
+        symlink("/tmp", dir.path().join("pg_xact")).unwrap();
+        let found = Walk::new(root, None).unwrap().next().unwrap();
+        assert_eq!(found.unwrap_err().kind, ErrorKind::Unsupported);
+    }
 }

@@ -8,7 +8,8 @@
 //! Not decided here, because it needs more than a path:
 //! * `global/pg_control` is kept, but must be the last file that a backup reads.
 //! * A symbolic link is followed only as `pg_tblspc/<oid>`, `pg_wal` or an emptied directory; elsewhere PostgreSQL
-//!   skips it with a warning, as it does with sockets and devices.
+//!   skips it with a warning, as it does with sockets and devices. Of what [`is_needed`] that would be a backup from
+//!   which no server starts.
 //! * In a tablespace only the server's own version directory counts: [`version_directory`].
 //! * Log files stay, as with `pg_basebackup`.
 
@@ -51,6 +52,27 @@ const LEFT_OUT_PREFIXES: [&str; 2] = ["pgsql_tmp", "pg_internal.init"];
 /// What the server leaves of a backup's own files once it has read them (`BACKUP_LABEL_OLD`, `TABLESPACE_MAP_OLD`,
 /// access/xlog.h). PostgreSQL's own backups carry them on.
 const LEFTOVERS: [&str; 2] = ["backup_label.old", "tablespace_map.old"];
+
+/// Without these a server does not start, or lacks data: `subdirs` in initdb.c, and the version file.
+const NEEDED: [&str; 12] = [
+    "PG_VERSION",
+    "base",
+    "global",
+    "pg_commit_ts",
+    "pg_logical",
+    "pg_multixact",
+    "pg_replslot",
+    "pg_stat",
+    "pg_tblspc",
+    "pg_twophase",
+    "pg_wal",
+    "pg_xact",
+];
+
+/// Whether a server could not do without `path`, an entry that is kept: one of its own folders, or anything below one.
+pub fn is_needed(path: &str) -> bool {
+    path.split('/').next().is_some_and(|first| NEEDED.contains(&first))
+}
 
 /// Judges the entry at `path`, relative to the data directory, with `/` between names. A tablespace's files are
 /// below `pg_tblspc/<oid>`. A name that is not UTF-8 may be given with its bad bytes replaced: no rule can match those.
@@ -213,6 +235,18 @@ mod tests {
             "",
         ] {
             assert_eq!(alone(path), Entry::Keep, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_server_needs_its_own_folders() {
+        for path in
+            ["PG_VERSION", "pg_xact", "base/5", "base/5/1259", "global/pg_filenode.map", "pg_tblspc/x"]
+        {
+            assert!(is_needed(path), "{path}");
+        }
+        for path in ["", "server.key", "log", "mine/base", "based", "PG_VERSION.old"] {
+            assert!(!is_needed(path), "{path}");
         }
     }
 
