@@ -22,6 +22,7 @@ use crate::session::{BackupStopped, Session};
 use pg_ark_contract::conversation::{BackupTask, Event, Phase};
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -80,6 +81,9 @@ fn renew_lease(lease: &HeldLease, end: Receiver<()>, session: &Session) {
         }
     }
 }
+
+/// How long a DROP TABLESPACE may take between its two last steps.
+const DROP_TIME: Duration = Duration::from_secs(1);
 
 struct Work<'a> {
     begun: &'a Begun,
@@ -154,6 +158,9 @@ impl Work<'_> {
                 Err(e) => return Err(failed(&e)),
             };
             let only = version_directory(self.server_major(), self.begun.control.catalog_version);
+            if !self.is_there(&entry.path(), &target.join(&only))? {
+                continue;
+            }
             found.push((
                 oid,
                 Root {
@@ -167,6 +174,24 @@ impl Work<'_> {
         }
         found.sort_by_key(|(oid, _)| *oid);
         Ok(found)
+    }
+
+    /// Whether the tablespace at `link` has its folder; an error where only the folder is gone: its file system is not
+    /// mounted, and without it the backup would seem complete.
+    fn is_there(&self, link: &Path, folder: &Path) -> Result<bool> {
+        if folder.is_dir() {
+            return Ok(true);
+        }
+        // DROP TABLESPACE removes the folder first, then the link.
+        self.session.pause(DROP_TIME)?;
+        if link.symlink_metadata().is_err() {
+            return Ok(false);
+        }
+        if folder.is_dir() {
+            return Ok(true);
+        }
+        Err(Error::new(ErrorKind::ServerNotReady, format!("tablespace folder \"{}\" is missing", folder.display()))
+            .hint("Mount its file system or bring the folder back; or drop the tablespace when it is lost for good."))
     }
 
     fn size_of(&self, root: Root) -> Result<u64> {
