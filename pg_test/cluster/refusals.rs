@@ -403,3 +403,29 @@ fn a_backup_belongs_to_no_transaction() {
     assert_eq!(server.psql("LOAD 'pg_ark'; SHOW pg_ark.repository"), other.url());
     assert_eq!(server.psql("SELECT count(*) FROM ark.list_backups()"), "0");
 }
+
+#[test]
+fn a_server_that_lacks_a_part_of_itself_is_not_backed_up() {
+    let ready = ready(Cluster::builder());
+    let server = &ready.server;
+    let backup = "SELECT ark.backup_start(wait => true)";
+    let space = server.create_tablespace("away");
+    server.psql("CREATE TABLE there TABLESPACE away AS SELECT 1 AS i; CREATE TABLE linked AS SELECT 1 AS i");
+    server.psql("CHECKPOINT");
+    let shown = space.display().to_string();
+    let aside = space.with_added_extension("aside");
+    fs::rename(&space, &aside).expect("the folder goes away");
+    refused(server, backup, "55000", &["tablespace folder", &shown, "is missing"]);
+    fs::create_dir(&space).expect("an empty mount point");
+    refused(server, backup, "55000", &["tablespace folder", &shown, "is missing"]);
+    fs::remove_dir(&space).expect("the mount point goes");
+    fs::rename(&aside, &space).expect("the folder comes back");
+
+    let file = server.data().join(server.psql("SELECT pg_relation_filepath('linked')"));
+    let elsewhere = server.base().join("elsewhere");
+    fs::rename(&file, &elsewhere).expect("the file moves");
+    symlink(&elsewhere, &file).expect("a link");
+    refused(server, backup, "0A000", &["neither a file nor a folder", &file.display().to_string()]);
+    fs::rename(&elsewhere, &file).expect("the file comes back");
+    ready.assert_works();
+}
