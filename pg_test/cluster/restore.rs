@@ -2,7 +2,7 @@
 
 use crate::support::{Ready, fails_with, names_below, pgark_of, ready};
 use pg_ark_contract::ErrorKind;
-use pg_ark_testkit::process::{INTERRUPT, KILL, Signal, send_signal};
+use pg_ark_testkit::process::{CONTINUE, INTERRUPT, KILL, STOP, Signal, send_signal};
 use pg_ark_testkit::{
     Cluster, LONG, Output, Scratch, Tmpfs, assert_same_data, chown_to_server, command, file_url, run, run_ok,
     wait_until,
@@ -200,12 +200,15 @@ fn a_disk_that_fills_up_midway_leaves_nothing_that_a_server_starts_from() {
     let child = Background::start(&mut restore(&ready, &backup, &data, &["--jobs", "1"]));
     // The plan was made; now the room goes.
     wait_until("the first files", LONG, || data.join("PG_VERSION").exists() || data.join("base").exists());
+    send_signal(child.0.id(), STOP);
+    assert!(!data.join("global/pg_control").exists(), "the restore was faster");
     let eater = fs::File::create(disk.path().join("eater")).expect("a file");
     let block = vec![1; 1 << 20];
     let mut at = 0;
     while eater.write_all_at(&block, at).is_ok() {
         at += block.len() as u64;
     }
+    send_signal(child.0.id(), CONTINUE);
     let output = child.wait();
     assert_eq!(output.code, Some(code(ErrorKind::DiskFull)), "{}", output.stderr);
     assert!(output.stderr.contains("hint:"), "{}", output.stderr);
