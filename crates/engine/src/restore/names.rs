@@ -1,6 +1,7 @@
 //! Judges the names in a tar before anything is created by them.
 
 use super::tar_reader::{Kind, Member};
+use crate::postgres::relation_file::is_version_directory;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +41,12 @@ pub fn tablespace_link(path: &Path) -> Option<u32> {
 pub fn tablespace_of(path: &Path) -> Option<u32> {
     let below = path.strip_prefix("pg_tblspc").ok()?;
     oid(below.components().next()?.as_os_str().to_str()?)
+}
+
+/// Whether this path of a tablespace's archive is, or is in, the folder that a server makes there: `PG_15_202209061`.
+pub fn in_version_folder(path: &Path) -> bool {
+    let first = path.components().next().and_then(|first| first.as_os_str().to_str());
+    first.is_some_and(is_version_directory)
 }
 
 fn oid(name: &str) -> Option<u32> {
@@ -94,5 +101,11 @@ mod tests {
         }
         assert_eq!(tablespace_of(Path::new("pg_tblspc/16400/PG_15_1/5/1")), Some(16400));
         assert_eq!(tablespace_of(Path::new("pg_tblspc")), None);
+        for inside in ["PG_15_202209061", "PG_15_202209061/5/16401"] {
+            assert!(in_version_folder(Path::new(inside)), "{inside}");
+        }
+        for beside in ["x.conf", "PG_15/5", "5/PG_15_202209061"] {
+            assert!(!in_version_folder(Path::new(beside)), "{beside}");
+        }
     }
 }

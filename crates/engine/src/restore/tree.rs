@@ -147,6 +147,10 @@ impl<'a> Tree<'a> {
                 let root = self.roots.tablespaces.get(&oid);
                 let root =
                     root.ok_or_else(|| hostile(&member.path, "its tablespace is not in the record"))?;
+                // Where a tablespace goes is the record's word, so nothing that others look at may lie there.
+                if !names::in_version_folder(path) {
+                    return Err(hostile(&member.path, "it is not in the version folder of a tablespace"));
+                }
                 let listed = [format!("pg_tblspc/{oid}/").as_bytes(), &member.path].concat();
                 Ok((root.join(path), Some(listed)))
             }
