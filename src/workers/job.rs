@@ -79,6 +79,7 @@ fn run(channel: &Channel) -> Result<()> {
         name: String::new(),
         slot: None,
         copying: false,
+        on_standby: false,
         told: None,
         answered: false,
     };
@@ -109,6 +110,8 @@ struct Backup<'a> {
     slot: Option<String>,
     /// Between pg_backup_start and the end: the engine wants to hear about WAL.
     copying: bool,
+    /// The server was a standby when the backup started: its promotion ends the backup.
+    on_standby: bool,
     /// When it last heard.
     told: Option<Instant>,
     /// The engine gave its last event.
@@ -179,6 +182,7 @@ impl Backup<'_> {
         let fast = self.request.fast;
         let (start_lsn, timeline) = transaction::run(|| server::backup_start(&label, fast))?;
         self.copying = true;
+        self.on_standby = wal::in_recovery();
         self.engine.reply(&Reply::BackupStarted { start_lsn, timeline })
     }
 
@@ -200,6 +204,11 @@ impl Backup<'_> {
             return Ok(());
         }
         self.told = Some(Instant::now());
+        // pg_backup_stop would say so too, after all has been copied.
+        if self.on_standby && !wal::in_recovery() {
+            let message = "the standby was promoted while it was backed up";
+            return Err(Error::new(ErrorKind::ServerNotReady, message).hint("Start the backup again."));
+        }
         let (lsn, timeline) = wal::durable_position();
         self.engine.reply(&Reply::WalFlushed { lsn, timeline })
     }
