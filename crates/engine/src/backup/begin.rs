@@ -167,16 +167,22 @@ fn take_lease(
     }
 }
 
-/// Who holds the lease may end every other backup that still says `running`: its writer is dead.
+/// Who holds the lease may end every other backup that still says `running`: its writer is dead. One that says `failed`
+/// may have been killed while it removed what it had stored, which takes long where that is much.
 fn clear_up(cluster: &Cluster, system: u64) -> Result<()> {
+    let storage = cluster.storage();
     for record in cluster.backups()? {
         let folder = cluster.backup_folder(system, &record.backup);
-        let stored = Record::load(cluster.storage(), &folder)?;
-        if let Some(mut stored) = stored
-            && stored.status == BackupStatus::Running
-        {
-            stored.error = record.error.or(stored.error);
-            mark_failed(cluster.storage(), &folder, stored)?;
+        let Some(mut stored) = Record::load(storage, &folder)? else { continue };
+        match stored.status {
+            BackupStatus::Complete => {}
+            BackupStatus::Failed => {
+                storage.remove_all(&folder, &[&format!("{folder}/{}", layout::RECORD)])?;
+            }
+            BackupStatus::Running => {
+                stored.error = record.error.or(stored.error);
+                mark_failed(storage, &folder, stored)?;
+            }
         }
     }
     Ok(())
@@ -240,4 +246,23 @@ fn new_record(
         warnings: Vec::new(),
         other: Default::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::fixture::{Fixture, Recipe};
+
+    #[test]
+    fn what_a_failed_backup_left_is_removed_by_the_next() {
+        let Fixture { cluster, folder, mut record, dir: _dir } = Fixture::new(&Recipe::default());
+        let system = system_of(&record).unwrap();
+        let objects = || cluster.storage().list(&folder).unwrap().len();
+        clear_up(&cluster, system).unwrap();
+        assert!(objects() > 1, "a complete backup is left alone");
+        record.status = BackupStatus::Failed;
+        record.save(cluster.storage(), &folder).unwrap();
+        clear_up(&cluster, system).unwrap();
+        assert_eq!(objects(), 1, "the record stays");
+    }
 }

@@ -44,6 +44,6 @@ pub use run::{Restored, run};
 pub use watch::{Stage, Watch};
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
