@@ -62,6 +62,13 @@ impl fmt::Display for Timeline {
 #[serde(try_from = "u32", into = "u32")]
 pub struct SegmentSize(u32);
 
+impl Default for SegmentSize {
+    /// 16 MiB (`DEFAULT_XLOG_SEG_SIZE`, pg_config_manual.h).
+    fn default() -> Self {
+        SegmentSize(16 << 20)
+    }
+}
+
 impl SegmentSize {
     /// # Errors
     /// When `bytes` is not a power of two from 1 MiB to 1 GiB.

@@ -63,7 +63,10 @@ fn fail(session: &Session, error: Error) -> ExitCode {
 fn listen(session: &Arc<Session>) -> Result<(), Error> {
     let failed = |e: std::io::Error| Error::io("could not listen to the server", &e);
     let replies = Arc::clone(session);
-    std::thread::Builder::new().name("replies".into()).spawn(move || read_replies(&replies)).map_err(failed)?;
+    std::thread::Builder::new()
+        .name("replies".into())
+        .spawn(move || read_replies(&replies))
+        .map_err(failed)?;
     let signals = Arc::clone(session);
     let mut caught =
         signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).map_err(failed)?;

@@ -63,6 +63,12 @@ pub fn begin(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> 
     let mut cluster = repository.cluster(cluster)?;
     let system = control.system_identifier;
     let (name, lease) = take_lease(&cluster, system, task.kind, session)?;
+    if let Some(newest) = cluster.systems().last().filter(|_| !cluster.systems().contains(&system)) {
+        session.warn(
+            format!("cluster \"{}\" was that of system identifier {newest} until now", cluster.name()),
+            Some("That is right after pg_upgrade or initdb. Another server needs a name of its own: set pg_ark.cluster.".into()),
+        );
+    }
     cluster.remember_system(system, task.server_version_num)?;
     clear_up(&cluster, system)?;
     repository.sweep(cluster.name(), system);
@@ -171,7 +177,8 @@ fn take_lease(
 /// may have been killed while it removed what it had stored, which takes long where that is much.
 fn clear_up(cluster: &Cluster, system: u64) -> Result<()> {
     let storage = cluster.storage();
-    for record in cluster.backups()? {
+    let ours = cluster.clone().only_system(system)?;
+    for record in ours.backups()?.into_iter().filter(|record| record.unreadable.is_none()) {
         let folder = cluster.backup_folder(system, &record.backup);
         let Some(mut stored) = Record::load(storage, &folder)? else { continue };
         match stored.status {
@@ -244,6 +251,7 @@ fn new_record(
         damaged_pages: 0,
         damage: Vec::new(),
         warnings: Vec::new(),
+        unreadable: None,
         other: Default::default(),
     })
 }

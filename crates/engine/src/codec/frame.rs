@@ -53,6 +53,10 @@ fn new_zstd(level: i32) -> std::io::Result<zstd::bulk::Compressor<'static>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
     compressor.include_checksum(true)?;
     compressor.include_contentsize(true)?;
+    if level == 1 {
+        // Matches of 6 bytes instead of 7: on PostgreSQL's pages a tenth to a quarter faster, and no larger.
+        compressor.set_parameter(zstd::zstd_safe::CParameter::MinMatch(6))?;
+    }
     Ok(compressor)
 }
 

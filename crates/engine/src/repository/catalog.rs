@@ -188,10 +188,32 @@ impl Cluster {
         !self.systems.is_empty()
     }
 
+    /// System identifiers that it has had, newest last.
+    pub fn systems(&self) -> &[u64] {
+        &self.systems
+    }
+
+    /// The same cluster, seen as if it had only ever had this system identifier.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it never had it.
+    pub fn only_system(mut self, system_identifier: u64) -> Result<Self> {
+        if !self.systems.contains(&system_identifier) {
+            let known: Vec<String> = self.systems.iter().map(u64::to_string).collect();
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("cluster \"{}\" never had system identifier {system_identifier}", self.name),
+            )
+            .hint(format!("It had: {}.", known.join(", "))));
+        }
+        self.systems = vec![system_identifier];
+        Ok(self)
+    }
+
     /// Notes that the cluster has this system identifier, when that is new.
     ///
     /// # Errors
-    /// What the store said.
+    /// `ForeignCluster` when another server has taken the name since: two servers must not share one.
     pub fn remember_system(&mut self, system_identifier: u64, server_version_num: u32) -> Result<()> {
         let mut record = load_cluster(&self.storage, &self.name)?
             .unwrap_or(ClusterRecord { format: FORMAT, systems: Vec::new() });
@@ -199,7 +221,17 @@ impl Cluster {
         if record.systems.last().is_some_and(|newest| newest.system_identifier == id) {
             return Ok(());
         }
-        record.systems.retain(|s| s.system_identifier != id);
+        if record.systems.iter().any(|s| s.system_identifier == id) {
+            let newest = record.systems.last().map_or("", |s| s.system_identifier.as_str());
+            return Err(Error::new(
+                ErrorKind::ForeignCluster,
+                format!("cluster \"{}\" has meanwhile become that of system identifier {newest}", self.name),
+            )
+            .hint(format!(
+                "Give each server a name of its own: set pg_ark.cluster. If the other server is gone for good, remove its entry from \"{}\".",
+                self.storage.display(&layout::cluster_record(&self.name))
+            )));
+        }
         record.systems.push(SystemRecord { system_identifier: id, server_version_num, first_seen: now() });
         self.storage.put(&layout::cluster_record(&self.name), to_json(&record)?)?;
         self.systems.retain(|s| *s != system_identifier);
@@ -227,10 +259,11 @@ impl Cluster {
             .try_for_each(|system| lease::release_dead(&self.storage, &self.lease_path(*system)))
     }
 
-    /// Every backup, oldest first, with its state as it is now.
+    /// Every backup, oldest first, with its state as it is now. One whose record cannot be read is there too, as
+    /// failed ([`Record::unreadable`]): it must hide no other.
     ///
     /// # Errors
-    /// What the store said, or the first damaged record.
+    /// What the store said.
     pub fn backups(&self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         for &system in &self.systems {
@@ -238,8 +271,15 @@ impl Cluster {
                 if !layout::is_backup_name(&name) {
                     continue;
                 }
-                if let Some(record) = Record::load(&self.storage, &self.backup_folder(system, &name))? {
-                    records.push(self.judge(record, system)?);
+                let folder = self.backup_folder(system, &name);
+                let judged = Record::load(&self.storage, &folder)
+                    .and_then(|found| found.map(|record| self.judge(record, system)).transpose());
+                match judged {
+                    Ok(found) => records.extend(found),
+                    Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::FormatTooNew) => {
+                        records.push(Record::unreadable(&name, &self.name, system, e));
+                    }
+                    Err(e) => return Err(e),
                 }
             }
         }
@@ -250,15 +290,26 @@ impl Cluster {
     /// The record of `backup` with its state as it is now, and its folder.
     ///
     /// # Errors
-    /// `BackupNotFound`.
+    /// `BackupNotFound`; `InvalidArgument` when two systems have a backup of that name.
     pub fn backup(&self, backup: &str) -> Result<(Record, String)> {
-        if layout::is_backup_name(backup) {
-            for &system in self.systems.iter().rev() {
-                let folder = self.backup_folder(system, backup);
-                if let Some(record) = Record::load(&self.storage, &folder)? {
-                    return Ok((self.judge(record, system)?, folder));
-                }
+        let mut found = Vec::new();
+        for &system in self.systems.iter().filter(|_| layout::is_backup_name(backup)) {
+            let folder = self.backup_folder(system, backup);
+            if self.storage.size(&format!("{folder}/{}", layout::RECORD))?.is_some() {
+                found.push((system, folder));
             }
+        }
+        if let [(one, _), (other, _), ..] = &found[..] {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("system identifiers {one} and {other} both have a backup \"{backup}\""),
+            )
+            .hint("Choose one with --system-identifier."));
+        }
+        if let Some((system, folder)) = found.pop()
+            && let Some(record) = Record::load(&self.storage, &folder)?
+        {
+            return Ok((self.judge(record, system)?, folder));
         }
         Err(Error::new(
             ErrorKind::BackupNotFound,
@@ -328,9 +379,8 @@ fn load_cluster(storage: &Storage, name: &str) -> Result<Option<ClusterRecord>> 
 fn load<T: serde::de::DeserializeOwned>(storage: &Storage, path: &str) -> Result<Option<T>> {
     let Some(bytes) = storage.get(path, layout::MAX_RECORD)? else { return Ok(None) };
     let shown = storage.display(path);
-    let value: serde_json::Value = record::parse_json(&bytes, &shown)?;
-    record::check_format(&value, &shown)?;
-    serde_json::from_value(value).map(Some).map_err(|e| record::not_json(&shown, &e))
+    record::check_format(&bytes, &shown)?;
+    record::parse_json(&bytes, &shown).map(Some)
 }
 
 fn refuse_used_folder(storage: &Storage) -> Result<()> {
@@ -392,6 +442,55 @@ mod tests {
         let mut old = repository.cluster("old").unwrap();
         old.remember_system(11, 150_018).unwrap();
         assert!(dir.path().join("old/cluster.json").exists());
+    }
+
+    fn copy_golden(to: &Path) -> Repository {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1/zstd");
+        for entry in walkdir::WalkDir::new(&golden).into_iter().filter_map(|e| e.ok()) {
+            let target = to.join(entry.path().strip_prefix(&golden).unwrap());
+            if entry.file_type().is_dir() {
+                std::fs::create_dir_all(target).unwrap();
+            } else {
+                std::fs::copy(entry.path(), target).unwrap();
+            }
+        }
+        Repository::open(&format!("file://{}", to.display())).unwrap()
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = copy_golden(dir.path());
+        let cluster = repository.cluster("main").unwrap();
+        let folder = cluster.backup_folder(cluster.systems()[0], "20260101T000000Z-full");
+        for content in [&b"{\"format\": 1, \"backup\""[..], b"{\"format\": 2}"] {
+            repository.storage().put(&format!("{folder}/backup.json"), content).unwrap();
+            let backups = cluster.backups().unwrap();
+            assert_eq!(backups.len(), 2);
+            assert_eq!(backups[0].status, BackupStatus::Failed);
+            assert!(backups[0].unreadable.is_some() && backups[0].error.is_some());
+            assert_eq!(backups[0].started_at, "2026-01-01T00:00:00Z");
+            assert_eq!(backups[1].status, BackupStatus::Complete);
+            assert!(cluster.backup(&backups[0].backup).is_err());
+        }
+    }
+
+    #[test]
+    fn two_servers_cannot_share_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = copy_golden(dir.path());
+        let mut cluster = repository.cluster("main").unwrap();
+        let old = cluster.systems()[0];
+        cluster.remember_system(7, 150_018).unwrap();
+        cluster.remember_system(7, 150_018).unwrap();
+        assert_eq!(cluster.remember_system(old, 150_018).unwrap_err().kind, ErrorKind::ForeignCluster);
+        let name = cluster.backups().unwrap()[0].backup.clone();
+        let copy = cluster.backup_folder(7, &name);
+        let record = cluster.backup(&name).unwrap().0;
+        record.save(repository.storage(), &copy).unwrap();
+        assert_eq!(cluster.backup(&name).unwrap_err().kind, ErrorKind::InvalidArgument);
+        assert!(cluster.clone().only_system(old).unwrap().backup(&name).is_ok());
+        assert_eq!(cluster.only_system(8).unwrap_err().kind, ErrorKind::InvalidArgument);
     }
 
     #[test]

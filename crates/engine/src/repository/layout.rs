@@ -12,7 +12,7 @@ pub const RECORD: &str = "backup.json";
 pub const MANIFEST: &str = "backup_manifest";
 
 /// Largest JSON record that is read, in bytes.
-pub const MAX_RECORD: u64 = 64 << 20;
+pub const MAX_RECORD: u64 = 8 << 20;
 
 /// `<cluster>/cluster.json`.
 pub fn cluster_record(cluster: &str) -> String {

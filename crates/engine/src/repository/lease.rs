@@ -65,7 +65,9 @@ pub struct HeldLease {
 /// `Corrupt` when it is no lease.
 pub fn read(storage: &Storage, path: &str) -> Result<Option<Lease>> {
     match storage.get(path, MAX_LEASE)? {
-        Some(bytes) => super::record::parse_json(&bytes, &storage.display(path)).map(Some),
+        Some(bytes) => super::record::parse_json(&bytes, &storage.display(path)).map(Some).map_err(|e| {
+            e.hint("It says who writes backups. If no backup of this cluster runs, remove the file.")
+        }),
         None => Ok(None),
     }
 }
@@ -106,15 +108,24 @@ pub fn acquire(storage: &Storage, path: &str, purpose: &str) -> Result<HeldLease
         .hint("Another writer takes it at the same time; try again."))
 }
 
-/// Removes a dead lease: the tombstone decides who may.
+/// Removes a dead lease: who creates the tombstone may. One that is old was left by a contender that died.
 fn bury(storage: &Storage, path: &str, old: &Lease) -> Result<()> {
     let token: String =
         old.token.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
     let tombstone = format!("{path}.dead-{token}");
-    if !storage.create(&tombstone, host_name().into_bytes())? {
-        // Its creator is either about to remove the lease or died in between; the next attempt may.
-        storage.delete(&tombstone)?;
-        return Ok(());
+    let now = Utc::now();
+    if !storage.create(&tombstone, now.to_rfc3339().into_bytes())? {
+        let made = storage.get(&tombstone, MAX_LEASE)?.and_then(|text| {
+            DateTime::parse_from_rfc3339(std::str::from_utf8(&text).ok()?).ok().map(|time| time.to_utc())
+        });
+        return match made {
+            Some(made) if (now - made).abs() < Duration::seconds(LIFETIME) => Err(Error::new(
+                ErrorKind::Busy,
+                format!("another writer is taking over the lease \"{}\"", storage.display(path)),
+            )
+            .hint("Try again in a minute.")),
+            _ => storage.delete(&tombstone),
+        };
     }
     if read(storage, path)?.is_some_and(|now| now.token == old.token) {
         storage.delete(path)?;
@@ -141,6 +152,12 @@ impl HeldLease {
         }
         lease.expires_at = Utc::now() + Duration::seconds(LIFETIME);
         self.storage.put(&self.path, to_json(&lease)?)
+    }
+
+    /// Whether the lease is no longer valid: it could not be renewed in time.
+    pub fn is_expired(&self) -> bool {
+        let lease = self.lease.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Utc::now() > lease.expires_at
     }
 
     fn release(&self) -> Result<()> {
@@ -243,6 +260,32 @@ mod tests {
         storage.put("lease.json", to_json(&lease).unwrap()).unwrap();
         drop(acquire(&storage, "lease.json", "b").unwrap());
         assert!(storage.list("").unwrap().is_empty(), "no tombstone stays behind");
+    }
+
+    #[test]
+    fn who_buries_is_not_disturbed() {
+        let (_dir, storage) = storage();
+        let held = acquire(&storage, "lease.json", "a").unwrap();
+        let mut lease = held.lease.lock().unwrap().clone();
+        std::mem::forget(held);
+        lease.pid_start += 1;
+        storage.put("lease.json", to_json(&lease).unwrap()).unwrap();
+        let tombstone = format!("lease.json.dead-{}", lease.token);
+        storage.put(&tombstone, Utc::now().to_rfc3339().into_bytes()).unwrap();
+        assert_eq!(acquire(&storage, "lease.json", "b").err().unwrap().kind, ErrorKind::Busy);
+        let old = Utc::now() - Duration::seconds(LIFETIME + 1);
+        storage.put(&tombstone, old.to_rfc3339().into_bytes()).unwrap();
+        drop(acquire(&storage, "lease.json", "b").unwrap());
+        assert!(storage.list("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_damaged_lease_says_what_to_do() {
+        let (_dir, storage) = storage();
+        storage.put("lease.json", &b"nonsense"[..]).unwrap();
+        let error = acquire(&storage, "lease.json", "b").err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Corrupt);
+        assert!(error.hint.unwrap().contains("remove the file"));
     }
 
     #[test]

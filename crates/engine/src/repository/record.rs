@@ -4,6 +4,7 @@
 
 use super::layout;
 use super::storage::{Storage, Stored};
+use chrono::SecondsFormat;
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::{BackupRow, BackupStatus};
 use pg_ark_contract::settings::{Checksum, Compression};
@@ -76,7 +77,7 @@ pub struct TablespaceRecord {
 }
 
 /// The data directory as it was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataDirectoryRecord {
     /// Absolute path.
     pub path: String,
@@ -205,6 +206,9 @@ pub struct Record {
     /// Remarks made while it was taken.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The record itself cannot be read, and why; everything else is made up.
+    #[serde(skip)]
+    pub unreadable: Option<Error>,
     /// Fields of a later minor version.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -219,9 +223,8 @@ impl Record {
         let path = format!("{folder}/{}", layout::RECORD);
         let Some(bytes) = storage.get(&path, layout::MAX_RECORD)? else { return Ok(None) };
         let shown = storage.display(&path);
-        let value: serde_json::Value = parse_json(&bytes, &shown)?;
-        check_format(&value, &shown)?;
-        let record: Record = serde_json::from_value(value).map_err(|e| not_json(&shown, &e))?;
+        check_format(&bytes, &shown)?;
+        let record: Record = parse_json(&bytes, &shown)?;
         let name = folder.rsplit('/').next().unwrap_or_default();
         if record.backup != name {
             return Err(Error::new(
@@ -241,6 +244,60 @@ impl Record {
             .map_err(|e| Error::new(ErrorKind::Internal, "could not write a record as JSON").detail(e))?;
         json.push(b'\n');
         storage.put(&format!("{folder}/{}", layout::RECORD), json)
+    }
+
+    /// Stands for a backup whose record cannot be read.
+    pub fn unreadable(backup: &str, cluster: &str, system_identifier: u64, why: Error) -> Self {
+        let (stamp, kind) = backup.split_once('-').unwrap_or_default();
+        let started = chrono::NaiveDateTime::parse_from_str(stamp, "%Y%m%dT%H%M%SZ").ok();
+        Record {
+            format: FORMAT,
+            backup: backup.to_string(),
+            kind: match kind {
+                "incremental" => BackupKind::Incremental,
+                "logical" => BackupKind::Logical,
+                _ => BackupKind::Full,
+            },
+            status: BackupStatus::Failed,
+            error: Some(format!("its record cannot be read: {why}")),
+            parent: None,
+            label: None,
+            pinned: false,
+            started_at: started
+                .map_or(String::new(), |t| t.and_utc().to_rfc3339_opts(SecondsFormat::Secs, true)),
+            finished_at: None,
+            written_by: String::new(),
+            host: String::new(),
+            cluster: cluster.to_string(),
+            system_identifier: system_identifier.to_string(),
+            server_version_num: 0,
+            server_version: String::new(),
+            from_standby: false,
+            start_lsn: None,
+            stop_lsn: None,
+            timeline: None,
+            wal_segment_size: SegmentSize::default(),
+            block_size: 0,
+            data_checksums: false,
+            compression: Compression::default(),
+            checksum: Checksum::default(),
+            wal_included: false,
+            data_bytes: 0,
+            stored_bytes: 0,
+            files: 0,
+            archives: Vec::new(),
+            manifest: None,
+            tablespaces: Vec::new(),
+            new_tablespaces: Vec::new(),
+            data_directory: DataDirectoryRecord::default(),
+            config_files: Vec::new(),
+            server_settings: BTreeMap::new(),
+            damaged_pages: 0,
+            damage: Vec::new(),
+            warnings: Vec::new(),
+            unreadable: Some(why),
+            other: BTreeMap::new(),
+        }
     }
 
     /// The row that `list_backups` shows.
@@ -285,8 +342,12 @@ pub fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8], path: &str) -> R
 ///
 /// # Errors
 /// `FormatTooNew`, or `Corrupt` when there is no format number.
-pub fn check_format(value: &serde_json::Value, path: &str) -> Result<()> {
-    match value.get("format").and_then(serde_json::Value::as_u64) {
+pub fn check_format(bytes: &[u8], path: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: Option<u64>,
+    }
+    match parse_json::<Head>(bytes, path)?.format {
         Some(format) if format == u64::from(FORMAT) => Ok(()),
         Some(format) if format > u64::from(FORMAT) => Err(Error::new(
             ErrorKind::FormatTooNew,
@@ -301,7 +362,7 @@ pub fn check_format(value: &serde_json::Value, path: &str) -> Result<()> {
 const DAMAGED_HINT: &str = "Look at the storage below the repository. Archives that are whole can be unpacked with tar and their decompressor (FORMAT.md).";
 
 /// The error for a file that holds something else.
-pub fn not_json(path: &str, e: &serde_json::Error) -> Error {
+fn not_json(path: &str, e: &serde_json::Error) -> Error {
     Error::new(ErrorKind::Corrupt, format!("\"{path}\" is not what it should be"))
         .detail(e)
         .hint(DAMAGED_HINT)
