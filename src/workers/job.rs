@@ -192,8 +192,8 @@ impl Backup<'_> {
         self.engine.reply(&Reply::BackupStopped {
             stop_lsn: stopped.lsn,
             timeline,
-            backup_label: stopped.labelfile,
-            tablespace_map: stopped.spcmapfile,
+            backup_label: stopped.labelfile.into(),
+            tablespace_map: stopped.spcmapfile.into(),
         })?;
         self.told = None; // The last segment is complete now: say so at once.
         self.tell_wal()

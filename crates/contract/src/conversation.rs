@@ -22,6 +22,7 @@
 //!                          <-------------- Done { answer: Answer::Backup }
 //! ```
 
+use crate::bytes::Bytes;
 use crate::errors::Error;
 use crate::rows::{BackupRow, CheckRow};
 use crate::settings::{Checksum, Compression};
@@ -158,10 +159,10 @@ pub enum Reply {
         stop_lsn: Lsn,
         /// The server's timeline now.
         timeline: Timeline,
-        /// Content of `backup_label`.
-        backup_label: String,
+        /// Content of `backup_label`, byte by byte: paths and labels are in no particular encoding.
+        backup_label: Bytes,
         /// Content of `tablespace_map`; empty when there are no tablespaces.
-        tablespace_map: String,
+        tablespace_map: Bytes,
     },
     /// Stop, and record this reason.
     Stop {

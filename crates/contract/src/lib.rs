@@ -2,6 +2,7 @@
 //!
 //! * [`conversation`]: the job, the replies and the events that the extension and the engine exchange.
 //! * [`errors`]: the one error type, and the table kind -> SQLSTATE -> exit code.
+//! * [`bytes`]: content in an encoding that nobody promises.
 //! * [`units`]: LSN, timeline, WAL segment size, byte sizes.
 //! * [`settings`]: compression and checksum choices, and the catalogue of `pg_ark.*` settings.
 //! * [`rows`]: the rows that SQL functions and `--format json` show.
@@ -9,12 +10,14 @@
 //! This crate knows serde and nothing else, so that the extension can link it without linking a
 //! compressor, an object-store client or an async runtime.
 
+pub mod bytes;
 pub mod conversation;
 pub mod errors;
 pub mod rows;
 pub mod settings;
 pub mod units;
 
+pub use bytes::Bytes;
 pub use errors::{Error, ErrorKind, Result};
 pub use units::{Lsn, SegmentSize, Timeline};
 

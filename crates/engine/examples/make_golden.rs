@@ -147,7 +147,8 @@ fn answer(need: Need, start: Lsn, segment: &str) -> Reply {
                 "START WAL LOCATION: {start} (file {segment})\nCHECKPOINT LOCATION: {start}\n\
                  BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-11-22 14:00:00 UTC\nLABEL: golden\n\
                  START TIMELINE: 1\n"
-            ),
+            )
+            .into(),
             tablespace_map: "16400 /somewhere\n".into(),
         },
     }

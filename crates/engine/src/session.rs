@@ -4,7 +4,7 @@
 //! [`Session::check`], so that a stop acts within one frame.
 
 use pg_ark_contract::conversation::{Event, Need, Reply};
-use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
+use pg_ark_contract::{Bytes, Error, ErrorKind, Lsn, Result, Timeline};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,9 +37,9 @@ pub struct BackupStopped {
     /// The server's timeline.
     pub timeline: Timeline,
     /// Content of `backup_label`.
-    pub backup_label: String,
+    pub backup_label: Bytes,
     /// Content of `tablespace_map`.
-    pub tablespace_map: String,
+    pub tablespace_map: Bytes,
 }
 
 /// How far WAL is known to be finished.

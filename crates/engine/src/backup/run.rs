@@ -73,8 +73,9 @@ fn vanished(begun: &Begun, url: &str) -> Option<Error> {
 /// Keeps the lease until the other end of `end` is dropped. A lost lease stops the backup.
 fn renew_lease(lease: &HeldLease, end: Receiver<()>, session: &Session) {
     while end.recv_timeout(Duration::from_secs(RENEW_EVERY)) == Err(RecvTimeoutError::Timeout) {
+        // A store that fails for a moment is no reason; a lease that somebody else may take is.
         if let Err(e) = lease.renew()
-            && e.kind == ErrorKind::Busy
+            && (matches!(e.kind, ErrorKind::Busy | ErrorKind::Corrupt) || lease.is_expired())
         {
             session.stop(e);
             return;
@@ -254,9 +255,9 @@ impl Work<'_> {
         self.last_member(CONTROL_FILE, &control, &mut writer, &mut books)?;
         progress.tablespace_done();
         let stopped = self.session.stop_backup()?;
-        self.last_member(BACKUP_LABEL, stopped.backup_label.as_bytes(), &mut writer, &mut books)?;
+        self.last_member(BACKUP_LABEL, &stopped.backup_label, &mut writer, &mut books)?;
         if !stopped.tablespace_map.is_empty() {
-            self.last_member(TABLESPACE_MAP, stopped.tablespace_map.as_bytes(), &mut writer, &mut books)?;
+            self.last_member(TABLESPACE_MAP, &stopped.tablespace_map, &mut writer, &mut books)?;
         }
         record.archives.push(writer.end()?.finish()?);
         self.dropped_tablespaces(&mut record, &stopped)?;
@@ -267,7 +268,7 @@ impl Work<'_> {
     /// Tablespaces that pg_backup_start saw and that were dropped before we looked: recovery makes their links and
     /// replays their end, so they need an archive, if an empty one.
     fn dropped_tablespaces(&self, record: &mut Record, stopped: &BackupStopped) -> Result<()> {
-        for entry in parse_tablespace_map(stopped.tablespace_map.as_bytes())? {
+        for entry in parse_tablespace_map(&stopped.tablespace_map)? {
             if record.tablespaces.iter().any(|t| t.oid == entry.oid) {
                 continue;
             }
