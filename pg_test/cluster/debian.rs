@@ -3,6 +3,7 @@
 use crate::support::{Ready, enabled, pgark_of};
 use pg_ark_testkit::{Cluster, Output, Pg, Repo, Scratch, assert_same_data, run, run_ok};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -41,6 +42,9 @@ impl Debian {
         let extra = debian.config().join("conf.d/50-own.conf");
         let settings = format!("work_mem = '7MB'\nlisten_addresses = ''\nfsync = off\n{settings}\n");
         fs::write(&extra, settings).expect("a conf.d file");
+        // A restore gives nothing to root, so that root's own file would come back as the server's.
+        let owner = fs::metadata(debian.config()).expect("the configuration").uid();
+        std::os::unix::fs::chown(&extra, Some(owner), None).expect("the server's user");
         debian.ctl("start").ok();
         debian
     }
@@ -86,7 +90,6 @@ impl Drop for Debian {
 
 /// Every file of a folder with its content, mode and owner.
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>, u32, u32)> {
-    use std::os::unix::fs::MetadataExt;
     let (mut found, mut todo) = (Vec::new(), vec![folder.to_path_buf()]);
     while let Some(path) = todo.pop() {
         let meta = fs::symlink_metadata(&path).expect("configuration");

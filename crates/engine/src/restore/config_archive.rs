@@ -21,10 +21,6 @@ pub struct ConfigMember {
     pub path: PathBuf,
     /// Permission bits.
     pub mode: u32,
-    /// Numeric owner.
-    pub uid: u32,
-    /// Numeric group.
-    pub gid: u32,
     /// Content; none for a folder.
     pub content: Option<Vec<u8>>,
 }
@@ -46,7 +42,24 @@ pub fn load(storage: &Storage, folder: &str, record: &Record) -> Result<Vec<Conf
     if bytes.len() as u64 > MAX_CONFIG {
         return Err(too_large());
     }
-    parse(&bytes)
+    let members = parse(&bytes)?;
+    check_listed(&members, &record.config_files)?;
+    Ok(members)
+}
+
+/// What the record does not list is not of the backup.
+fn check_listed(members: &[ConfigMember], listed: &[String]) -> Result<()> {
+    let is_listed = |path: &Path| {
+        let shown = path.to_string_lossy();
+        listed.iter().any(|name| *name == shown || Path::new(name) == path)
+    };
+    match members.iter().find(|member| !is_listed(&member.path)) {
+        None => Ok(()),
+        Some(member) => Err(hostile(
+            member.path.as_os_str().as_encoded_bytes(),
+            "the record does not list it as configuration",
+        )),
+    }
 }
 
 /// Reads a whole tar of configuration.
@@ -82,8 +95,8 @@ impl Sink for Collector<'_> {
         if self.members.iter().any(|m| m.path == path) {
             return Err(hostile(&member.path, "it is there twice"));
         }
-        let (mode, uid, gid) = (member.mode & 0o777, member.uid, member.gid);
-        self.members.push(ConfigMember { path, mode, uid, gid, content });
+        let mode = member.mode & 0o777;
+        self.members.push(ConfigMember { path, mode, content });
         Ok(())
     }
 

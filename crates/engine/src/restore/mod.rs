@@ -5,7 +5,7 @@
 //!    that says all that will happen; `--dry-run` shows it.
 //! 3. [`run`] carries it out: [`unpack`] fetches frames in parallel ([`index`]), walks over the tar in their order
 //!    ([`tar_reader`], [`names`], [`tree`]), writes and proves files ([`out_file`], [`expected`]); [`link`],
-//!    [`config`] and [`recovery`] add what a server needs; everything is made durable.
+//!    [`config`], [`config_places`] and [`recovery`] add what a server needs; everything is made durable.
 //! 4. [`start`] starts the server and follows recovery.
 //!
 //! *Target*: a folder that did not exist or was empty. *Marker*: the file that says "unfinished".
@@ -16,6 +16,8 @@ pub mod access;
 pub mod check;
 pub mod config;
 pub mod config_archive;
+pub mod config_in_data;
+pub mod config_places;
 pub mod config_text;
 pub mod expected;
 pub mod facts;

@@ -106,7 +106,7 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
         _ => config_archive::load(cluster.storage(), &folder, &record)?,
     };
     let plan = build(Inputs {
-        old_places: config::survey(&config),
+        old_places: config::survey(&config, facts.is_root),
         server: server::find(request.bindir.as_deref(), record.server_version_num / 10_000),
         request,
         record: &record,
@@ -134,7 +134,9 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
     warnings.extend(about(record, server.as_ref()));
     let data = facts.data.path.clone();
     let moved = data != facts.old_data;
-    let config = config::plan(record, members, &old_places, request.config, &data, moved)?;
+    let owned = access.owner.as_ref().is_some_and(|owner| owner.uid != 0);
+    let target = config::Target { data: &data, moved, is_root: facts.is_root, owned };
+    let config = config::plan(record, members, &old_places, request.config, target, &mut warnings)?;
     let size = |content: ArchiveContent| record.archive(content).map_or(0, |a| a.tar_bytes);
     let manifest = record.manifest.as_ref().map_or(0, |manifest| manifest.size);
     let base = total([size(ArchiveContent::Base), size(ArchiveContent::Config), manifest]);

@@ -5,6 +5,7 @@
 
 use super::access::{Access, NEW_FILE, sync_folder};
 use super::config;
+use super::config_in_data;
 use super::expected::Expected;
 use super::link;
 use super::marker::{MARKER, Marker};
@@ -67,7 +68,7 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
     config::apply(&plan.config, record, members, data, &plan.access, watch)?;
     let moved = *data != plan.old_data_directory;
     if plan.config.main.is_none() && (moved || plan.config.choice == ConfigChoice::Pgdata) {
-        config::detach(record, members, data, &plan.access, watch)?;
+        config_in_data::detach(record, members, data, &plan.access, watch)?;
     }
     if recovery::prepare(data, &plan.access)? {
         watch.warn("the backup is of a standby; it will start as a server of its own");

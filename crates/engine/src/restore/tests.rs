@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 /// Remembers warnings.
 #[derive(Default)]
-struct Listener(Mutex<Vec<String>>);
+pub(super) struct Listener(pub(super) Mutex<Vec<String>>);
 
 impl Watch for Listener {
     fn stage(&self, _: Stage, _: u64) {}
@@ -313,6 +313,17 @@ fn configuration_moves_into_the_data_directory() {
     assert!(data.join("pg_hba.conf").exists());
     assert_eq!(std::fs::read_to_string(data.join("postgresql.conf.unused")).unwrap(), "port = 5999\n");
     assert!(listener.0.into_inner().unwrap().iter().any(|w| w.contains("did not use")));
+}
+
+#[test]
+fn configuration_that_the_record_does_not_list_is_refused() {
+    let config = vec![file("etc/pg/postgresql.conf", "port = 1\n"), file("etc/profile.d/x.sh", "id\n")];
+    let mut fixture = Fixture::new(&Recipe { config, ..Default::default() });
+    prepare(&fixture.cluster, &request(&fixture)).unwrap();
+    fixture.change_record(|r| r.config_files.truncate(1));
+    let error = prepare(&fixture.cluster, &request(&fixture)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Corrupt);
+    assert!(error.message.contains("profile.d"), "{error}");
 }
 
 #[test]
