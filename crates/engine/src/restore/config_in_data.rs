@@ -61,7 +61,7 @@ pub fn apply(
     Ok(())
 }
 
-/// When all configuration is in the data directory but names places of the old one, those lines are commented out.
+/// When all configuration is in the data directory but names places of the old one, those lines are commented out. Returns whether there were any.
 ///
 /// # Errors
 /// What the system said.
@@ -71,24 +71,25 @@ pub fn detach(
     data: &Path,
     access: &Access,
     watch: &dyn Watch,
-) -> Result<()> {
+) -> Result<bool> {
     if role_path(record, members, 0).is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let path = data.join(ROLES[0].1);
-    let Ok(text) = std::fs::read(&path) else { return Ok(()) };
+    let Ok(text) = std::fs::read(&path) else { return Ok(false) };
     let old_data = Path::new(&record.data_directory.path);
     let moved = |_: Include, path: &Path| path.strip_prefix(old_data).ok().map(|below| data.join(below));
     let (new, commented) = config_text::rewrite(&text, old_data, data, &moved);
     if commented.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     watch.warn(&format!(
         "commented out in \"{}\", because they name places of the old data directory: {}",
         path.display(),
         commented.join(", ")
     ));
-    access.replace_file(&path, &new, NEW_FILE)
+    access.replace_file(&path, &new, NEW_FILE)?;
+    Ok(true)
 }
 
 /// Creates the folders below the data directory that lead to `folder`, itself included.

@@ -30,13 +30,13 @@ pub fn wal(roots: &Roots, server_major: u32, access: &Access) -> Result<()> {
 }
 
 /// Links tablespaces to where they are now, and says so in `tablespace_map`, from which the server makes the links
-/// again when recovery begins.
+/// again when recovery begins. Returns whether the map was changed.
 ///
 /// # Errors
 /// `Corrupt` for a damaged map; what the system said.
-pub fn tablespaces(data: &Path, mapped: &[Mapped], access: &Access) -> Result<()> {
+pub fn tablespaces(data: &Path, mapped: &[Mapped], access: &Access) -> Result<bool> {
     if mapped.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let folder = data.join("pg_tblspc");
     if !folder.is_dir() {
@@ -49,7 +49,7 @@ pub fn tablespaces(data: &Path, mapped: &[Mapped], access: &Access) -> Result<()
     }
     let path = data.join(TABLESPACE_MAP);
     let bytes = match std::fs::read(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         read => read.map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e))?,
     };
     let mut entries = parse_tablespace_map(&bytes)?;
@@ -62,10 +62,9 @@ pub fn tablespaces(data: &Path, mapped: &[Mapped], access: &Access) -> Result<()
         }
     }
     if changed {
-        access.replace_file(&path, format_tablespace_map(&entries).as_bytes(), NEW_FILE)
-    } else {
-        Ok(())
+        access.replace_file(&path, format_tablespace_map(&entries).as_bytes(), NEW_FILE)?;
     }
+    Ok(changed)
 }
 
 fn link(target: &Path, place: &Path, access: &Access) -> Result<()> {

@@ -38,6 +38,7 @@ pub mod start;
 pub mod tar_reader;
 pub mod tree;
 pub mod unpack;
+pub mod warnings;
 pub mod watch;
 
 pub use plan::{Plan, Prepared, prepare};

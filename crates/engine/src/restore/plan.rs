@@ -8,6 +8,7 @@ use super::facts::{Facts, State};
 use super::owner;
 use super::request::{Request, choose};
 use super::server::{self, Server};
+use super::warnings;
 use crate::repository::record::{ArchiveContent, ArchiveRecord};
 use crate::repository::{Cluster, Record, layout};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
@@ -24,6 +25,8 @@ pub struct Plan {
     pub backup: String,
     /// Its cluster.
     pub cluster: String,
+    /// The server's system identifier.
+    pub system_identifier: String,
     /// When it finished: RFC 3339, UTC.
     pub finished_at: Option<String>,
     /// `server_version` of the server it was taken from.
@@ -118,25 +121,25 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
     Ok(Prepared { plan, record, folder, config })
 }
 
-/// Builds the plan. Pure but for the libraries that [`server::missing_libraries`] looks for.
+/// Builds the plan. Pure but for the libraries that [`warnings::about`] looks for.
 fn build(inputs: Inputs<'_>) -> Result<Plan> {
     let Inputs { request, record, facts, mapped, config: members, old_places, server } = inputs;
-    let mut warnings = Vec::new();
-    let access = owner::choose(record, facts, &mut warnings);
+    let mut told = Vec::new();
+    let access = owner::choose(record, facts, &mut told);
     let server = match server {
         Ok(server) => Some(server),
         Err(error) if request.start || request.bindir.is_some() => return Err(error),
         Err(error) => {
-            warnings.push(error.to_string());
+            told.push(error.to_string());
             None
         }
     };
-    warnings.extend(about(record, server.as_ref()));
     let data = facts.data.path.clone();
     let moved = data != facts.old_data;
+    told.extend(warnings::about(record, server.as_ref(), moved));
     let owned = access.owner.as_ref().is_some_and(|owner| owner.uid != 0);
     let target = config::Target { data: &data, moved, is_root: facts.is_root, owned };
-    let config = config::plan(record, members, &old_places, request.config, target, &mut warnings)?;
+    let config = config::plan(record, members, &old_places, request.config, target, &mut told)?;
     let size = |content: ArchiveContent| record.archive(content).map_or(0, |a| a.tar_bytes);
     let manifest = record.manifest.as_ref().map_or(0, |manifest| manifest.size);
     let base = total([size(ArchiveContent::Base), size(ArchiveContent::Config), manifest]);
@@ -151,6 +154,7 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
     Ok(Plan {
         backup: record.backup.clone(),
         cluster: record.cluster.clone(),
+        system_identifier: record.system_identifier.clone(),
         finished_at: record.finished_at.clone(),
         server_version: record.server_version.clone(),
         start_lsn: record.start_lsn,
@@ -169,7 +173,7 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
         access,
         jobs: jobs(request.jobs),
         server,
-        warnings,
+        warnings: told,
     })
 }
 
@@ -181,29 +185,6 @@ pub(super) fn total(numbers: impl IntoIterator<Item = u64>) -> u64 {
 fn jobs(wanted: usize) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     if wanted == 0 { cores() } else { wanted }.min(MAX_JOBS)
-}
-
-/// Warnings about the backup and the server that shall run it.
-fn about(record: &Record, server: Option<&Server>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if record.damaged_pages > 0 {
-        let files: Vec<&str> = record.damage.iter().take(3).map(|damage| &damage.path[..]).collect();
-        warnings.push(format!(
-            "the backup holds {} damaged pages, in {}{}: \"pgark show {}\" lists them",
-            record.damaged_pages,
-            files.join(", "),
-            if record.damage.len() > files.len() { " and others" } else { "" },
-            record.backup
-        ));
-    }
-    let missing = server.map(|server| server::missing_libraries(server, record)).unwrap_or_default();
-    if !missing.is_empty() {
-        warnings.push(format!(
-            "the server needs libraries that are not installed here and will not start without them: {}",
-            missing.join(", ")
-        ));
-    }
-    warnings
 }
 
 /// Names and contents of a record must be what this program would have written: they become paths.

@@ -44,7 +44,8 @@ pub struct Request {
     pub start: bool,
 }
 
-/// The backup that `name` means, and its folder: `latest` is the complete one that finished last.
+/// The backup that `name` means, and its folder: `latest` is the complete one that finished last of those of the newest
+/// system identifier.
 ///
 /// # Errors
 /// `BackupNotFound`; `BackupNotUsable` for one that runs or failed; `Unsupported` for a kind that this version cannot
@@ -81,21 +82,47 @@ pub fn choose(cluster: &Cluster, name: &str) -> Result<(Record, String)> {
     Ok((record, folder))
 }
 
+/// The cluster as its newest system identifier has it: what `latest` is looked for in.
+///
+/// # Errors
+/// None that a cluster which exists could have.
+pub fn newest_system(cluster: &Cluster) -> Result<Cluster> {
+    match cluster.systems() {
+        [.., newest] => cluster.clone().only_system(*newest),
+        [] => Ok(cluster.clone()),
+    }
+}
+
+/// Where else there may be backups when the newest system identifier has none that fits.
+pub fn others_hint(cluster: &Cluster) -> Option<String> {
+    let (newest, others) = cluster.systems().split_last()?;
+    let others: Vec<String> = others.iter().map(u64::to_string).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "That is, of its newest system identifier {newest}. Earlier ones, which --system-identifier chooses: {}.",
+            others.join(", ")
+        )
+    })
+}
+
 fn latest(cluster: &Cluster) -> Result<(Record, String)> {
+    let newest_system = newest_system(cluster)?;
     let complete = |r: &Record| r.status == BackupStatus::Complete && r.kind == BackupKind::Full;
     // Real times decide, not names: the clock may have been set back between two backups.
-    let newest = cluster
+    let newest = newest_system
         .backups()?
         .into_iter()
         .filter(complete)
         .max_by(|a, b| (finished(a), &a.backup).cmp(&(finished(b), &b.backup)));
     match newest {
-        Some(record) => cluster.backup(&record.backup),
+        Some(record) => newest_system.backup(&record.backup),
         None => Err(Error::new(
             ErrorKind::BackupNotFound,
             format!("cluster \"{}\" has no complete backup", cluster.name()),
         )
-        .hint("\"pgark list\" shows what there is; --cluster chooses another cluster.")),
+        .hint(others_hint(cluster).unwrap_or_else(|| {
+            "\"pgark list\" shows what there is; --cluster chooses another cluster.".to_string()
+        }))),
     }
 }
 

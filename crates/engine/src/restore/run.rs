@@ -15,6 +15,7 @@ use super::request::ConfigChoice;
 use super::tree::{CONTROL_FILE_HELD_BACK, Roots};
 use super::unpack::Unpack;
 use super::watch::{self, Stage, Watch};
+use crate::postgres::backup_label::TABLESPACE_MAP;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::postgres::manifest::BACKUP_MANIFEST;
 use crate::repository::record::ArchiveContent;
@@ -33,6 +34,8 @@ pub struct Restored {
     pub data_directory: PathBuf,
     /// When the origin wrote its control file last before the backup copied it: seconds since 1970.
     pub control_time: i64,
+    /// What in the data directory is not as in the backup, so that `pg_verifybackup` must `-i`gnore it.
+    pub changed: Vec<String>,
 }
 
 /// Restores. Afterwards everything is durable and a server can be started.
@@ -64,19 +67,48 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
     drop(expected);
     let control = check_control(data, record)?;
     link::wal(&roots, record.server_version_num / 10_000, &plan.access)?;
-    link::tablespaces(data, &plan.tablespaces, &plan.access)?;
+    let map = link::tablespaces(data, &plan.tablespaces, &plan.access)?;
     config::apply(&plan.config, record, members, data, &plan.access, watch)?;
     let moved = *data != plan.old_data_directory;
-    if plan.config.main.is_none() && (moved || plan.config.choice == ConfigChoice::Pgdata) {
-        config_in_data::detach(record, members, data, &plan.access, watch)?;
-    }
+    let rest = plan.config.main.is_none() && (moved || plan.config.choice == ConfigChoice::Pgdata);
+    let detached = rest && config_in_data::detach(record, members, data, &plan.access, watch)?;
     if recovery::prepare(data, &plan.access)? {
         watch.warn("the backup is of a standby; it will start as a server of its own");
     }
     watch::check(watch)?;
     watch.stage(Stage::Sync, 0);
     commit(data, &opened)?;
-    Ok(Restored { data_directory: data.clone(), control_time: control.time })
+    Ok(Restored {
+        data_directory: data.clone(),
+        control_time: control.time,
+        changed: changed(plan, map, detached),
+    })
+}
+
+/// Paths below the data directory that the restore changed and `pg_verifybackup` would not expect.
+fn changed(plan: &Plan, map: bool, detached: bool) -> Vec<String> {
+    let mut changed = Vec::new();
+    let mut add = |path: &str| {
+        if !changed.iter().any(|known| known == path) {
+            changed.push(path.to_string());
+        }
+    };
+    if map {
+        add(TABLESPACE_MAP);
+    }
+    if detached {
+        add("postgresql.conf");
+    }
+    for file in &plan.config.files {
+        let Ok(below) = file.to.strip_prefix(&plan.data_directory) else { continue };
+        let Some(top) = below.iter().next().and_then(|top| top.to_str()) else { continue };
+        add(top);
+        let aside = format!("{top}.unused");
+        if plan.data_directory.join(&aside).exists() {
+            add(&aside);
+        }
+    }
+    changed
 }
 
 /// Bytes that are unpacked.

@@ -133,10 +133,14 @@ fn log_path(data: &Path, main: Option<&Path>) -> PathBuf {
     }
 }
 
+/// Root appends to no file that somebody else's link leads to.
+const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
 fn open_log(path: &Path, access: &Access) -> Result<(File, u64)> {
     let open = || -> std::io::Result<(File, u64)> {
         let existed = path.exists();
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let file =
+            OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(NO_LINK).open(path)?;
         if let (false, Some(owner)) = (existed, &access.owner) {
             fchown(&file, Some(owner.uid), Some(owner.gid))?;
         }

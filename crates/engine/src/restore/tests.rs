@@ -266,6 +266,26 @@ fn latest_is_the_one_that_finished_last() {
 }
 
 #[test]
+fn latest_stays_within_the_newest_system_identifier() {
+    let fixture = Fixture::new(&Recipe::default());
+    let old = fixture.record.system_identifier.parse().unwrap();
+    let mut cluster = fixture.cluster.clone();
+    cluster.remember_system(7, 160_000).unwrap();
+    let error = request::choose(&cluster, "latest").unwrap_err();
+    assert_eq!(error.kind, ErrorKind::BackupNotFound);
+    assert!(error.hint.unwrap().contains(&format!("--system-identifier chooses: {old}.")));
+    let narrowed = cluster.clone().only_system(old).unwrap();
+    assert_eq!(request::choose(&narrowed, "latest").unwrap().0, fixture.record);
+    // The same name in both: the newest system's is the latest, whichever finished later.
+    let mut record = fixture.record.clone();
+    record.system_identifier = "7".into();
+    record.finished_at = Some("2026-11-22T01:00:00Z".into());
+    record.save(cluster.storage(), &cluster.backup_folder(7, &record.backup)).unwrap();
+    assert_eq!(request::choose(&cluster, "latest").unwrap().0, record);
+    assert_eq!(request::choose(&cluster, &record.backup).unwrap_err().kind, ErrorKind::InvalidArgument);
+}
+
+#[test]
 fn a_second_restore_is_told_about_the_first() {
     let fixture = Fixture::new(&Recipe::default());
     fixture.damage("base.tar.zst", |bytes| bytes[50] ^= 1);
@@ -302,7 +322,10 @@ fn configuration_moves_into_the_data_directory() {
     ];
     let fixture = Fixture::new(&Recipe { config, ..Default::default() });
     let listener = Listener::default();
-    restore_with(&fixture, &request(&fixture), &listener).unwrap();
+    let restored = restore_with(&fixture, &request(&fixture), &listener).unwrap();
+    let changed =
+        ["tablespace_map", "postgresql.conf", "postgresql.conf.unused", "pg_hba.conf", "pg_ark_config"];
+    assert_eq!(restored.changed, changed, "what pg_verifybackup has to ignore");
     let data = fixture.path("target/data");
     let conf = std::fs::read_to_string(data.join("postgresql.conf")).unwrap();
     assert!(conf.contains("#pg_ark# data_directory") && conf.contains("#pg_ark# hba_file"), "{conf}");
