@@ -45,7 +45,9 @@ mod tests {
 
     #[pg_test]
     fn a_label_is_one_short_line() {
-        for label in ["repeat('x', 1025)", "repeat('é', 513)", "E'two\\nlines'", "E'bell\\x07'"] {
+        let unseen = ["E'line\\u2028'", "E'paragraph\\u2029'", "E'\\u202Eturned'", "E'\\u2066turned'"];
+        let long_or_more = ["repeat('x', 1025)", "repeat('é', 513)", "E'two\\nlines'", "E'bell\\x07'"];
+        for label in long_or_more.into_iter().chain(unseen) {
             refused(&format!("SELECT ark.backup_start(label => {label})"), "22023", "one line");
         }
         // Long enough, so the next thing that is missing is found.

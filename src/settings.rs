@@ -1,6 +1,11 @@
 //! Every `pg_ark.*` setting of the server, defined from the contract's catalogue
 //! ([`pg_ark_contract::settings::CATALOGUE`]: names, defaults, when a change acts, help and reasons).
 //!
+//! `repository`, `cluster`, `database` and `engine_path` are for the server's configuration alone. A session that
+//! names one of them before it loads the library (PGOPTIONS, SET, ALTER ROLE SET) loses the configured value: the
+//! server refuses the session's with a WARNING and keeps the default. [`check_source`] finds that; workers are not
+//! concerned, they begin with the configuration's values.
+//!
 //! Readers of this module take the variables directly, not through SQL, so that functions granted to `pg_monitor`
 //! see settings that only superusers may show.
 
@@ -12,6 +17,7 @@ use pg_ark_contract::settings::{
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 type Text = GucSetting<Option<CString>>;
 
@@ -29,10 +35,36 @@ const KB: u64 = 1024;
 /// `pg_ark.volume_size` is an int GUC in kB, so this is its end of the range.
 const VOLUME_SIZE_MIN_KB: i32 = (VOLUME_SIZE_MIN / KB) as i32;
 
+/// Which settings had a value before they were defined and have the default now: a bit for each of the catalogue.
+static LOST: AtomicU32 = AtomicU32::new(0);
+
 /// Defines every setting of the catalogue; called once per process.
 pub fn define() {
-    CATALOGUE.iter().for_each(define_one);
+    for (number, setting) in CATALOGUE.iter().enumerate() {
+        let name = keep(setting.name);
+        let had_value = guc::option(name).is_some();
+        define_one(setting);
+        if had_value && setting.context == Context::Sighup && guc::has_default(name) {
+            LOST.fetch_or(1 << number, Ordering::Relaxed);
+        }
+    }
     guc::reserve_prefix(c"pg_ark");
+}
+
+/// Refuses to go on with a default in place of what the server's configuration may say.
+///
+/// # Errors
+/// `InvalidArgument` when the session brought a value of its own for a setting of the server.
+pub fn check_source() -> Result<()> {
+    let lost = LOST.load(Ordering::Relaxed);
+    let overridden = CATALOGUE.iter().enumerate().find(|(number, setting)| {
+        // A reload has brought the value back.
+        lost & (1 << number) != 0 && guc::has_default(&CString::new(setting.name).unwrap_or_default())
+    });
+    let Some((_, setting)) = overridden else { return Ok(()) };
+    Err(Error::new(ErrorKind::InvalidArgument, format!("\"{}\" cannot be set by a session", setting.name))
+        .detail("The value in the server's configuration is hidden from this session.")
+        .hint("Remove the setting from PGOPTIONS, ALTER ROLE and ALTER DATABASE, then reconnect."))
 }
 
 fn define_one(setting: &'static Setting) {
@@ -99,8 +131,9 @@ fn value(variable: &Text) -> Option<String> {
 /// `pg_ark.repository`.
 ///
 /// # Errors
-/// `RepositoryUnset` when it is empty.
+/// `RepositoryUnset` when it is empty; as [`check_source`].
 pub fn repository() -> Result<String> {
+    check_source()?;
     value(&REPOSITORY).ok_or_else(|| {
         Error::new(ErrorKind::RepositoryUnset, "pg_ark.repository is not set").hint(
             "Run SELECT * FROM ark.enable('file:///path/to/backups') as a superuser; the server's user must be \
@@ -109,17 +142,14 @@ pub fn repository() -> Result<String> {
     })
 }
 
-/// Name of this cluster in the repository.
+/// Name of this cluster in the repository: `pg_ark.cluster`, or made of `cluster_name` ([`cluster_from_name`]), or
+/// `main`. Different values of `cluster_name` can give one name: `my/odd` and `my-odd` do. Servers that share a
+/// repository and are named that way need `pg_ark.cluster`.
 pub fn cluster() -> String {
     value(&CLUSTER)
         .or_else(|| guc::option(c"cluster_name").map(|name| cluster_from_name(&name)))
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "main".into())
-}
-
-/// Database that background workers prefer.
-pub fn database() -> Option<String> {
-    value(&DATABASE)
 }
 
 /// `pg_ark.engine_path`, when set.

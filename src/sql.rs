@@ -1,20 +1,39 @@
 //! Queries as values, through SPI.
 //!
+//! Text comes in the encoding of the database, which need not be UTF-8: see [`crate::postgres::text`].
+//!
 //! Everything here only reads in SPI's sense (no transaction ID is assigned), so that it also runs on a standby.
 
+use crate::postgres::text::Text;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::prelude::*;
 use serde::de::DeserializeOwned;
 
-/// The first column of the first row, as text.
+/// The first column of the first row, as text. Bytes that are no text are replaced.
+///
+/// # Errors
+/// As [`columns`].
+pub fn text(query: &str, parameters: &[&str]) -> Result<Option<String>> {
+    let [first] = columns(query, parameters)?;
+    Ok(first.map(|text| text.decode_lossily()))
+}
+
+/// The first columns of the first row, which are of type text, as the server holds them.
 ///
 /// # Errors
 /// `Internal` when SPI refuses the query. What the query itself raises is raised in the session.
-pub fn text(query: &str, parameters: &[&str]) -> Result<Option<String>> {
-    let parameters: Vec<_> = parameters.iter().map(|value| (*value).into()).collect();
+pub fn columns<const N: usize>(query: &str, parameters: &[&str]) -> Result<[Option<Text>; N]> {
+    let parameters: Vec<_> = parameters.iter().map(|value| Text::from(*value).into()).collect();
     Spi::connect(|client| {
         let rows = client.select(query, Some(1), &parameters)?;
-        if rows.is_empty() { Ok(None) } else { rows.first().get_one::<String>() }
+        let mut values = [const { None }; N];
+        if !rows.is_empty() {
+            let row = rows.first();
+            for (ordinal, value) in (1..).zip(&mut values) {
+                *value = row.get::<Text>(ordinal)?;
+            }
+        }
+        Ok(values)
     })
     .map_err(|error: spi::Error| {
         Error::new(ErrorKind::Internal, "a query of pg_ark failed").detail(format!("{error}: {query}"))

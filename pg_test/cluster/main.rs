@@ -9,11 +9,14 @@
 //! * [`layouts`]: every layout of a data directory. * [`load`]: backups while everything is written, created, dropped.
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
+//! * [`encodings`]: databases whose encoding is not UTF-8.
 //! * [`promises`]: the promises that are named in the design.
+//! * [`sessions`]: what the settings of a session, a role or a database cannot change.
 //! * [`refusals`]: what bad input gets.
 
 mod by_hand;
 mod debian;
+mod encodings;
 mod full_backup;
 mod interrupts;
 mod killed;
@@ -23,5 +26,6 @@ mod load;
 mod promises;
 mod refusals;
 mod restore;
+mod sessions;
 mod standby;
 mod support;

@@ -4,12 +4,14 @@
 //! backup itself runs in [`crate::workers::job`].
 
 use super::list;
+use crate::engine::Target;
 use crate::postgres::shared::{Channel, State};
+use crate::postgres::text::Text;
 use crate::postgres::worker::{Handle, Life};
 use crate::postgres::{guc, interrupts, latch};
 use crate::workers::job;
 use crate::workers::request::Request;
-use crate::{engine, settings, sql, translate};
+use crate::{settings, sql, translate};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
@@ -29,8 +31,8 @@ const STOPPING: Duration = Duration::from_secs(30);
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn backup_start(
-    kind: default!(Option<&str>, "'full'"),
-    label: default!(Option<&str>, "NULL"),
+    kind: default!(Option<Text>, "'full'"),
+    label: default!(Option<Text>, "NULL"),
     fast: default!(Option<bool>, true),
     wait: default!(Option<bool>, false),
 ) -> String {
@@ -38,10 +40,11 @@ pub fn backup_start(
     translate::or_raise(start(&request, wait.unwrap_or(false)))
 }
 
-fn request(kind: Option<&str>, label: Option<&str>, fast: bool) -> Result<Request> {
-    let kind = parse_kind(kind.unwrap_or(""))?;
-    check_label(label)?;
-    let repository = settings::repository()?;
+fn request(kind: Option<Text>, label: Option<Text>, fast: bool) -> Result<Request> {
+    let kind = parse_kind(&kind.map_or(Ok(String::new()), |kind| kind.decode())?)?;
+    let label = label.map(|label| label.decode()).transpose()?;
+    check_label(label.as_deref())?;
+    Target::from_settings()?; // The worker looks again: here it fails before anything is touched.
     if guc::wal_level_is_minimal() {
         return Err(Error::new(ErrorKind::ServerNotReady, "wal_level = minimal does not allow backups")
             .hint("ALTER SYSTEM SET wal_level = 'replica', then restart the server."));
@@ -50,12 +53,9 @@ fn request(kind: Option<&str>, label: Option<&str>, fast: bool) -> Result<Reques
     Ok(Request {
         version: VERSION.into(),
         kind,
-        label: label.map(Into::into),
+        label,
         fast,
         database: database()?,
-        program: engine::locate()?,
-        repository,
-        cluster: settings::cluster(),
         compression: settings::compression()?,
         checksum: settings::checksum()?,
         jobs: settings::jobs(),
@@ -99,20 +99,25 @@ fn check_label(label: Option<&str>) -> Result<()> {
     };
     match label {
         Some(label) if label.len() > LABEL_MAX => Err(bad(format!("it has {} bytes", label.len()))),
-        Some(label) if label.chars().any(char::is_control) => Err(bad("it holds control characters".into())),
+        Some(label) if label.chars().any(breaks_line) => Err(bad("it holds control characters".into())),
         _ => Ok(()),
     }
 }
 
+/// Characters that end a line somewhere, or turn the order of what follows: none may reach a terminal or a log.
+fn breaks_line(character: char) -> bool {
+    matches!(character, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        || character.is_control()
+}
+
 /// The database that the worker connects to: `pg_ark.database` where that can be, else the caller's.
-fn database() -> Result<String> {
-    let wanted = settings::database().unwrap_or_default();
-    let found = sql::text(
-        "SELECT coalesce((SELECT datname::text FROM pg_database WHERE datname = $1::text AND datallowconn), \
-         current_database()::text)",
-        &[&wanted],
-    )?;
-    found.ok_or_else(|| Error::new(ErrorKind::Internal, "the session has no database"))
+fn database() -> Result<u32> {
+    sql::json(
+        "SELECT oid::text FROM pg_database WHERE datname = current_database() \
+         OR datname = current_setting('pg_ark.database') AND datallowconn \
+         ORDER BY datname = current_setting('pg_ark.database') DESC LIMIT 1",
+        &[],
+    )
 }
 
 /// A worker whose backup does not run yet: it is stopped when the session gives up.
@@ -184,6 +189,9 @@ fn vanished() -> Error {
 
 fn complete(row: &str, name: String) -> String {
     let Ok(row) = serde_json::from_str::<BackupRow>(row) else { return name };
+    let record = list::record(&row.backup).unwrap_or_default();
+    let warnings = record["warnings"].as_array().into_iter().flatten().filter_map(|one| one.as_str());
+    warnings.for_each(|warning| translate::warn(warning, None));
     if row.damaged_pages > 0 {
         translate::warn(
             format!("backup {} holds damaged pages: {} in all", row.backup, row.damaged_pages),
@@ -199,8 +207,8 @@ fn complete(row: &str, name: String) -> String {
 /// who may EXECUTE this function may stop any backup of pg_ark, and nothing else.
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn backup_stop(backup: Option<&str>) -> bool {
-    translate::or_raise(list::name(backup).and_then(stop))
+pub fn backup_stop(backup: Option<Text>) -> bool {
+    translate::or_raise(list::name(backup).and_then(|name| stop(&name)))
 }
 
 const WORKERS: &str = "FROM pg_stat_get_activity(NULL) WHERE backend_type = $1 AND application_name = $2";

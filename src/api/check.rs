@@ -3,6 +3,7 @@
 use super::enable::data_directory;
 use crate::engine::{self, Target};
 use crate::postgres::guc;
+use crate::postgres::text::Text;
 use crate::{settings, sql, translate};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::rows::{CheckRow, CheckStatus};
@@ -16,12 +17,12 @@ use serde::Deserialize;
 #[allow(clippy::type_complexity)] // The columns of DESIGN's SQL surface.
 pub fn check() -> TableIterator<
     'static,
-    (name!(item, String), name!(status, String), name!(detail, String), name!(hint, Option<String>)),
+    (name!(item, Text), name!(status, Text), name!(detail, Text), name!(hint, Option<Text>)),
 > {
     let rows = translate::or_raise(rows());
-    TableIterator::new(
-        rows.into_iter().map(|row| (row.item, row.status.as_str().to_owned(), row.detail, row.hint)),
-    )
+    TableIterator::new(rows.into_iter().map(|row| {
+        (row.item.into(), row.status.as_str().into(), row.detail.into(), row.hint.map(Text::from))
+    }))
 }
 
 const FACTS: &str = r#"

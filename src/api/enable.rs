@@ -2,6 +2,7 @@
 
 use crate::engine::{self, Target};
 use crate::postgres::guc;
+use crate::postgres::text::Text;
 use crate::{settings, sql, translate};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -13,10 +14,16 @@ type Row = (String, String, Option<String>);
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn enable(
-    repository: Option<&str>,
+    repository: Option<Text>,
     protect: default!(Option<bool>, false),
-) -> TableIterator<'static, (name!(item, String), name!(status, String), name!(hint, Option<String>))> {
-    TableIterator::new(translate::or_raise(run(repository.unwrap_or(""), protect.unwrap_or(false))))
+) -> TableIterator<'static, (name!(item, Text), name!(status, Text), name!(hint, Option<Text>))> {
+    let repository = repository.map_or(Ok(String::new()), |url| url.decode());
+    let rows = repository.and_then(|url| run(&url, protect.unwrap_or(false)));
+    TableIterator::new(
+        translate::or_raise(rows)
+            .into_iter()
+            .map(|(item, status, hint)| (item.into(), status.into(), hint.map(Text::from))),
+    )
 }
 
 fn run(repository: &str, protect: bool) -> Result<Vec<Row>> {

@@ -1,12 +1,12 @@
 //! `ark.list_backups` and `ark.show`: the engine is asked each time, so that SQL and `pgark list` give equal answers.
 
 use crate::engine::{self, Target};
+use crate::postgres::text::{Document, Text};
 use crate::postgres::types::PgLsn;
 use crate::translate;
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::{Error, ErrorKind, Result};
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use std::str::FromStr;
 
@@ -21,7 +21,7 @@ pub fn list_backups() -> TableIterator<
         name!(kind, String),
         name!(status, String),
         name!(parent, Option<String>),
-        name!(label, Option<String>),
+        name!(label, Option<Text>),
         name!(pinned, bool),
         name!(started_at, Option<TimestampWithTimeZone>),
         name!(finished_at, Option<TimestampWithTimeZone>),
@@ -33,7 +33,7 @@ pub fn list_backups() -> TableIterator<
         name!(stored_bytes, Option<i64>),
         name!(wal_included, bool),
         name!(damaged_pages, i64),
-        name!(error, Option<String>),
+        name!(error, Option<Text>),
     ),
 > {
     let rows = translate::or_raise(backups());
@@ -43,7 +43,7 @@ pub fn list_backups() -> TableIterator<
             row.kind.as_str().to_owned(),
             row.status.as_str().to_owned(),
             row.parent,
-            row.label,
+            row.label.map(Text::from),
             row.pinned,
             time(Some(&row.started_at)),
             time(row.finished_at.as_deref()),
@@ -55,7 +55,7 @@ pub fn list_backups() -> TableIterator<
             row.stored_bytes.map(signed),
             row.wal_included,
             signed(row.damaged_pages),
-            row.error,
+            row.error.map(Text::from),
         )
     }))
 }
@@ -78,16 +78,17 @@ fn signed(value: u64) -> i64 {
 /// The record of one backup.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn show(backup: Option<&str>) -> JsonB {
-    JsonB(translate::or_raise(name(backup).and_then(record)))
+pub fn show(backup: Option<Text>) -> Document {
+    Document(translate::or_raise(name(backup).and_then(|name| record(&name))))
 }
 
 /// The backup that a caller named.
 ///
 /// # Errors
-/// `InvalidArgument` for NULL or an empty name.
-pub fn name(backup: Option<&str>) -> Result<&str> {
-    backup.filter(|name| !name.is_empty()).ok_or_else(|| {
+/// `InvalidArgument` for NULL, an empty name, bytes that are no text.
+pub fn name(backup: Option<Text>) -> Result<String> {
+    let name = backup.map(|name| name.decode()).transpose()?;
+    name.filter(|name| !name.is_empty()).ok_or_else(|| {
         Error::new(ErrorKind::InvalidArgument, "the name of a backup must not be null or empty")
             .hint("ark.list_backups() shows the names.")
     })

@@ -35,8 +35,9 @@ impl Target {
     /// The target for another repository.
     ///
     /// # Errors
-    /// `EngineMissing`.
+    /// `EngineMissing`; as [`settings::check_source`].
     pub fn for_repository(repository: String) -> Result<Target> {
+        settings::check_source()?;
         Ok(Target { program: locate()?, repository, cluster: settings::cluster() })
     }
 }

@@ -88,6 +88,32 @@ pub fn option(name: &CStr) -> Option<String> {
     }
 }
 
+/// True when nothing but the library itself gave the setting its value.
+pub fn has_default(name: &CStr) -> bool {
+    find(name).is_none_or(|source| source == pg_sys::GucSource::PGC_S_DEFAULT)
+}
+
+/// Where the value of a setting comes from; None when there is no such setting.
+#[cfg(feature = "pg15")]
+fn find(name: &CStr) -> Option<pg_sys::GucSource::Type> {
+    // SAFETY: the server's array of pointers to its settings, which live as long as the process.
+    unsafe {
+        let count = usize::try_from(pg_sys::GetNumConfigOptions()).ok()?;
+        let all = std::slice::from_raw_parts(pg_sys::get_guc_variables(), count);
+        all.iter().find(|one| CStr::from_ptr((***one).name) == name).map(|one| (**one).source)
+    }
+}
+
+/// Where the value of a setting comes from; None when there is no such setting.
+#[cfg(not(feature = "pg15"))]
+fn find(name: &CStr) -> Option<pg_sys::GucSource::Type> {
+    // SAFETY: gives null or a pointer to a setting, which lives as long as the process.
+    unsafe {
+        let found = pg_sys::find_option(name.as_ptr(), false, true, pg_sys::ERROR as i32);
+        found.as_ref().map(|found| found.source)
+    }
+}
+
 /// True when `wal_level` is `minimal` (`WAL_LEVEL_MINIMAL`, access/xlog.h).
 pub fn wal_level_is_minimal() -> bool {
     // SAFETY: a plain read of the server's variable.
@@ -106,7 +132,10 @@ pub fn is_superuser() -> bool {
 /// # Errors
 /// `Internal` when the statement does not parse. What the server objects to is raised.
 pub fn alter_system(name: &str, value: &str) -> Result<()> {
-    let statement = format!("ALTER SYSTEM SET {name} = {}", pgrx::spi::quote_literal(value));
+    // As quote_literal does, which wants the database's encoding: a path stays in the one it came in.
+    let quoted = value.replace('\'', "''").replace('\\', r"\\");
+    let escape = if value.contains('\\') { "E" } else { "" };
+    let statement = format!("ALTER SYSTEM SET {name} = {escape}'{quoted}'");
     let unexpected = || Error::new(ErrorKind::Internal, format!("could not parse: {statement}"));
     let text = CString::new(statement.as_str()).map_err(|_| unexpected())?;
     // SAFETY: the parser gives a list of RawStmt; the node's tag is checked before it is used as AlterSystemStmt.

@@ -9,6 +9,7 @@
 //! * [`wal`]: positions in the WAL.
 //! * [`progress`]: `pg_stat_progress_basebackup` and `pg_stat_activity`.
 //! * [`process`]: the server's program and its user; pipes that do not block.
+//! * [`text`]: text in the encoding of the database.
 //! * [`types`]: SQL types that pgrx does not know.
 //!
 //! Two rules. The server raises ERROR by longjmp; pgrx turns that into a Rust panic at each call, so destructors run.
@@ -22,6 +23,7 @@ pub mod latch;
 pub mod process;
 pub mod progress;
 pub mod shared;
+pub mod text;
 pub mod transaction;
 pub mod types;
 pub mod wal;

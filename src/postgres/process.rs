@@ -1,8 +1,9 @@
 //! The server's program and its user; pipes that do not block.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, OsStr, c_char};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 pub fn server_program() -> PathBuf {
     // SAFETY: my_exec_path is a C string in a fixed buffer, set once by the postmaster (miscadmin.h).
     let path = unsafe { CStr::from_ptr((&raw const pgrx::pg_sys::my_exec_path).cast::<c_char>()) };
-    PathBuf::from(path.to_string_lossy().into_owned())
+    PathBuf::from(OsStr::from_bytes(path.to_bytes()))
 }
 
 /// Name of the operating system user that runs the server.

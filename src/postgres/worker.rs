@@ -1,9 +1,10 @@
 //! Background workers: registering one from a session, and what a worker does for itself at its start.
 
+use super::guc;
 use crate::workers::job;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::ffi::{CString, c_char};
+use std::ffi::c_char;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What the postmaster starts for a backup: looked up by this name in the library.
@@ -158,9 +159,15 @@ pub fn calm() {
     unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) }
 }
 
-/// Connects this worker to `database` as the bootstrap superuser.
-pub fn connect(database: &str) {
-    let name = CString::new(database).unwrap_or_default();
-    // SAFETY: called once, first thing in a worker that was registered with a database connection.
-    unsafe { pg_sys::BackgroundWorkerInitializeConnection(name.as_ptr(), std::ptr::null(), 0) }
+/// Connects this worker to the database with this OID as the bootstrap superuser, and stays that: whoever may
+/// ALTER DATABASE may also have set a role or a session authorization for its sessions.
+pub fn connect(database: u32) {
+    // SAFETY: called once, first thing in a worker that was registered with a database connection. The bootstrap
+    // superuser always exists, and a process that was authenticated as that user may become it again.
+    unsafe {
+        let database = pg_sys::Oid::from(database);
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+        pg_sys::SetSessionAuthorization(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), true);
+    }
+    guc::set_for_process(c"role", "none");
 }

@@ -11,14 +11,14 @@
 
 use super::request::Request;
 use super::{damage, server};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Target};
 use crate::postgres::shared::{ANSWER_SIZE, Channel, State};
 use crate::postgres::{guc, interrupts, progress, transaction, wal, worker};
 use crate::translate;
 use pg_ark_contract::conversation::{Answer, Event, Need, Phase, Reply, Task};
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::units::human_bytes;
-use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
+use pg_ark_contract::{Bytes, Error, ErrorKind, Lsn, Result};
 use std::time::{Duration, Instant};
 
 /// Name and type of the worker, as `pg_stat_activity.backend_type` shows it.
@@ -67,13 +67,15 @@ fn publish_error(channel: &Channel, error: &Error) {
 
 fn run(channel: &Channel) -> Result<()> {
     let request = Request::parse(&channel.request())?;
-    connect(&request.database);
+    connect(request.database);
     progress::activity("pg_ark: backup is starting");
     let task = transaction::run(|| server::backup_task(&request))?;
-    let engine = Engine::start(&request.target(), Task::Backup(Box::new(task)))?;
+    let target = Target::from_settings()?;
+    let engine = Engine::start(&target, Task::Backup(Box::new(task)))?;
     let mut backup = Backup {
         channel,
         request: &request,
+        target,
         engine,
         progress: progress::Row::start(),
         name: String::new(),
@@ -91,7 +93,7 @@ fn run(channel: &Channel) -> Result<()> {
 
 /// Connects as the bootstrap superuser, and undoes what the database's owner may have set for its sessions:
 /// a search_path would slip in functions, a timeout would end a wait for a checkpoint.
-fn connect(database: &str) {
+fn connect(database: u32) {
     worker::connect(database);
     guc::set_for_process(c"search_path", "pg_catalog, pg_temp");
     guc::set_for_process(c"lock_timeout", "0");
@@ -103,6 +105,7 @@ fn connect(database: &str) {
 struct Backup<'a> {
     channel: &'a Channel,
     request: &'a Request,
+    target: Target,
     engine: Engine,
     progress: progress::Row,
     /// Empty until the engine said it.
@@ -192,8 +195,8 @@ impl Backup<'_> {
         self.engine.reply(&Reply::BackupStopped {
             stop_lsn: stopped.lsn,
             timeline,
-            backup_label: stopped.labelfile.into(),
-            tablespace_map: stopped.spcmapfile.into(),
+            backup_label: Bytes(stopped.labelfile),
+            tablespace_map: Bytes(stopped.spcmapfile),
         })?;
         self.told = None; // The last segment is complete now: say so at once.
         self.tell_wal()
@@ -264,7 +267,7 @@ impl Backup<'_> {
                 self.engine.kill();
             }
         }
-        let (name, target, answered) = (self.name.clone(), self.request.target(), self.answered);
+        let (name, target, answered) = (self.name.clone(), self.target.clone(), self.answered);
         drop(self);
         let ours = !matches!(error.kind, ErrorKind::EngineMissing | ErrorKind::VersionMismatch);
         if !answered && ours {

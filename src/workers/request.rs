@@ -1,14 +1,13 @@
 //! What a session hands to the worker it starts.
 //!
-//! The choices are the session's (a superuser may `SET pg_ark.compression` for one backup); facts about the server
-//! are collected by the worker, which may read what the caller may not.
+//! The choices are the session's (a superuser may `SET pg_ark.compression` for one backup). Facts about the server are
+//! collected by the worker, which may read what the caller may not; so are the settings that belong to the server
+//! (repository, cluster, engine), so that no session can have a backup filed elsewhere.
 
-use crate::engine::Target;
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::settings::{Checksum, Compression};
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 /// One backup, as it was asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,14 +20,8 @@ pub struct Request {
     pub label: Option<String>,
     /// Checkpoint at once, not spread out.
     pub fast: bool,
-    /// Database that the worker connects to.
-    pub database: String,
-    /// The engine.
-    pub program: PathBuf,
-    /// URL of the repository.
-    pub repository: String,
-    /// Name of the cluster in it.
-    pub cluster: String,
+    /// OID of the database that the worker connects to.
+    pub database: u32,
     /// Codec and level.
     pub compression: Compression,
     /// Checksum of each file.
@@ -61,15 +54,6 @@ impl Request {
             return Err(Error::new(ErrorKind::VersionMismatch, message).hint("Reconnect, then try again."));
         }
         serde_json::from_slice(text).map_err(bad)
-    }
-
-    /// Which engine, and what it works on.
-    pub fn target(&self) -> Target {
-        Target {
-            program: self.program.clone(),
-            repository: self.repository.clone(),
-            cluster: self.cluster.clone(),
-        }
     }
 }
 

@@ -5,12 +5,12 @@
 //! callbacks before shared memory is left).
 
 use super::request::Request;
-use crate::postgres::{guc, process, wal};
+use crate::postgres::text::Text;
+use crate::postgres::{process, wal};
 use crate::sql;
 use pg_ark_contract::conversation::BackupTask;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 use serde::Deserialize;
-use std::path::Path;
 
 const FACTS: &str = r#"
 SELECT json_build_object(
@@ -38,9 +38,6 @@ SELECT coalesce(json_agg(DISTINCT file), '[]')::text FROM (
 const INCLUDED_FILES: &str = r#" UNION ALL
     SELECT file_name FROM pg_hba_file_rules UNION ALL
     SELECT file_name FROM pg_ident_file_mappings"#;
-
-/// What pg_createcluster puts beside postgresql.conf: without these, Debian's tools do not start the cluster.
-const STARTING_FILES: [&str; 3] = ["environment", "pg_ctl.conf", "start.conf"];
 
 #[derive(Deserialize)]
 struct Facts {
@@ -83,11 +80,7 @@ pub fn backup_task(request: &Request) -> Result<BackupTask> {
 fn config_files(server_version_num: u32) -> Result<Vec<String>> {
     let included = if server_version_num >= 160_000 { INCLUDED_FILES } else { "" };
     let query = format!("{CONFIG_FILES}{included}) AS files(file) WHERE file <> ''");
-    let mut files: Vec<String> = sql::json(&query, &[])?;
-    let main = guc::option(c"config_file").unwrap_or_default();
-    let beside = STARTING_FILES.iter().map(|name| Path::new(&main).with_file_name(name));
-    files.extend(beside.filter(|path| path.is_file()).map(|path| path.display().to_string()));
-    Ok(files)
+    sql::json(&query, &[])
 }
 
 /// SQL shows the identifier as a signed number; it is an unsigned one (`uint64`, catalog/pg_control.h).
@@ -146,14 +139,14 @@ pub fn backup_start(label: &str, fast: bool) -> Result<(Lsn, Timeline)> {
 }
 
 /// What `pg_backup_stop` gives.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub struct Stopped {
     /// End of the backup.
     pub lsn: Lsn,
-    /// Content of `backup_label`.
-    pub labelfile: String,
-    /// Content of `tablespace_map`.
-    pub spcmapfile: String,
+    /// Content of `backup_label`, in whatever encoding the label came.
+    pub labelfile: Vec<u8>,
+    /// Content of `tablespace_map`: paths as the file system has them.
+    pub spcmapfile: Vec<u8>,
 }
 
 /// `pg_backup_stop`, without waiting for an archive.
@@ -161,11 +154,14 @@ pub struct Stopped {
 /// # Errors
 /// What the server raises: a standby was promoted, full_page_writes was off.
 pub fn backup_stop() -> Result<Stopped> {
-    sql::json(
-        "SELECT json_build_object('lsn', lsn::text, 'labelfile', labelfile, 'spcmapfile', coalesce(spcmapfile, ''))\
-         ::text FROM pg_backup_stop(wait_for_archive => false)",
-        &[],
-    )
+    let query = "SELECT lsn::text, labelfile, spcmapfile FROM pg_backup_stop(wait_for_archive => false)";
+    let [lsn, labelfile, spcmapfile] = sql::columns(query, &[])?;
+    let bytes = |text: Option<Text>| text.map(Text::into_bytes).unwrap_or_default();
+    Ok(Stopped {
+        lsn: lsn.map(|lsn| lsn.decode_lossily()).unwrap_or_default().parse()?,
+        labelfile: bytes(labelfile),
+        spcmapfile: bytes(spcmapfile),
+    })
 }
 
 /// Name of the relation in this database (or shared) that has this relfilenode.
