@@ -14,9 +14,12 @@ pub struct Cli {
     /// URL of the repository, for example file:///backups
     #[arg(long, global = true, env = "PGARK_REPO", value_name = "URL", hide_env_values = true)]
     pub repo: Option<String>,
-    /// Name of the cluster in the repository [default: the only one there, else main]
+    /// Name of the cluster in the repository [default: the only one there]
     #[arg(long, global = true, env = "PGARK_CLUSTER", value_name = "NAME", hide_env_values = true)]
     pub cluster: Option<String>,
+    /// Only the backups of this server, when the cluster has had several [default: all; for latest the newest]
+    #[arg(long, global = true, value_name = "N")]
+    pub system_identifier: Option<u64>,
     /// What to print: text for people, json with exact numbers for programs
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -70,7 +73,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR")]
     pub waldir: Option<PathBuf>,
     /// Where configuration files from outside the data directory go [default: original when the data directory goes
-    /// back to its old place and they can be written there, else pgdata]
+    /// back to its old place and they can be written there (as root: all below /etc/postgresql), else pgdata]
     #[arg(long, value_enum)]
     pub config: Option<ConfigArg>,
     /// Threads [default: one per core]

@@ -17,13 +17,30 @@ pub fn json<T: Serialize>(value: &T) -> Result<()> {
     lines(&text)
 }
 
-/// Prints text and a newline.
+/// Text from a repository or a server as a terminal may show it: control characters, and those that turn or break lines,
+/// are written as JSON writes them (`\u001b`), so that JSON stays what it is. Line breaks and tabs stay.
+pub fn printable(text: &str) -> String {
+    let harmful = |c: char| {
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        turns || c.is_control() && !matches!(c, '\n' | '\t')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match harmful(c) {
+            true => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Prints text and a newline, made [`printable`].
 ///
 /// # Errors
 /// As [`json`].
 pub fn lines(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    match writeln!(stdout, "{}", printable(text)).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
         // `pgark list | head -1`: the reader has all it wanted.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -33,15 +50,17 @@ pub fn lines(text: &str) -> Result<()> {
 
 /// A table in columns; the last column is cut where the line would pass [`WIDTH`] characters.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    let heading = head.iter().map(|cell| (*cell).to_string()).collect();
+    let cell = |text: &String| printable(text.lines().next().unwrap_or_default());
+    let body = rows.iter().map(|row| row.iter().map(cell).collect());
+    let rows: Vec<Vec<String>> = std::iter::once(heading).chain(body).collect();
+    let mut widths = vec![0; head.len()];
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let heading: Vec<String> = head.iter().map(|cell| (*cell).to_string()).collect();
-    let lines: Vec<String> = std::iter::once(&heading).chain(rows).map(|row| line(row, &widths)).collect();
-    lines.join("\n")
+    rows.iter().map(|row| line(row, &widths)).collect::<Vec<_>>().join("\n")
 }
 
 fn line(row: &[String], widths: &[usize]) -> String {
@@ -57,9 +76,8 @@ fn line(row: &[String], widths: &[usize]) -> String {
     line.trim_end().to_string()
 }
 
-/// One line of at most `room` characters.
+/// At most `room` characters of a line.
 fn cut(text: &str, room: usize) -> String {
-    let text = text.lines().next().unwrap_or_default();
     if text.chars().count() <= room {
         return text.to_string();
     }
@@ -72,9 +90,15 @@ fn cut(text: &str, room: usize) -> String {
 pub fn pairs(pairs: &[(&str, Option<String>)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len() + 1).max().unwrap_or(0);
     let shown = pairs.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    let lines: Vec<String> =
-        shown.map(|(name, value)| format!("{:<width$}  {value}", format!("{name}:"))).collect();
-    lines.join("\n")
+    let line = |(name, value): (&&str, &String)| {
+        format!("{:<width$}  {}", format!("{name}:"), indented(value, width + 2))
+    };
+    shown.map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Text whose further lines begin with `width` spaces: none may look like a line that pgark wrote itself.
+pub fn indented(text: &str, width: usize) -> String {
+    text.replace('\n', &format!("\n{:width$}", ""))
 }
 
 /// `2026-11-22T02:00:00Z` as `2026-11-22 02:00:00`.
@@ -95,6 +119,19 @@ mod tests {
         assert_eq!(lines[0], "NAME    NOTE");
         assert_eq!(lines[1].chars().count(), WIDTH);
         assert_eq!(lines[2], "größer  y");
+    }
+
+    #[test]
+    fn terminals_get_no_orders_from_a_repository() {
+        let hostile = "\u{1b}[2Jx\r\u{7f}\u{9b}\u{202e}\u{2066}\u{2028}\u{200f}";
+        let shown = "\\u001b[2Jx\\u000d\\u007f\\u009b\\u202e\\u2066\\u2028\\u200f";
+        assert_eq!(printable(hostile), shown);
+        assert_eq!(printable("größe\t日本 🐘\n"), "größe\t日本 🐘\n");
+        let json = printable(&serde_json::to_string(hostile).unwrap());
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile, "JSON stays what it is");
+        assert_eq!(pairs(&[("A", Some("1\nB: 2".into()))]), "A:  1\n    B: 2");
+        let wide = table(&["N"], &[vec!["\u{1b}".repeat(100)]]);
+        assert!(wide.lines().all(|line| line.chars().count() <= WIDTH), "{wide}");
     }
 
     #[test]

@@ -42,13 +42,15 @@ impl Progress {
         Progress { stop, terminal: std::io::stderr().is_terminal(), now: Mutex::new(now) }
     }
 
-    /// Ends the bar.
+    /// Ends the bar of work that is done.
+    pub fn complete(&self) {
+        self.lock().complete();
+        self.finish();
+    }
+
+    /// Ends the bar of work that may be unfinished.
     pub fn finish(&self) {
-        let now = self.lock();
-        now.bar.finish_and_clear();
-        if !self.terminal && now.total > 0 && now.done > 0 {
-            eprintln!("{}", now.line());
-        }
+        self.lock().end(self.terminal);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Now> {
@@ -57,6 +59,18 @@ impl Progress {
 }
 
 impl Now {
+    /// The work goes on, so this stage is done, whatever was not counted of it.
+    fn complete(&mut self) {
+        self.done = self.done.max(self.total);
+    }
+
+    fn end(&self, terminal: bool) {
+        self.bar.finish_and_clear();
+        if !terminal && self.total > 0 && self.done > 0 {
+            eprintln!("{}", self.line());
+        }
+    }
+
     fn line(&self) -> String {
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
         let rate = human_bytes((self.done as f64 / seconds) as u64);
@@ -80,8 +94,9 @@ fn word(stage: Stage) -> &'static str {
 
 impl Watch for Progress {
     fn stage(&self, stage: Stage, total: u64) {
-        self.finish();
         let mut now = self.lock();
+        now.complete();
+        now.end(self.terminal);
         *now = Now {
             bar: bar(self.terminal, stage, total),
             stage,
@@ -132,4 +147,21 @@ fn bar(terminal: bool, stage: Stage, total: u64) -> ProgressBar {
     bar.set_message(word(stage));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_of_what_is_done_says_100_percent() {
+        let progress = Progress::new(Arc::default());
+        progress.stage(Stage::Unpack, 1_900_000_000);
+        progress.advance(1_899_000_000);
+        assert!(progress.lock().line().contains("(99 %)"), "{}", progress.lock().line());
+        progress.complete();
+        assert!(progress.lock().line().contains("(100 %)"), "{}", progress.lock().line());
+        progress.stage(Stage::Recover, 10);
+        assert!(progress.lock().line().contains("(0 %)"), "{}", progress.lock().line());
+    }
 }

@@ -1,26 +1,32 @@
 //! What goes to stderr, and the signals that ask to stop.
 
+use crate::output;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+/// Tells text on stderr, made printable: what a repository holds may be part of it.
+pub fn say(text: &str) {
+    eprintln!("{}", output::printable(text));
+}
+
 /// Tells an error and its hint; returns its exit code.
 pub fn fail(error: &Error) -> ExitCode {
-    eprintln!("error: {}", error.message);
+    say(&output::indented(&format!("error: {}", error.message), 7));
     if let Some(detail) = &error.detail {
-        eprintln!("detail: {}", detail.replace('\n', "\n        "));
+        say(&format!("detail: {}", output::indented(detail, 8)));
     }
     if let Some(hint) = &error.hint {
-        eprintln!("hint: {hint}");
+        say(&output::indented(&format!("hint: {hint}"), 6));
     }
     ExitCode::from(error.kind.exit_code())
 }
 
 /// Tells a warning.
 pub fn warn(message: &str) {
-    eprintln!("warning: {message}");
+    say(&output::indented(&format!("warning: {message}"), 9));
 }
 
 /// Becomes true when the user or the system asks to stop; a second signal ends the process at once.

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConfigChoice {
-    /// Where they were, if the data directory goes back to its old place and they can be written there; else into the
-    /// data directory.
+    /// Where they were, if the data directory goes back to its old place and they can be written there, and, as root,
+    /// all were below `/etc/postgresql`; else into the data directory.
     #[default]
     Auto,
     /// Where they were.

@@ -134,8 +134,9 @@ fn row(item: &str, status: CheckStatus, detail: impl Into<String>, hint: Option<
 fn text(rows: &[CheckRow]) -> String {
     let mut lines = Vec::new();
     for row in rows {
-        lines.push(format!("{:<8} {}: {}", row.status.as_str(), row.item, row.detail));
-        lines.extend(row.hint.as_ref().map(|hint| format!("{:8} hint: {hint}", "")));
+        let line = format!("{:<8} {}: {}", row.status.as_str(), row.item, row.detail);
+        lines.push(output::indented(&line, 9));
+        lines.extend(row.hint.as_ref().map(|hint| output::indented(&format!("{:8} hint: {hint}", ""), 15)));
     }
     lines.join("\n")
 }

@@ -1,34 +1,62 @@
 //! `pgark list`.
 
 use crate::cli::Format;
-use crate::output;
+use crate::{output, talk};
 use pg_ark_contract::Result;
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::units::human_bytes;
-use pg_ark_engine::repository::Cluster;
+use pg_ark_engine::repository::{Cluster, Record};
+use serde::Serialize;
+
+const HEAD: [&str; 8] = ["BACKUP", "STATUS", "FINISHED (UTC)", "DATA", "STORED", "TLI", "STOP LSN", "NOTE"];
+
+/// What `--format json` prints for a backup.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    row: BackupRow,
+    system_identifier: &'a str,
+}
 
 /// Lists the backups of a cluster, oldest first.
 pub fn run(cluster: &Cluster, format: Format) -> Result<()> {
-    let rows: Vec<BackupRow> = cluster.backups()?.iter().map(|record| record.row()).collect();
+    let records = cluster.backups()?;
     match format {
-        Format::Json => output::json(&rows),
-        Format::Text if rows.is_empty() => {
-            eprintln!("cluster \"{}\" has no backups", cluster.name());
+        Format::Json => {
+            let row = |r| Row { row: Record::row(r), system_identifier: &r.system_identifier };
+            output::json(&records.iter().map(row).collect::<Vec<_>>())
+        }
+        Format::Text if records.is_empty() => {
+            talk::say(&format!("cluster \"{}\" has no backups", cluster.name()));
             Ok(())
         }
-        Format::Text => {
-            let head = ["BACKUP", "STATUS", "FINISHED (UTC)", "DATA", "STORED", "TLI", "STOP LSN", "NOTE"];
-            output::lines(&output::table(&head, &rows.iter().map(cells).collect::<Vec<_>>()))
-        }
+        Format::Text => output::lines(&text(&records)),
     }
 }
 
-fn cells(row: &BackupRow) -> Vec<String> {
+/// A table; one for each system identifier when there are several.
+fn text(records: &[Record]) -> String {
+    let mut systems: Vec<&str> = Vec::new();
+    for record in records {
+        if !systems.contains(&&record.system_identifier[..]) {
+            systems.push(&record.system_identifier);
+        }
+    }
+    let table = |system: &&str| {
+        let mut rows = records.iter().filter(|r| r.system_identifier == *system);
+        let table = output::table(&HEAD, &rows.clone().map(cells).collect::<Vec<_>>());
+        let version = rows.next_back().map_or("", |newest| &newest.server_version);
+        match systems.len() {
+            1 => table,
+            _ => format!("System identifier {system} (PostgreSQL {version}):\n{table}"),
+        }
+    };
+    systems.iter().map(table).collect::<Vec<_>>().join("\n\n")
+}
+
+fn cells(record: &Record) -> Vec<String> {
+    let row = record.row();
     let bytes = |size: Option<u64>| size.map_or_else(String::new, human_bytes);
-    let damaged = (row.damaged_pages > 0).then(|| format!("{} damaged pages", row.damaged_pages));
-    let pinned = row.pinned.then(|| "pinned".to_string());
-    let note =
-        [row.error.clone(), damaged, pinned, row.label.clone()].into_iter().flatten().collect::<Vec<_>>();
     vec![
         row.backup.clone(),
         row.status.as_str().to_string(),
@@ -37,6 +65,65 @@ fn cells(row: &BackupRow) -> Vec<String> {
         bytes(row.stored_bytes),
         row.timeline.map_or_else(String::new, |timeline| timeline.to_string()),
         row.stop_lsn.map_or_else(String::new, |lsn| lsn.to_string()),
-        note.join("; "),
+        note(&row, record.warnings.len()),
     ]
+}
+
+/// What is most important first: the line is cut at its end.
+fn note(row: &BackupRow, warnings: usize) -> String {
+    let damaged = (row.damaged_pages > 0).then(|| format!("{} damaged pages", row.damaged_pages));
+    let warned = match warnings {
+        _ if row.error.is_some() || damaged.is_some() => None,
+        0 => None,
+        1 => Some("1 warning".to_string()),
+        several => Some(format!("{several} warnings")),
+    };
+    let pinned = row.pinned.then(|| "pinned".to_string());
+    let parts = [row.error.clone(), damaged, warned, pinned, row.label.clone()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records() -> Vec<Record> {
+        let golden = concat!("file://", env!("CARGO_MANIFEST_DIR"), "/../engine/tests/golden/v1/zstd");
+        let url = golden.replace("crates/pgark/../", "crates/");
+        let repository = pg_ark_engine::repository::Repository::open(&url).unwrap();
+        repository.cluster("main").unwrap().backups().unwrap()
+    }
+
+    #[test]
+    fn several_system_identifiers_are_listed_apart() {
+        let mut records = records();
+        assert!(text(&records).starts_with("BACKUP "));
+        let mut other = records[0].clone();
+        other.system_identifier = "7".into();
+        other.server_version = "16.1".into();
+        other.label = Some("x".repeat(100));
+        records.push(other);
+        let text = text(&records);
+        assert!(
+            text.starts_with("System identifier 7710997216315519387 (PostgreSQL 15.20):\nBACKUP "),
+            "{text}"
+        );
+        assert!(text.contains("\n\nSystem identifier 7 (PostgreSQL 16.1):\nBACKUP "), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn the_note_says_what_is_most_important() {
+        let mut row = records()[0].row();
+        row.label = None;
+        assert_eq!(note(&row, 0), "");
+        assert_eq!(note(&row, 1), "1 warning");
+        row.label = Some("nightly".into());
+        row.pinned = true;
+        assert_eq!(note(&row, 2), "2 warnings; pinned; nightly");
+        row.damaged_pages = 3;
+        assert_eq!(note(&row, 2), "3 damaged pages; pinned; nightly");
+        row.error = Some("disk full".into());
+        assert!(note(&row, 2).starts_with("disk full; "));
+    }
 }

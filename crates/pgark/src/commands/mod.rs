@@ -50,15 +50,17 @@ fn open(cli: &Cli) -> Result<Cluster> {
             false => format!("It has: {}.", names.join(", ")),
         }));
     }
-    Ok(cluster)
+    match cli.system_identifier {
+        Some(system) => cluster.only_system(system),
+        None => Ok(cluster),
+    }
 }
 
-/// The only cluster, else `main`.
+/// The only cluster; `main`, for want of another name, when there is none.
 fn default_cluster(names: Vec<String>) -> Result<String> {
     match &names[..] {
         [only] => Ok(only.clone()),
         [] => Ok("main".to_string()),
-        several if several.iter().any(|name| name == "main") => Ok("main".to_string()),
         several => Err(Error::new(
             ErrorKind::InvalidArgument,
             format!("the repository has several clusters: {}", several.join(", ")),
@@ -75,8 +77,11 @@ mod tests {
     fn the_default_cluster() {
         let choose = |names: &[&str]| default_cluster(names.iter().map(|n| (*n).to_string()).collect());
         assert_eq!(choose(&["a"]).unwrap(), "a");
-        assert_eq!(choose(&["a", "main"]).unwrap(), "main");
         assert_eq!(choose(&[]).unwrap(), "main");
-        assert_eq!(choose(&["a", "b"]).unwrap_err().kind, ErrorKind::InvalidArgument);
+        for several in [["a", "b"], ["a", "main"]] {
+            let error = choose(&several).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidArgument);
+            assert!(error.message.ends_with(&several.join(", ")), "{error}");
+        }
     }
 }

@@ -41,18 +41,21 @@ pub fn run(cluster: &Cluster, arguments: &RestoreArgs, format: Format) -> Result
             Format::Text => output::lines(&plan_text(plan)),
         };
     }
-    eprintln!("{}", plan_text(plan));
+    talk::say(&plan_text(plan));
     let progress = Progress::new(talk::stop_flag()?);
     let began = Instant::now();
     let restored = restore::run(cluster.storage(), &prepared, &progress);
     progress.finish();
     let restored = restored.map_err(|e| unfinished(e, plan))?;
     let seconds = began.elapsed().as_secs_f64();
-    let done = restored_text(plan, seconds);
+    let done = restored_text(plan, &restored, seconds);
     let started = if arguments.start {
-        eprintln!("{done}");
+        talk::say(&done);
         let started = start::start(&prepared, &restored, &progress);
-        progress.finish();
+        match &started {
+            Ok(_) => progress.complete(),
+            Err(_) => progress.finish(),
+        }
         Some(started?)
     } else {
         None
@@ -101,6 +104,7 @@ fn plan_text(plan: &Plan) -> String {
         .map_or_else(String::new, |t| format!(", finished {} UTC", output::time(t)));
     let mut text = output::pairs(&[
         ("Backup", Some(format!("{} of cluster {}{finished}", plan.backup, plan.cluster))),
+        ("System", Some(format!("identifier {}", plan.system_identifier))),
         ("Server", Some(format!("PostgreSQL {}", plan.server_version))),
         ("Programs", plan.server.as_ref().map(|server| server.bindir.display().to_string())),
         ("Data directory", Some(format!("{} ({state})", plan.data_directory.display()))),
@@ -110,14 +114,25 @@ fn plan_text(plan: &Plan) -> String {
         ("Writes", Some(format!("{} in {} files", human_bytes(plan.write_bytes), plan.files))),
         ("Space", Some(plan.filesystems.iter().map(free).collect::<Vec<_>>().join("; "))),
     ]);
+    for line in plan_lines(plan) {
+        text.push('\n');
+        text.push_str(&output::indented(&line, 4));
+    }
+    text
+}
+
+/// The parts of the plan of which there may be many.
+fn plan_lines(plan: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
     for tablespace in &plan.tablespaces {
-        text.push_str(&format!("\nTablespace {}: {}", tablespace.oid, tablespace.to.display()));
-        if tablespace.to.to_str() != Some(&tablespace.from) {
-            text.push_str(&format!(" (was {})", tablespace.from));
-        }
+        let was = match tablespace.to.to_str() == Some(&tablespace.from) {
+            true => String::new(),
+            false => format!(" (was {})", tablespace.from),
+        };
+        lines.push(format!("Tablespace {}: {}{was}", tablespace.oid, tablespace.to.display()));
     }
     for path in &plan.new_tablespaces {
-        text.push_str(&format!("\nNew tablespace: {} (recovery will create it)", path.display()));
+        lines.push(format!("New tablespace: {} (recovery will create it)", path.display()));
     }
     for file in &plan.config.files {
         let action = match file.action {
@@ -127,17 +142,25 @@ fn plan_text(plan: &Plan) -> String {
             config::Action::KeepOther => "another one is there, which is kept",
         };
         let from = if file.from == file.to { String::new() } else { format!(" {}", file.from.display()) };
-        text.push_str(&format!("\nConfiguration:  {}: {action}{from}", file.to.display()));
+        lines.push(format!("Configuration:  {}: {action}{from}", file.to.display()));
     }
-    for warning in &plan.warnings {
-        text.push_str(&format!("\nwarning: {warning}"));
-    }
-    text
+    lines.extend(plan.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines
 }
 
-fn restored_text(plan: &Plan, seconds: f64) -> String {
+fn restored_text(plan: &Plan, restored: &Restored, seconds: f64) -> String {
     let rate = human_bytes((plan.write_bytes as f64 / seconds.max(0.001)) as u64);
-    format!("Restored {} in {seconds:.1} s ({rate}/s), durable.", human_bytes(plan.write_bytes))
+    let mut text =
+        format!("Restored {} in {seconds:.1} s ({rate}/s), durable.", human_bytes(plan.write_bytes));
+    if !restored.changed.is_empty() {
+        let ignored: Vec<String> =
+            restored.changed.iter().map(|path| format!("-i {}", quoted(path))).collect();
+        text.push_str(&format!(
+            "\nThe restore changed files, which pg_verifybackup has to ignore: {}",
+            ignored.join(" ")
+        ));
+    }
+    text
 }
 
 /// How to go on by hand.

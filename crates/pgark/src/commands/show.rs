@@ -5,6 +5,7 @@ use crate::output;
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, Result};
 use pg_ark_engine::repository::{Cluster, Record};
+use pg_ark_engine::restore::request;
 
 /// Shows a backup's record.
 pub fn run(cluster: &Cluster, backup: &str, format: Format) -> Result<()> {
@@ -18,14 +19,16 @@ pub fn run(cluster: &Cluster, backup: &str, format: Format) -> Result<()> {
     }
 }
 
-/// The newest backup whatever its state: whoever asks wants to know how it is.
+/// The newest backup of the newest system identifier, whatever its state: whoever asks wants to know how it is.
 fn latest(cluster: &Cluster) -> Result<Record> {
-    cluster.backups()?.pop().ok_or_else(|| {
+    request::newest_system(cluster)?.backups()?.pop().ok_or_else(|| {
         Error::new(
             pg_ark_contract::ErrorKind::BackupNotFound,
             format!("cluster \"{}\" has no backups", cluster.name()),
         )
-        .hint("Take one with ark.backup_start().")
+        .hint(
+            request::others_hint(cluster).unwrap_or_else(|| "Take one with ark.backup_start().".to_string()),
+        )
     })
 }
 
@@ -60,6 +63,7 @@ fn text(record: &Record) -> String {
     ]);
     let mut list = |title: &str, lines: Vec<String>| {
         if !lines.is_empty() {
+            let lines: Vec<String> = lines.iter().map(|line| output::indented(line, 4)).collect();
             text.push_str(&format!("\n{title}:\n  {}", lines.join("\n  ")));
         }
     };
