@@ -2,6 +2,7 @@
 //!
 //! The SQLSTATE of each kind stands in [`pg_ark_contract::errors`]. SQL gets message, detail and hint.
 
+use crate::postgres::text::for_message;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
@@ -13,12 +14,12 @@ pub fn pack_sqlstate(state: &str) -> i32 {
 
 fn report(error: &Error, message: String) -> ErrorReport {
     let code = PgSqlErrorCode::from(pack_sqlstate(error.kind.sqlstate()));
-    let mut report = ErrorReport::new(code, message, "pg_ark");
+    let mut report = ErrorReport::new(code, for_message(message), "pg_ark");
     if let Some(detail) = &error.detail {
-        report = report.set_detail(detail.clone());
+        report = report.set_detail(for_message(detail.clone()));
     }
     if let Some(hint) = &error.hint {
-        report = report.set_hint(hint.clone());
+        report = report.set_hint(for_message(hint.clone()));
     }
     report
 }
@@ -36,9 +37,9 @@ pub fn or_raise<T>(result: Result<T>) -> T {
 
 /// A WARNING: to the client of a session, to the server log from a worker.
 pub fn warn(message: impl Into<String>, hint: Option<String>) {
-    let mut report = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message.into(), "pg_ark");
+    let mut report = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, for_message(message.into()), "pg_ark");
     if let Some(hint) = hint {
-        report = report.set_hint(hint);
+        report = report.set_hint(for_message(hint));
     }
     report.report(PgLogLevel::WARNING);
 }
@@ -50,7 +51,7 @@ pub fn warn_error(context: &str, error: &Error) {
 
 /// One line for the server log.
 pub fn log(message: impl Into<String>) {
-    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message.into(), "pg_ark")
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, for_message(message.into()), "pg_ark")
         .report(PgLogLevel::LOG);
 }
 

@@ -111,3 +111,16 @@ fn a_path_that_is_not_utf8_says_what_to_do() {
     let error = ready.try_backup("wait => true").expect_err("a path that cannot be written down");
     assert!(error.stderr.contains("not UTF-8") && !error.hint().is_empty(), "{error}");
 }
+
+#[test]
+fn errors_and_labels_arrive_in_every_encoding() {
+    for (encoding, word, escaped) in [("LATIN1", "é", r"\u{e9}"), ("EUC_JP", "日", r"\u{65e5}")] {
+        let ready = in_encoding(encoding);
+        let ask = |sql: &str| ready.server.try_psql(&format!("{UTF8}; {sql}"));
+        let error = ask(&format!("SELECT ark.show('{word}')")).expect_err(encoding);
+        assert_eq!(error.sqlstate(), "42704", "{encoding}: {error}");
+        assert!(error.message().contains(escaped), "{encoding}: {error}");
+        ask(&format!("SELECT ark.backup_start(label => '{word}', wait => true)")).expect("a backup");
+        assert_eq!(ask("SELECT label FROM ark.list_backups()").expect("a list"), word, "{encoding}");
+    }
+}

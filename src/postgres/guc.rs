@@ -109,7 +109,7 @@ fn find(name: &CStr) -> Option<pg_sys::GucSource::Type> {
 fn find(name: &CStr) -> Option<pg_sys::GucSource::Type> {
     // SAFETY: gives null or a pointer to a setting, which lives as long as the process.
     unsafe {
-        let found = pg_sys::find_option(name.as_ptr(), false, true, pg_sys::ERROR as i32);
+        let found = pg_sys::find_option(name.as_ptr(), false, true, PgLogLevel::ERROR as i32);
         found.as_ref().map(|found| found.source)
     }
 }

@@ -73,6 +73,20 @@ impl From<String> for Text {
     }
 }
 
+/// Text for a message, which pgrx takes in UTF-8 and the server in the database's encoding: where these differ, what
+/// is not ASCII is escaped, as `\u{e9}`.
+pub fn for_message(text: String) -> String {
+    let server = database_encoding();
+    if text.is_ascii() || server == UTF8 || server == SQL_ASCII {
+        return text;
+    }
+    let escaped = |character: char| match character.is_ascii() {
+        true => String::from(character),
+        false => character.escape_unicode().to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
 /// From the database's encoding; true when something had to be replaced.
 fn decode(bytes: &[u8]) -> (String, bool) {
     let server = database_encoding();
