@@ -48,7 +48,10 @@ fn text(records: &[Record]) -> String {
         let version = rows.next_back().map_or("", |newest| &newest.server_version);
         match systems.len() {
             1 => table,
-            _ => format!("System identifier {system} (PostgreSQL {version}):\n{table}"),
+            _ => {
+                let title = format!("System identifier {system} (PostgreSQL {version}):");
+                format!("{}\n{table}", output::indented(&title, 4))
+            }
         }
     };
     systems.iter().map(table).collect::<Vec<_>>().join("\n\n")
