@@ -1,8 +1,9 @@
 //! Restore: from a repository and an empty place to a data directory that a server starts from.
 //!
 //! 1. [`request`]: what the user asked for; the backup that means.
-//! 2. [`facts`]: what this machine is like. [`check`]: what is refused before anything is touched. [`plan`]: a value
-//!    that says all that will happen; `--dry-run` shows it.
+//! 2. [`facts`]: what this machine is like. [`check`], [`recorded_places`]: what is refused before anything is
+//!    touched. [`warnings`]: what should be known before. [`plan`]: a value that says all that will happen; `--dry-run`
+//!    shows it.
 //! 3. [`run`] carries it out: [`unpack`] fetches frames in parallel ([`index`]), walks over the tar in their order
 //!    ([`tar_reader`], [`names`], [`tree`]), writes and proves files ([`out_file`], [`expected`]); [`link`],
 //!    [`config`], [`config_places`] and [`recovery`] add what a server needs; everything is made durable.
@@ -30,6 +31,7 @@ pub mod objects;
 pub mod out_file;
 pub mod owner;
 pub mod plan;
+pub mod recorded_places;
 pub mod recovery;
 pub mod request;
 pub mod run;

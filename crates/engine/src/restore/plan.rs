@@ -6,6 +6,7 @@ use super::config::{self, ConfigPlan, OldPlace};
 use super::config_archive::{self, ConfigMember};
 use super::facts::{Facts, State};
 use super::owner;
+use super::recorded_places;
 use super::request::{Request, choose};
 use super::server::{self, Server};
 use super::warnings;
@@ -104,6 +105,7 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
     let facts =
         Facts::collect(request, &targets, &record.new_tablespaces, cluster.storage().folder(), old_data)?;
     check::targets(request, &facts)?;
+    recorded_places::check(&mapped, request, &facts)?;
     let config = match request.config {
         super::request::ConfigChoice::Skip => Vec::new(),
         _ => config_archive::load(cluster.storage(), &folder, &record)?,
