@@ -12,6 +12,7 @@
 //! * [`encodings`]: databases whose encoding is not UTF-8.
 //! * [`promises`]: the promises that are named in the design.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
+//! * [`waiting`]: what a caller that waits hears.
 //! * [`refusals`]: what bad input gets.
 
 mod by_hand;
@@ -29,3 +30,4 @@ mod restore;
 mod sessions;
 mod standby;
 mod support;
+mod waiting;
