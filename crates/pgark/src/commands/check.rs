@@ -80,6 +80,9 @@ fn cluster_rows(cluster: &Cluster) -> Result<Vec<CheckRow>> {
         None => (CheckStatus::Error, Some("Take one with ark.backup_start().")),
     };
     let mut rows = vec![row(&item, status, detail, hint)];
+    for error in backups.iter().filter_map(|b| b.unreadable.as_ref()) {
+        rows.push(row(&item, CheckStatus::Error, error.to_string(), error.hint.as_deref()));
+    }
     if failed > 0 {
         let last = with(BackupStatus::Failed).next_back();
         let why = last.map_or_else(String::new, |b| {

@@ -18,9 +18,17 @@ struct Row<'a> {
     system_identifier: &'a str,
 }
 
-/// Lists the backups of a cluster, oldest first.
+/// Lists the backups of a cluster, oldest first. After the list, a record that cannot be read is an error.
 pub fn run(cluster: &Cluster, format: Format) -> Result<()> {
     let records = cluster.backups()?;
+    show(cluster, &records, format)?;
+    match records.into_iter().find_map(|record| record.unreadable) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn show(cluster: &Cluster, records: &[Record], format: Format) -> Result<()> {
     match format {
         Format::Json => {
             let row = |r| Row { row: Record::row(r), system_identifier: &r.system_identifier };
@@ -30,7 +38,7 @@ pub fn run(cluster: &Cluster, format: Format) -> Result<()> {
             talk::say(&format!("cluster \"{}\" has no backups", cluster.name()));
             Ok(())
         }
-        Format::Text => output::lines(&text(&records)),
+        Format::Text => output::lines(&text(records)),
     }
 }
 
