@@ -257,8 +257,7 @@ fn bad_parameters_are_refused_before_anything_is_touched() {
     );
     assert_eq!(server.psql("SELECT count(*) FROM ark.list_backups()"), "1");
 
-    for name in ["../x", "", "/etc/passwd", "..", "%", UNKNOWN, "20000101T000000Z-full/../x", "latest", "ä"]
-    {
+    for name in ["../x", "/etc/passwd", "..", "%", UNKNOWN, "20000101T000000Z-full/../x", "latest", "ä"] {
         for call in ["show", "backup_stop"] {
             refused(server, &format!("SELECT ark.{call}('{name}')"), "42704", &["list_backups"]);
         }
