@@ -34,11 +34,10 @@ pub fn run() -> ExitCode {
         Err(error) => return fail(&session, error),
     };
     drop(stdin);
-    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
-    if parent != Some(job.parent_pid) {
+    if !is_parent(job.parent_pid) {
         return fail(&session, gone());
     }
-    if let Err(error) = listen(&session) {
+    if let Err(error) = listen(&session, job.parent_pid) {
         return fail(&session, error);
     }
     if matches!(job.task, Task::Backup(_)) {
@@ -59,8 +58,13 @@ fn fail(session: &Session, error: Error) -> ExitCode {
     code
 }
 
+fn is_parent(pid: u32) -> bool {
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    parent == Some(pid)
+}
+
 /// Listens to the server and to signals while the job runs.
-fn listen(session: &Arc<Session>) -> Result<(), Error> {
+fn listen(session: &Arc<Session>, parent: u32) -> Result<(), Error> {
     let failed = |e: std::io::Error| Error::io("could not listen to the server", &e);
     let replies = Arc::clone(session);
     std::thread::Builder::new()
@@ -76,7 +80,14 @@ fn listen(session: &Arc<Session>) -> Result<(), Error> {
             // A reload of the server reaches its whole process group.
             for signal in caught.forever().filter(|s| *s != SIGHUP) {
                 let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-                stop(&signals, Error::new(ErrorKind::Cancelled, format!("the engine was stopped by {name}")));
+                // The parent's death comes as a signal too.
+                stop(
+                    &signals,
+                    match is_parent(parent) {
+                        true => Error::new(ErrorKind::Cancelled, format!("the engine was stopped by {name}")),
+                        false => gone(),
+                    },
+                );
             }
         })
         .map_err(failed)?;
