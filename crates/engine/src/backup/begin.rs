@@ -5,7 +5,7 @@ use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::layout;
 use crate::repository::lease::{self, HeldLease};
-use crate::repository::record::{DataDirectoryRecord, FORMAT, Record};
+use crate::repository::record::{DataDirectoryRecord, Record};
 use crate::session::Session;
 use pg_ark_contract::conversation::{BackupKind, BackupTask};
 use pg_ark_contract::rows::BackupStatus;
@@ -206,39 +206,20 @@ fn new_record(
         .map_err(|e| Error::io(format!("could not look at \"{}\"", data_directory.display()), &e))?;
     let wal_link = std::fs::read_link(data_directory.join("pg_wal")).ok();
     Ok(Record {
-        format: FORMAT,
-        backup: name,
         kind: task.kind,
-        status: BackupStatus::Running,
-        error: None,
-        parent: None,
         label: task.label.clone(),
-        pinned: false,
         started_at: catalog::now(),
-        finished_at: None,
         written_by: format!("pg_ark {VERSION}"),
         host: lease::host_name(),
-        cluster: cluster.name().to_string(),
-        system_identifier: control.system_identifier.to_string(),
         server_version_num: task.server_version_num,
         server_version: task.server_version.clone(),
         from_standby: task.in_recovery,
-        start_lsn: None,
-        stop_lsn: None,
-        timeline: None,
         wal_segment_size: control.wal_segment_size,
         block_size: control.block_size,
         data_checksums: control.has_page_checksums(),
         compression: task.compression,
         checksum: task.checksum,
         wal_included: task.include_wal,
-        data_bytes: 0,
-        stored_bytes: 0,
-        files: 0,
-        archives: Vec::new(),
-        manifest: None,
-        tablespaces: Vec::new(),
-        new_tablespaces: Vec::new(),
         data_directory: DataDirectoryRecord {
             path: task.data_directory.clone(),
             mode: meta.mode() & 0o7777,
@@ -246,31 +227,7 @@ fn new_record(
             gid: meta.gid(),
             wal_link: wal_link.map(|p| p.to_string_lossy().into_owned()),
         },
-        config_files: Vec::new(),
         server_settings: task.server_settings.iter().cloned().collect(),
-        damaged_pages: 0,
-        damage: Vec::new(),
-        warnings: Vec::new(),
-        unreadable: None,
-        other: Default::default(),
+        ..Record::begun(name, cluster.name(), control.system_identifier)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::restore::fixture::{Fixture, Recipe};
-
-    #[test]
-    fn what_a_failed_backup_left_is_removed_by_the_next() {
-        let Fixture { cluster, folder, mut record, dir: _dir } = Fixture::new(&Recipe::default());
-        let system = system_of(&record).unwrap();
-        let objects = || cluster.storage().list(&folder).unwrap().len();
-        clear_up(&cluster, system).unwrap();
-        assert!(objects() > 1, "a complete backup is left alone");
-        record.status = BackupStatus::Failed;
-        record.save(cluster.storage(), &folder).unwrap();
-        clear_up(&cluster, system).unwrap();
-        assert_eq!(objects(), 1, "the record stays");
-    }
 }

@@ -2,9 +2,11 @@
 //!
 //! The server names `config_file`, `hba_file`, `ident_file` and what they include; beside a `postgresql.conf` in
 //! Debian's layout lie `environment`, `pg_ctl.conf`, `start.conf` and `conf.d`, without which pg_ctlcluster does not
-//! start the cluster, so they come too.
+//! start the cluster, so they come too. Includes are followed here once more ([`super::includes`]), because the server
+//! does not name an included file that sets nothing, and does not start without it.
 
 use super::archive::ArchiveWriter;
+use super::includes;
 use super::member::Attributes;
 use super::serial::SerialWriter;
 use crate::session::Session;
@@ -24,6 +26,7 @@ const MAX_CONFIG: u64 = 16 << 20;
 pub fn plan(named: &[String], data_directory: &Path) -> Vec<PathBuf> {
     let home = data_directory.canonicalize().unwrap_or_else(|_| data_directory.to_path_buf());
     let mut files = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for path in named.iter().map(PathBuf::from).filter(|p| p.is_absolute()) {
         let folder = path.parent().unwrap_or(Path::new("/"));
         if path.file_name().is_some_and(|n| n == "postgresql.conf") {
@@ -31,8 +34,10 @@ pub fn plan(named: &[String], data_directory: &Path) -> Vec<PathBuf> {
             let included = walkdir::WalkDir::new(folder.join("conf.d")).into_iter().filter_map(|e| e.ok());
             files.extend(included.filter(|e| e.path().is_file()).map(|e| e.into_path()));
         }
+        includes::follow(&path, &mut seen);
         files.insert(path);
     }
+    files.extend(seen);
     let outside = |path: &PathBuf| {
         // A link in the data directory to a file elsewhere is stored under the file's own name.
         path.canonicalize().map(|real| !real.starts_with(&home)).unwrap_or(false)

@@ -19,6 +19,7 @@ pub mod books;
 pub mod config;
 pub mod copy;
 pub mod finish;
+pub mod includes;
 pub mod member;
 pub mod plan;
 pub mod progress;

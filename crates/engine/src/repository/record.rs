@@ -251,8 +251,6 @@ impl Record {
         let (stamp, kind) = backup.split_once('-').unwrap_or_default();
         let started = chrono::NaiveDateTime::parse_from_str(stamp, "%Y%m%dT%H%M%SZ").ok();
         Record {
-            format: FORMAT,
-            backup: backup.to_string(),
             kind: match kind {
                 "incremental" => BackupKind::Incremental,
                 "logical" => BackupKind::Logical,
@@ -260,11 +258,25 @@ impl Record {
             },
             status: BackupStatus::Failed,
             error: Some(format!("its record cannot be read: {why}")),
+            started_at: started
+                .map_or(String::new(), |t| t.and_utc().to_rfc3339_opts(SecondsFormat::Secs, true)),
+            unreadable: Some(why),
+            ..Record::begun(backup.to_string(), cluster, system_identifier)
+        }
+    }
+
+    /// A record that knows nothing yet but whose it is.
+    pub fn begun(backup: String, cluster: &str, system_identifier: u64) -> Self {
+        Record {
+            format: FORMAT,
+            backup,
+            kind: BackupKind::Full,
+            status: BackupStatus::Running,
+            error: None,
             parent: None,
             label: None,
             pinned: false,
-            started_at: started
-                .map_or(String::new(), |t| t.and_utc().to_rfc3339_opts(SecondsFormat::Secs, true)),
+            started_at: String::new(),
             finished_at: None,
             written_by: String::new(),
             host: String::new(),
@@ -295,7 +307,7 @@ impl Record {
             damaged_pages: 0,
             damage: Vec::new(),
             warnings: Vec::new(),
-            unreadable: Some(why),
+            unreadable: None,
             other: BTreeMap::new(),
         }
     }
