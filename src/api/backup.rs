@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 /// `pg_backup_start` takes no longer one (`MAXPGPATH`, pg_config_manual.h).
 const LABEL_MAX: usize = 1024;
 /// How often the state of a starting backup is looked at.
-const STARTING: Duration = Duration::from_millis(50);
+const STARTING: Duration = Duration::from_millis(10);
 /// How often the state of a running backup is looked at.
-const RUNNING: Duration = Duration::from_millis(200);
+const RUNNING: Duration = Duration::from_millis(20);
 /// How long a worker that was told to stop may take before the caller hears about it.
 const STOPPING: Duration = Duration::from_secs(30);
 
