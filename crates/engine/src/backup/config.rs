@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// Files beside `postgresql.conf` that Debian's postgresql-common keeps there.
 const COMPANIONS: [&str; 3] = ["environment", "pg_ctl.conf", "start.conf"];
 /// No configuration file is larger than this, in bytes; a larger one is left out with a warning.
-const MAX_CONFIG: u64 = 16 << 20;
+pub const MAX_CONFIG: u64 = 16 << 20;
 
 /// The files to store, absolute, sorted; none of them below the data directory.
 pub fn plan(named: &[String], data_directory: &Path) -> Vec<PathBuf> {

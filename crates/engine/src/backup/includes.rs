@@ -4,13 +4,12 @@
 //! `include_dir` (utils/misc/guc-file.l, libpq/hba.c); `pg_hba.conf` also knows `@file` in the place of a name.
 //! Relative paths begin at the folder of the file that includes.
 
+use super::config::MAX_CONFIG;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// PostgreSQL refuses deeper nesting (`CONF_FILE_MAX_DEPTH`, utils/conffiles.h).
 const MAX_DEPTH: usize = 10;
-/// A larger file is no configuration, in bytes.
-const MAX_SIZE: u64 = 16 << 20;
 
 /// Adds to `found` the files that `file` includes, and those that they include.
 pub fn follow(file: &Path, found: &mut BTreeSet<PathBuf>) {
@@ -18,7 +17,7 @@ pub fn follow(file: &Path, found: &mut BTreeSet<PathBuf>) {
 }
 
 fn follow_to(file: &Path, found: &mut BTreeSet<PathBuf>, depth: usize) {
-    let small = std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_SIZE);
+    let small = std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_CONFIG);
     let Some(text) = small.then(|| std::fs::read(file).ok()).flatten() else { return };
     let folder = file.parent().unwrap_or(Path::new("/"));
     for line in String::from_utf8_lossy(&text).lines() {

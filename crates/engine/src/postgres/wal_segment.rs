@@ -78,10 +78,6 @@ pub fn is_backup_history(name: &str) -> bool {
         .is_some_and(|(segment, offset)| is_segment(segment) && is_hex(offset, 8))
 }
 
-/// Bytes in a long page header (`SizeOfXLogLongPHD`).
-pub const LONG_HEADER_SIZE: usize = 40;
-/// The page begins with the rest of a record (`XLP_FIRST_IS_CONTRECORD`).
-pub const FIRST_IS_CONTINUATION: u16 = 0x0001;
 /// The page has a long header (`XLP_LONG_HEADER`).
 pub const HAS_LONG_HEADER: u16 = 0x0002;
 /// Every flag that PostgreSQL 15 to 18 define (`XLP_ALL_FLAGS`).

@@ -250,14 +250,20 @@ mod tests {
         acquire(&storage, "lease.json", "b").unwrap();
     }
 
-    #[test]
-    fn the_dead_hold_nothing() {
-        let (_dir, storage) = storage();
-        let held = acquire(&storage, "lease.json", "a").unwrap();
+    /// Leaves the lease of a process that is gone.
+    fn leave_dead_lease(storage: &Storage) -> Lease {
+        let held = acquire(storage, "lease.json", "a").unwrap();
         let mut lease = held.lease.lock().unwrap().clone();
         std::mem::forget(held);
         lease.pid_start += 1;
         storage.put("lease.json", to_json(&lease).unwrap()).unwrap();
+        lease
+    }
+
+    #[test]
+    fn the_dead_hold_nothing() {
+        let (_dir, storage) = storage();
+        leave_dead_lease(&storage);
         drop(acquire(&storage, "lease.json", "b").unwrap());
         assert!(storage.list("").unwrap().is_empty(), "no tombstone stays behind");
     }
@@ -265,11 +271,7 @@ mod tests {
     #[test]
     fn who_buries_is_not_disturbed() {
         let (_dir, storage) = storage();
-        let held = acquire(&storage, "lease.json", "a").unwrap();
-        let mut lease = held.lease.lock().unwrap().clone();
-        std::mem::forget(held);
-        lease.pid_start += 1;
-        storage.put("lease.json", to_json(&lease).unwrap()).unwrap();
+        let lease = leave_dead_lease(&storage);
         let tombstone = format!("lease.json.dead-{}", lease.token);
         storage.put(&tombstone, Utc::now().to_rfc3339().into_bytes()).unwrap();
         assert_eq!(acquire(&storage, "lease.json", "b").err().unwrap().kind, ErrorKind::Busy);

@@ -14,7 +14,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// Folder in the data directory for included files.
-pub(super) const INCLUDED: &str = "pg_ark_config";
+const INCLUDED: &str = "pg_ark_config";
 /// Where root puts files back without being told to: Debian's folder of what belongs to servers.
 const OWN_PLACE: &str = "/etc/postgresql";
 /// Names of the three files that a server looks for in its data directory, and the settings that lead elsewhere.
@@ -221,6 +221,11 @@ fn place_in_data(record: &Record, members: &[ConfigMember], path: &Path, data: &
             return data.join(name);
         }
     }
+    place_apart(data, path)
+}
+
+/// Where a file or folder that plays no role of its own goes in the data directory.
+pub(super) fn place_apart(data: &Path, path: &Path) -> PathBuf {
     data.join(INCLUDED).join(path.strip_prefix("/").unwrap_or(path))
 }
 

@@ -1,7 +1,7 @@
 //! Configuration files from outside the data directory, moved into it.
 
 use super::access::{Access, NEW_FILE};
-use super::config::{ConfigPlan, INCLUDED, ROLES, role_path};
+use super::config::{ConfigPlan, ROLES, place_apart, role_path};
 use super::config_archive::ConfigMember;
 use super::config_places::included;
 use super::config_text::{self, Include};
@@ -23,10 +23,9 @@ pub fn apply(
     watch: &dyn Watch,
 ) -> Result<()> {
     let old_data = Path::new(&record.data_directory.path);
-    let in_folder = |path: &Path| data.join(INCLUDED).join(path.strip_prefix("/").unwrap_or(path));
     let moved = |kind: Include, path: &Path| match path.strip_prefix(old_data) {
         Ok(below) => Some(data.join(below)),
-        Err(_) if kind == Include::Folder => Some(in_folder(path)),
+        Err(_) if kind == Include::Folder => Some(place_apart(data, path)),
         Err(_) => plan.files.iter().find(|file| file.from == path).map(|file| file.to.clone()),
     };
     let main = role_path(record, members, 0);
