@@ -11,8 +11,8 @@
 
 use crate::postgres::guc;
 use pg_ark_contract::settings::{
-    CATALOGUE, Checksum, Compression, Context, JOBS_MAX, Setting, VOLUME_SIZE_DEFAULT_KB, VOLUME_SIZE_MIN,
-    cluster_from_name,
+    ARCHIVE_WAIT_DEFAULT, ARCHIVE_WAIT_MAX, CATALOGUE, Checksum, Compression, Context, JOBS_MAX, Setting,
+    VOLUME_SIZE_DEFAULT_KB, VOLUME_SIZE_MIN, cluster_from_name,
 };
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -30,6 +30,8 @@ static CHECKSUM: Text = Text::new(Some(c"crc32c"));
 static JOBS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static VOLUME_SIZE: GucSetting<i32> = GucSetting::<i32>::new(VOLUME_SIZE_DEFAULT_KB as i32);
+
+static ARCHIVE_WAIT: GucSetting<i32> = GucSetting::<i32>::new(ARCHIVE_WAIT_DEFAULT);
 
 const KB: u64 = 1024;
 /// `pg_ark.volume_size` is an int GUC in kB, so this is its end of the range.
@@ -82,6 +84,7 @@ fn define_one(setting: &'static Setting) {
         }
         "pg_ark.jobs" => int(setting, &JOBS, 0..=JOBS_MAX, GucFlags::empty()),
         "pg_ark.max_rate" => int(setting, &MAX_RATE, 0..=i32::MAX, GucFlags::UNIT_KB),
+        "pg_ark.archive_wait" => int(setting, &ARCHIVE_WAIT, 1..=ARCHIVE_WAIT_MAX, GucFlags::UNIT_S),
         "pg_ark.volume_size" => int(setting, &VOLUME_SIZE, VOLUME_SIZE_MIN_KB..=i32::MAX, GucFlags::UNIT_KB),
         // A setting that the contract knows and this library does not: the test of the catalogue finds it.
         _ => {}
@@ -186,4 +189,9 @@ pub fn max_rate() -> u64 {
 /// `pg_ark.volume_size` in bytes.
 pub fn volume_size() -> u64 {
     u64::from(VOLUME_SIZE.get().unsigned_abs()) * KB
+}
+
+/// `pg_ark.archive_wait` in seconds.
+pub fn archive_wait() -> u32 {
+    ARCHIVE_WAIT.get().unsigned_abs()
 }

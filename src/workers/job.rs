@@ -140,7 +140,7 @@ impl Backup<'_> {
 
     fn on_event(&mut self, event: Event) -> Result<Option<BackupRow>> {
         match event {
-            Event::Hello { .. } => {}
+            Event::Hello { .. } | Event::Ready | Event::Archived { .. } | Event::ArchiveFailed { .. } => {}
             Event::Started { backup } => self.on_started(backup),
             Event::Need(Need::BackupStart) => self.start_backup_mode()?,
             Event::Need(Need::BackupStop) => self.stop_backup_mode()?,

@@ -74,6 +74,7 @@ pub fn backup_task(request: &Request) -> Result<BackupTask> {
         max_rate: request.max_rate,
         volume_size: request.volume_size,
         include_wal: true,
+        archive_wait: 300,
     })
 }
 

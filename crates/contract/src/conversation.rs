@@ -21,10 +21,21 @@
 //! Reply::BackupStopped   ----------------> backup_label, tablespace_map, pg_control, rest of WAL, manifest, record
 //!                          <-------------- Done { answer: Answer::Backup }
 //! ```
+//!
+//! The archiver's engine stays for as long as the archiver:
+//!
+//! ```text
+//! server                                   engine
+//! Job { task: Archive } -----------------> opens the repository
+//!                          <-------------- Hello, Ready
+//! Reply::Archive { file } ---------------> stores it, and those after it that are ready, several at once
+//!                          <-------------- Archived { file } or ArchiveFailed { file, error }
+//! end of file on stdin ------------------> ends
+//! ```
 
 use crate::bytes::Bytes;
 use crate::errors::Error;
-use crate::rows::{BackupRow, CheckRow};
+use crate::rows::{ArchiveRow, BackupRow, CheckRow, StatusRow, WindowRow};
 use crate::settings::{Checksum, Compression};
 use crate::units::{Lsn, Timeline};
 use serde::{Deserialize, Serialize};
@@ -67,6 +78,25 @@ pub enum Task {
     },
     /// Take a backup.
     Backup(Box<BackupTask>),
+    /// Store WAL files as they are asked for, until stdin ends. The only task that has no [`Answer`].
+    Archive(ArchiveTask),
+    /// Answer with [`Answer::Archive`]: what the archive holds, what it lacks, what in it is damaged.
+    VerifyArchive {
+        /// The system identifier to look at; none: the cluster's newest.
+        system_identifier: Option<u64>,
+        /// Read every segment and follow its records.
+        deep: bool,
+    },
+    /// Answer with [`Answer::Windows`].
+    Windows {
+        /// The system identifier to look at; none: the cluster's newest.
+        system_identifier: Option<u64>,
+    },
+    /// Answer with [`Answer::Status`].
+    Status {
+        /// The system identifier to look at; none: the cluster's newest.
+        system_identifier: Option<u64>,
+    },
     /// The engine that wrote a backup is dead: mark the record as failed, remove what it left, release its lease.
     Abandon {
         /// Name of the backup; none when the engine died before it told one: then whatever a dead writer left.
@@ -131,8 +161,24 @@ pub struct BackupTask {
     pub max_rate: u64,
     /// Largest object in bytes.
     pub volume_size: u64,
-    /// Store the WAL that the backup needs in `pg_wal.tar`.
+    /// Store the WAL that the backup needs in `pg_wal.tar`. Otherwise the backup is complete only when the archive
+    /// holds it.
     pub include_wal: bool,
+    /// Seconds without any news from the archive after which a backup that waits for its WAL fails.
+    pub archive_wait: u32,
+}
+
+/// Facts and choices for the archiver's engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArchiveTask {
+    /// The server's data directory, absolute.
+    pub data_directory: String,
+    /// `server_version_num`.
+    pub server_version_num: u32,
+    /// Codec and level.
+    pub compression: Compression,
+    /// Segments stored at the same time at the most; 0 means one per core.
+    pub jobs: u32,
 }
 
 /// What the server tells a running backup.
@@ -163,6 +209,11 @@ pub enum Reply {
         backup_label: Bytes,
         /// Content of `tablespace_map`; empty when there are no tablespaces.
         tablespace_map: Bytes,
+    },
+    /// Store this file of `pg_wal`; answered with [`Event::Archived`] or [`Event::ArchiveFailed`].
+    Archive {
+        /// Name: a segment, `.partial`, `.history` or `.backup` file.
+        file: String,
     },
     /// Stop, and record this reason.
     Stop {
@@ -251,6 +302,20 @@ pub enum Event {
         /// Stored up to here.
         lsn: Lsn,
     },
+    /// The archiver's engine has opened the repository and takes files.
+    Ready,
+    /// The file is stored and durable.
+    Archived {
+        /// Its name.
+        file: String,
+    },
+    /// The file is not stored; it can be asked for again.
+    ArchiveFailed {
+        /// Its name.
+        file: String,
+        /// Why.
+        error: Error,
+    },
     /// The work is done.
     Done {
         /// The result.
@@ -287,4 +352,10 @@ pub enum Answer {
     Backup(Box<BackupRow>),
     /// For [`Task::Abandon`].
     Abandoned,
+    /// For [`Task::VerifyArchive`].
+    Archive(Vec<ArchiveRow>),
+    /// For [`Task::Windows`].
+    Windows(Vec<WindowRow>),
+    /// For [`Task::Status`].
+    Status(Box<StatusRow>),
 }

@@ -27,6 +27,10 @@ macro_rules! kinds {
             /// Exit code of `pgark`.
             pub fn exit_code(self) -> u8 { match self { $(ErrorKind::$kind => $code,)* } }
 
+            /// Exit code of `pgark wal-get`: above 125, which PostgreSQL takes for a fault and never for "not there"
+            /// (`RestoreArchivedFile` in access/transam/xlogarchive.c).
+            pub fn wal_get_exit_code(self) -> u8 { 200 + self.exit_code() }
+
             /// One line for `--help` and the README.
             pub fn meaning(self) -> &'static str { match self { $(ErrorKind::$kind => $meaning,)* } }
         }
@@ -60,6 +64,9 @@ kinds! {
     RecoveryFailed "58000" 24 "the restored server did not start";
     ForeignCluster "55000" 25 "the data belongs to another cluster (system identifier differs)";
     Unsupported "0A000" 26 "not supported for this server or backup";
+    WalConflict "55000" 27 "the archive holds other WAL under the same name";
+    TargetUnreachable "22023" 28 "the recovery target cannot be reached with what is stored";
+    RecoveryShort "58000" 29 "recovery ended before the known end of the WAL";
 }
 
 /// An error with fixed fields, the same in SQL, on the terminal and on the wire.

@@ -101,3 +101,94 @@ pub struct CheckRow {
     /// What to do, when something is.
     pub hint: Option<String>,
 }
+
+/// What a row of `ark.verify_archive()` says about a range of segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchiveStatus {
+    /// Every segment is there; after a deep check also: every record is whole.
+    Ok,
+    /// Segments that must have existed are not there.
+    Gap,
+    /// A segment cannot be read, belongs elsewhere, or its records do not follow one another.
+    Damaged,
+    /// An object that no part of pg_ark stored under this name.
+    Stranger,
+    /// A timeline has segments but no history file.
+    NoHistory,
+}
+
+impl ArchiveStatus {
+    /// The word used in SQL and text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ArchiveStatus::Ok => "ok",
+            ArchiveStatus::Gap => "gap",
+            ArchiveStatus::Damaged => "damaged",
+            ArchiveStatus::Stranger => "stranger",
+            ArchiveStatus::NoHistory => "no_history",
+        }
+    }
+
+    /// Whether somebody has to do something.
+    pub fn is_fault(self) -> bool {
+        self != ArchiveStatus::Ok
+    }
+}
+
+/// A row of `ark.verify_archive()` and `pgark verify-archive`: a gap-free range, a gap, a damaged segment, a stranger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveRow {
+    /// Timeline; none for an object that belongs to none.
+    pub timeline: Option<Timeline>,
+    /// Name of the range's first segment.
+    pub first_segment: Option<String>,
+    /// Name of its last segment.
+    pub last_segment: Option<String>,
+    /// LSN of its first byte.
+    pub start_lsn: Option<Lsn>,
+    /// LSN after its last byte.
+    pub end_lsn: Option<Lsn>,
+    /// Commit time of the first transaction in it: RFC 3339, UTC.
+    pub start_time: Option<String>,
+    /// Commit time of the last transaction in it.
+    pub end_time: Option<String>,
+    /// How many segments the range has.
+    pub segments: u64,
+    /// Verdict.
+    pub status: ArchiveStatus,
+    /// What was found, in words.
+    pub detail: Option<String>,
+}
+
+/// A row of `ark.recovery_windows()` and `pgark windows`: every moment from one to the other can be restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowRow {
+    /// The oldest backup from which the window can be reached.
+    pub backup: String,
+    /// The line of timelines, oldest first, such as `1,2,5`.
+    pub timelines: String,
+    /// When the backup became consistent: RFC 3339, UTC.
+    pub from_time: Option<String>,
+    /// Commit time of the last transaction in the window.
+    pub to_time: Option<String>,
+    /// Where the backup is consistent.
+    pub from_lsn: Lsn,
+    /// End of the last whole record.
+    pub to_lsn: Lsn,
+    /// Why the window ends there.
+    pub note: String,
+}
+
+/// What the engine contributes to `ark.status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusRow {
+    /// The complete backup that finished last.
+    pub last_backup: Option<BackupRow>,
+    /// The newest stored segment of the newest timeline that has any.
+    pub last_segment: Option<String>,
+    /// LSN after that segment's last byte.
+    pub archive_end_lsn: Option<Lsn>,
+    /// Commit time of the last transaction in the archive: RFC 3339, UTC.
+    pub archive_end_time: Option<String>,
+}

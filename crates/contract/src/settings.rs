@@ -162,6 +162,10 @@ const KB: i64 = 1024;
 pub const VOLUME_SIZE_MIN: u64 = 8 * 1024 * 1024;
 /// Default `pg_ark.volume_size` in kB, the unit of the GUC.
 pub const VOLUME_SIZE_DEFAULT_KB: i64 = 64 * KB * KB;
+/// Default `pg_ark.archive_wait` in seconds, the unit of the GUC.
+pub const ARCHIVE_WAIT_DEFAULT: i32 = 300;
+/// Longest `pg_ark.archive_wait` in seconds: a day.
+pub const ARCHIVE_WAIT_MAX: i32 = 86_400;
 /// Most threads that `pg_ark.jobs` may ask for.
 pub const JOBS_MAX: i32 = 256;
 
@@ -213,8 +217,8 @@ pub const CATALOGUE: &[Setting] = &[
         name: "pg_ark.jobs",
         default: "0",
         context: Context::Suset,
-        help: "Threads of a backup; 0: one per core.",
-        why: "The engine is niced, so idle cores may as well be used.",
+        help: "Threads of a backup, and segments archived at the same time; 0: one per core.",
+        why: "The engine of a backup is niced, so idle cores may as well be used.",
     },
     Setting {
         name: "pg_ark.max_rate",
@@ -229,6 +233,13 @@ pub const CATALOGUE: &[Setting] = &[
         context: Context::Suset,
         help: "Largest object in the repository; a longer archive continues in another object.",
         why: "Fits the part limits of every object store with room to spare.",
+    },
+    Setting {
+        name: "pg_ark.archive_wait",
+        default: "5min",
+        context: Context::Suset,
+        help: "How long a backup waits for the archive to take in its WAL without any news before it fails.",
+        why: "Longer than a busy archiver needs for a segment, shorter than a night.",
     },
 ];
 

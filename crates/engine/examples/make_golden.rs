@@ -117,6 +117,7 @@ fn take(
         max_rate: 0,
         volume_size: VOLUME_SIZE_MIN,
         include_wal: true,
+        archive_wait: 300,
     };
     let (events, incoming) = mpsc::channel();
     let session = Arc::new(Session::new(move |event| drop(events.send(event))));

@@ -43,6 +43,9 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             let cluster = cluster(job)?;
             abandon(&cluster, backup.as_deref(), reason).map(|()| Answer::Abandoned)
         }
+        Task::Archive(_) | Task::VerifyArchive { .. } | Task::Windows { .. } | Task::Status { .. } => {
+            Err(Error::new(ErrorKind::Unsupported, "not built yet"))
+        }
     }
 }
 

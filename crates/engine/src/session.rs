@@ -5,6 +5,7 @@
 
 use pg_ark_contract::conversation::{Event, Need, Reply};
 use pg_ark_contract::{Bytes, Error, ErrorKind, Lsn, Result, Timeline};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ struct Inbox {
     started: Option<(Lsn, Timeline)>,
     flushed: Option<(Lsn, Timeline)>,
     backup_stopped: Option<BackupStopped>,
+    files: VecDeque<String>,
     stop: Option<Error>,
     warnings: Vec<String>,
 }
@@ -95,6 +97,7 @@ impl Session {
                 inbox.backup_stopped =
                     Some(BackupStopped { stop_lsn, timeline, backup_label, tablespace_map });
             }
+            Reply::Archive { file } => inbox.files.push_back(file),
             Reply::Stop { reason } => {
                 drop(inbox);
                 self.stop(Error::new(ErrorKind::Cancelled, reason));
@@ -158,6 +161,23 @@ impl Session {
             };
             (state.stop_lsn.is_some() || state.flushed >= Some(lsn)).then_some(state)
         })
+    }
+
+    /// The next file that the archiver asks for, in the order of asking.
+    ///
+    /// # Errors
+    /// When ordered to stop.
+    pub fn next_file(&self) -> Result<String> {
+        let mut inbox = self.lock();
+        loop {
+            if let Some(reason) = &inbox.stop {
+                return Err(reason.clone());
+            }
+            if let Some(file) = inbox.files.pop_front() {
+                return Ok(file);
+            }
+            inbox = self.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Sleeps, but ends at once when ordered to stop.
