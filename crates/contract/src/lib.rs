@@ -2,6 +2,7 @@
 //!
 //! * [`conversation`]: the job, the replies and the events that the extension and the engine exchange.
 //! * [`errors`]: the one error type, and the table kind -> SQLSTATE -> exit code.
+//! * [`archiver`]: why the last WAL file failed, as a file beside the server's own.
 //! * [`bytes`]: content in an encoding that nobody promises.
 //! * [`units`]: LSN, timeline, WAL segment size, byte sizes.
 //! * [`settings`]: compression and checksum choices, and the catalogue of `pg_ark.*` settings.
@@ -10,6 +11,7 @@
 //! This crate knows serde and nothing else, so that the extension can link it without linking a
 //! compressor, an object-store client or an async runtime.
 
+pub mod archiver;
 pub mod bytes;
 pub mod conversation;
 pub mod errors;
