@@ -3,6 +3,7 @@
 //! * [`postgres`]: PostgreSQL's on-disk formats; bytes in, values out.
 //! * [`codec`]: frames: compression and the order of parallel work.
 //! * [`repository`]: storage, layout, record, lease.
+//! * [`wal`]: the archive of WAL.
 //! * [`backup`], [`restore`]: one folder per verb, one file per phase.
 //!
 //! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
@@ -14,3 +15,4 @@ pub mod postgres;
 pub mod repository;
 pub mod restore;
 pub mod session;
+pub mod wal;

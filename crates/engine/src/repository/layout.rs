@@ -24,6 +24,11 @@ pub fn backups(cluster: &str, system_identifier: u64) -> String {
     format!("{cluster}/{system_identifier}/backups")
 }
 
+/// `<cluster>/<system identifier>/wal`.
+pub fn wal(cluster: &str, system_identifier: u64) -> String {
+    format!("{cluster}/{system_identifier}/wal")
+}
+
 /// `<cluster>/<system identifier>/lease.json`.
 pub fn lease(cluster: &str, system_identifier: u64) -> String {
     format!("{cluster}/{system_identifier}/lease.json")

@@ -218,6 +218,20 @@ impl Storage {
         Ok(names)
     }
 
+    /// Paths of the objects directly in `prefix`, sorted. A folder that is not there has none.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn files(&self, prefix: &str) -> Result<Vec<String>> {
+        let location = self.location(prefix)?;
+        let listing = block_on(self.store.list_with_delimiter(Some(&location)))
+            .map_err(|e| self.error("list", prefix, &e))?;
+        let names = listing.objects.iter().filter_map(|object| object.location.filename());
+        let mut paths: Vec<String> = names.map(|name| format!("{prefix}/{name}")).collect();
+        paths.sort();
+        Ok(paths)
+    }
+
     /// Objects below `prefix`, sorted by path.
     ///
     /// # Errors

@@ -1,0 +1,318 @@
+//! The archive of one cluster and system identifier: names of WAL files to objects and back. FORMAT.md, "WAL archive".
+
+use super::object::ObjectReader;
+use crate::codec::frame::FRAME_SIZE;
+use crate::postgres::timeline::{TimelineHistory, history_file_name, timeline_of_history_file};
+use crate::postgres::wal_segment::{
+    self as segment, ExpectedSegment, LongHeader, SegmentName, check_first_page,
+};
+use crate::repository::{Cluster, Storage, layout};
+use pg_ark_contract::settings::Codec;
+use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
+use std::collections::BTreeMap;
+
+/// Most bytes of a timeline history file that are read: some 10,000 timelines.
+pub const MAX_HISTORY: u64 = 1 << 20;
+/// Most bytes of a backup history file that are read.
+pub const MAX_BACKUP_HISTORY: u64 = 64 << 10;
+/// Codecs that segments are stored with, the likeliest first.
+const CODECS: [Codec; 3] = [Codec::Zstd, Codec::Lz4, Codec::Gzip];
+/// Name of the index of a log's folder.
+pub const INDEX: &str = "index.jsonl";
+
+/// What kind of file a name in `pg_wal` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalFile {
+    /// A segment.
+    Segment,
+    /// A segment that a promotion left unfinished (`.partial`).
+    Partial,
+    /// A timeline history.
+    History,
+    /// A backup history (`.backup`).
+    BackupHistory,
+}
+
+impl WalFile {
+    /// The kind of file that `name` stands for; `None` for a name that is no WAL file's.
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            _ if segment::is_segment(name) => WalFile::Segment,
+            _ if segment::is_partial(name) => WalFile::Partial,
+            _ if segment::is_history(name) => WalFile::History,
+            _ if segment::is_backup_history(name) => WalFile::BackupHistory,
+            _ => return None,
+        })
+    }
+}
+
+/// A stored file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Path in the repository.
+    pub path: String,
+    /// How it is stored.
+    pub codec: Codec,
+}
+
+/// The archive of one cluster and system identifier.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    storage: Storage,
+    cluster: String,
+    system_identifier: u64,
+}
+
+/// What one folder of the archive holds: the segments of a timeline that share the middle part of their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogFolder {
+    /// Last 8 digits of the segments' names, ascending, without repetition.
+    pub segments: Vec<u32>,
+    /// The same of `.partial` files.
+    pub partials: Vec<u32>,
+    /// Objects that have no place there: paths in the repository.
+    pub strangers: Vec<String>,
+}
+
+impl Archive {
+    /// The archive of `cluster` under `system_identifier`. Nothing is looked at.
+    pub fn of(cluster: &Cluster, system_identifier: u64) -> Self {
+        Archive { storage: cluster.storage().clone(), cluster: cluster.name().to_string(), system_identifier }
+    }
+
+    /// The archive of the cluster's newest system identifier; `None` for a cluster that has none.
+    pub fn newest_of(cluster: &Cluster) -> Option<Self> {
+        cluster.systems().last().map(|system| Archive::of(cluster, *system))
+    }
+
+    /// Where it is stored.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Whose WAL it holds.
+    pub fn system_identifier(&self) -> u64 {
+        self.system_identifier
+    }
+
+    /// `<cluster>/<system identifier>/wal`.
+    pub fn folder(&self) -> String {
+        layout::wal(&self.cluster, self.system_identifier)
+    }
+
+    /// Folder of the segments of `timeline` whose names have `log` in the middle.
+    pub fn log_folder(&self, timeline: Timeline, log: u32) -> String {
+        format!("{}/{:08X}/{log:08X}", self.folder(), timeline.0)
+    }
+
+    /// Path of the index of such a folder.
+    pub fn index_path(&self, timeline: Timeline, log: u32) -> String {
+        format!("{}/{INDEX}", self.log_folder(timeline, log))
+    }
+
+    /// Path of a WAL file in the repository, without the suffix of a codec.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that is no WAL file's.
+    pub fn path(&self, name: &str) -> Result<String> {
+        match (WalFile::of(name), name.get(..8), name.get(8..16)) {
+            (Some(WalFile::History), ..) => Ok(format!("{}/{name}", self.folder())),
+            (Some(_), Some(timeline), Some(log)) => {
+                Ok(format!("{}/{timeline}/{log}/{name}", self.folder()))
+            }
+            _ => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("\"{}\" is not the name of a WAL file", name.escape_debug()),
+            )
+            .hint("Segments, .partial, .history and .backup files can be archived, such as 000000010000000000000004.")),
+        }
+    }
+
+    /// Looks for a WAL file; `None` when the repository answered and it is not there.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that is no WAL file's; what the store said.
+    pub fn find(&self, name: &str) -> Result<Option<Found>> {
+        let path = self.path(name)?;
+        let plain = matches!(WalFile::of(name), Some(WalFile::History | WalFile::BackupHistory));
+        let codecs = if plain { &[Codec::None][..] } else { &CODECS[..] };
+        for &codec in codecs {
+            let path = format!("{path}{}", codec.suffix());
+            if self.storage.size(&path)?.is_some() {
+                return Ok(Some(Found { path, codec }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a stored segment or `.partial` and shows it to `sink` in pieces of a few MiB at the most. Its first page
+    /// must be that of `expected`, its length that of a segment. Pieces before a fault was found have been shown.
+    ///
+    /// # Errors
+    /// `Corrupt` or `ForeignCluster` when it is not what it should be; what the store or `sink` said.
+    pub fn read_segment(
+        &self,
+        found: &Found,
+        expected: &ExpectedSegment,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let size = expected.segment_size.bytes();
+        let mut reader = ObjectReader::open(&self.storage, &found.path, found.codec)?;
+        let mut piece = vec![0; FRAME_SIZE.min(size as usize)];
+        let mut total = 0u64;
+        loop {
+            let count = reader.read(&mut piece)?;
+            if count == 0 {
+                break;
+            }
+            let bytes = &piece[..count];
+            if total == 0 {
+                check_first_page(bytes, expected).map_err(|e| self.located(e, found))?;
+            }
+            total += count as u64;
+            if total > size {
+                break;
+            }
+            sink(bytes)?;
+        }
+        if total == size {
+            return Ok(());
+        }
+        let amount =
+            if total > size { format!("more than {size}") } else { format!("{total} instead of {size}") };
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("\"{}\" is damaged: it holds {amount} bytes", self.storage.display(&found.path)),
+        )
+        .hint("The repository is damaged there. Get the object back from a copy."))
+    }
+
+    fn located(&self, error: Error, found: &Found) -> Error {
+        let place = format!("It is stored as \"{}\".", self.storage.display(&found.path));
+        if error.detail.is_some() { error } else { error.detail(place) }
+    }
+
+    /// A history or backup history file; `None` when the repository answered and it is not there.
+    ///
+    /// # Errors
+    /// `Corrupt` for one that is too large; what the store said.
+    pub fn read_plain(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.storage.get(&self.path(name)?, MAX_HISTORY)
+    }
+
+    /// The history of `timeline`; `None` when there is no such file (timeline 1 never has one).
+    ///
+    /// # Errors
+    /// `Corrupt` for a file that cannot be read as one; what the store said.
+    pub fn history(&self, timeline: Timeline) -> Result<Option<TimelineHistory>> {
+        let bytes = self.read_plain(&history_file_name(timeline))?;
+        bytes.map(|bytes| TimelineHistory::parse(timeline, &bytes)).transpose()
+    }
+
+    /// Timelines that have a folder of segments, ascending.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn timelines(&self) -> Result<Vec<Timeline>> {
+        let names = self.storage.folders(&self.folder())?;
+        Ok(names.iter().filter_map(|n| hex_name(n)).filter(|n| *n > 0).map(Timeline).collect())
+    }
+
+    /// Every history file, and paths of objects beside them that are none.
+    ///
+    /// # Errors
+    /// `Corrupt` for a history that cannot be read as one; what the store said.
+    pub fn histories(&self) -> Result<(BTreeMap<Timeline, TimelineHistory>, Vec<String>)> {
+        let mut histories = BTreeMap::new();
+        let mut strangers = Vec::new();
+        for path in self.storage.files(&self.folder())? {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            match timeline_of_history_file(name) {
+                None => strangers.push(path),
+                Some(timeline) => {
+                    if let Some(history) = self.history(timeline)? {
+                        histories.insert(timeline, history);
+                    }
+                }
+            }
+        }
+        Ok((histories, strangers))
+    }
+
+    /// Logs of a timeline that have a folder, ascending.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn logs(&self, timeline: Timeline) -> Result<Vec<u32>> {
+        let names = self.storage.folders(&format!("{}/{:08X}", self.folder(), timeline.0))?;
+        Ok(names.iter().filter_map(|name| hex_name(name)).collect())
+    }
+
+    /// What is stored in one folder.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn list(&self, timeline: Timeline, log: u32) -> Result<LogFolder> {
+        let prefix = format!("{:08X}{log:08X}", timeline.0);
+        let mut folder = LogFolder::default();
+        for path in self.storage.files(&self.log_folder(timeline, log))? {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let stem = CODECS.iter().find_map(|codec| name.strip_suffix(codec.suffix())).unwrap_or(name);
+            let low =
+                name.strip_prefix(&prefix).and_then(|rest| u32::from_str_radix(rest.get(..8)?, 16).ok());
+            match (WalFile::of(stem), low, stem.len() < name.len()) {
+                (Some(WalFile::Segment), Some(low), true) => folder.segments.push(low),
+                (Some(WalFile::Partial), Some(low), true) => folder.partials.push(low),
+                (Some(WalFile::BackupHistory), Some(_), false) => {}
+                _ if name == INDEX => {}
+                _ => folder.strangers.push(path),
+            }
+        }
+        folder.segments.sort_unstable();
+        folder.segments.dedup();
+        folder.partials.sort_unstable();
+        Ok(folder)
+    }
+
+    /// The newest segment of a timeline.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn newest(&self, timeline: Timeline, size: SegmentSize) -> Result<Option<SegmentName>> {
+        for log in self.logs(timeline)?.into_iter().rev() {
+            if let Some(low) = self.list(timeline, log)?.segments.last() {
+                return Ok(SegmentName::parse(&file_name(timeline, log, *low), size));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Size of the archive's segments, from the header of the first that is found; `None` for an empty archive.
+    ///
+    /// # Errors
+    /// `Corrupt` when that segment cannot be read; what the store said.
+    pub fn segment_size(&self) -> Result<Option<SegmentSize>> {
+        for timeline in self.timelines()?.into_iter().rev() {
+            for log in self.logs(timeline)?.into_iter().rev() {
+                let Some(low) = self.list(timeline, log)?.segments.last().copied() else { continue };
+                let Some(found) = self.find(&file_name(timeline, log, low))? else { continue };
+                let mut first = [0; 64];
+                let count = ObjectReader::open(&self.storage, &found.path, found.codec)?.read(&mut first)?;
+                let header = LongHeader::parse(&first[..count]).map_err(|e| self.located(e, &found))?;
+                return SegmentSize::new(header.segment_size).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Name of a segment's file from its three parts.
+fn file_name(timeline: Timeline, log: u32, low: u32) -> String {
+    format!("{:08X}{log:08X}{low:08X}", timeline.0)
+}
+
+/// A folder's name: 8 hexadecimal digits.
+fn hex_name(name: &str) -> Option<u32> {
+    let plain = name.len() == 8 && name.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    if plain { u32::from_str_radix(name, 16).ok() } else { None }
+}

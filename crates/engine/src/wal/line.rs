@@ -1,0 +1,158 @@
+//! A timeline with its ancestors: which segments recovery reads along it, and where they are missing.
+//!
+//! Recovery along a timeline reads each segment from the newest timeline of its history that has begun by then: the
+//! segment in which a timeline branched off is read from the branch, whose file begins with a copy of its parent's
+//! (`XLogFileReadAnyTLI` in access/transam/xlogrecovery.c).
+
+use super::survey::{Run, Survey};
+use crate::postgres::timeline::TimelineHistory;
+use crate::postgres::wal_segment::SegmentName;
+use pg_ark_contract::{Lsn, SegmentSize, Timeline};
+
+/// Segments of one timeline without a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// The timeline that the files belong to.
+    pub timeline: Timeline,
+    /// Their numbers.
+    pub run: Run,
+}
+
+/// A gap-free part of a line: pieces that follow one another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// Oldest first; never empty.
+    pub pieces: Vec<Piece>,
+}
+
+impl Stretch {
+    /// Number of the first segment.
+    pub fn first(&self) -> u64 {
+        self.pieces.first().map_or(0, |piece| piece.run.first)
+    }
+
+    /// Number of the last segment.
+    pub fn last(&self) -> u64 {
+        self.pieces.last().map_or(0, |piece| piece.run.last)
+    }
+
+    /// The file that recovery reads for a segment.
+    pub fn segment(&self, number: u64) -> Option<SegmentName> {
+        let piece = self.pieces.iter().find(|p| (p.run.first..=p.run.last).contains(&number))?;
+        Some(SegmentName { timeline: piece.timeline, number })
+    }
+
+    /// Whether the bytes from `start` to `end` (exclusive) are in it.
+    pub fn holds(&self, start: Lsn, end: Lsn, size: SegmentSize) -> bool {
+        self.first() <= size.segment_of(start) && size.last_segment_before(end) <= self.last()
+    }
+}
+
+/// Segments that are missing between two that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// The timeline that they would belong to.
+    pub timeline: Timeline,
+    /// Their numbers.
+    pub run: Run,
+}
+
+/// A timeline with its ancestors, over what the archive holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The timeline and its ancestors.
+    pub history: TimelineHistory,
+    /// Oldest first.
+    pub stretches: Vec<Stretch>,
+    /// Between the stretches, oldest first.
+    pub holes: Vec<Hole>,
+}
+
+impl Line {
+    /// The line of `timeline`.
+    pub fn of(survey: &Survey, timeline: Timeline) -> Line {
+        let history = survey.history(timeline);
+        let mut line = Line { stretches: Vec::new(), holes: Vec::new(), history };
+        let wanted = wanted(&line.history, survey.segment_size);
+        for piece in &wanted {
+            let runs = survey.timelines.get(&piece.timeline).map(|content| &content.runs[..]);
+            for run in runs.unwrap_or_default() {
+                let (first, last) = (run.first.max(piece.run.first), run.last.min(piece.run.last));
+                if first <= last {
+                    line.append(Piece { run: Run { first, last }, ..*piece }, &wanted);
+                }
+            }
+        }
+        line
+    }
+
+    /// One line for each timeline that no other continues; oldest timeline first. Together they cover the archive.
+    pub fn all(survey: &Survey) -> Vec<Line> {
+        let size = survey.segment_size;
+        let tips = survey.timelines.iter().filter_map(|(tip, content)| Some((*tip, content.newest()?)));
+        let mut lines = Vec::new();
+        for (tip, newest) in tips {
+            // A timeline whose last segment comes before a branch is part of the branch's line.
+            let continued = survey.timelines.keys().filter(|other| **other != tip).any(|other| {
+                let left = survey.history(*other).end_of(tip);
+                left.is_some_and(|left| newest < size.segment_of(left))
+            });
+            if !continued {
+                lines.push(Line::of(survey, tip));
+            }
+        }
+        lines
+    }
+
+    /// The timeline at its end.
+    pub fn timeline(&self) -> Timeline {
+        self.history.timeline
+    }
+
+    /// The stretch that holds a segment.
+    pub fn stretch_of(&self, number: u64) -> Option<&Stretch> {
+        self.stretches.iter().find(|stretch| (stretch.first()..=stretch.last()).contains(&number))
+    }
+
+    /// Numbers of the timelines, oldest first: `1,2,5`.
+    pub fn shown(&self) -> String {
+        let ancestors = self.history.entries.iter().map(|entry| entry.timeline);
+        let numbers: Vec<String> =
+            ancestors.chain([self.history.timeline]).map(|timeline| timeline.to_string()).collect();
+        numbers.join(",")
+    }
+
+    /// Pieces come in the order of `wanted`, which are disjoint.
+    fn append(&mut self, piece: Piece, wanted: &[Piece]) {
+        let Some(stretch) = self.stretches.last_mut() else {
+            return self.stretches.push(Stretch { pieces: vec![piece] });
+        };
+        let next = stretch.last() + 1;
+        if piece.run.first == next {
+            return stretch.pieces.push(piece);
+        }
+        let run = Run { first: next, last: piece.run.first - 1 };
+        let owner = wanted.iter().find(|w| (w.run.first..=w.run.last).contains(&next));
+        self.holes.push(Hole { timeline: owner.map_or(piece.timeline, |w| w.timeline), run });
+        self.stretches.push(Stretch { pieces: vec![piece] });
+    }
+}
+
+/// For each timeline of a history, oldest first, the segments that recovery reads from it: disjoint and ascending.
+fn wanted(history: &TimelineHistory, size: SegmentSize) -> Vec<Piece> {
+    let mut wanted = Vec::new();
+    let mut first = 0;
+    for entry in &history.entries {
+        let branch = size.segment_of(entry.switch_lsn);
+        if branch > first {
+            wanted.push(Piece { timeline: entry.timeline, run: Run { first, last: branch - 1 } });
+        }
+        first = first.max(branch);
+    }
+    wanted.push(Piece { timeline: history.timeline, run: Run { first, last: u64::MAX } });
+    wanted
+}
+
+#[cfg(test)]
+#[path = "line_tests.rs"]
+mod tests;

@@ -1,0 +1,20 @@
+//! The WAL archive: storing, finding and giving back what a server wrote.
+//!
+//! * [`archive`]: names to objects and back; [`object`]: one stored file.
+//! * [`store`]: `pg_wal` to archive, one file; never replaces an object.
+//! * [`survey`]: what is there, as ranges; [`line`]: a timeline with its ancestors over it: where recovery finds every
+//!   segment, and where it does not.
+//! * [`summary`]: what one segment holds: commit times, restore points, its end; [`index`]: summaries kept beside the
+//!   segments, which can be lost and made again.
+//!
+//! *Line*: a timeline and its ancestors. *Stretch*: a gap-free part of a line. *Hole*: what is missing between two.
+//! What is not there is never guessed from dates of files; an error of the repository is never "not there".
+
+pub mod archive;
+pub mod line;
+pub mod object;
+pub mod survey;
+
+pub use archive::Archive;
+pub use line::{Line, Stretch};
+pub use survey::Survey;
