@@ -6,6 +6,8 @@
 //!
 //! * [`settings`]: every `pg_ark.*` setting, defined from the contract's catalogue.
 //! * [`api`]: the SQL functions, one file per subject.
+//! * [`archive_module`]: what the archiver process does with a WAL file; [`archiving`]: who archives;
+//!   [`last_failure`]: why it failed.
 //! * [`workers`]: the background worker that runs a backup.
 //! * [`engine`]: starts `pgark engine` and holds the conversation with it.
 //! * [`translate`]: pg_ark's errors to PostgreSQL's, and back.
@@ -17,7 +19,10 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+pub mod archive_module;
+pub mod archiving;
 pub mod engine;
+pub mod last_failure;
 #[allow(unsafe_code)]
 pub mod postgres;
 pub mod settings;

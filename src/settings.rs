@@ -155,6 +155,15 @@ pub fn cluster() -> String {
         .unwrap_or_else(|| "main".into())
 }
 
+/// The server's data directory, from the setting that the server keeps absolute.
+///
+/// # Errors
+/// `Internal` when the server has none.
+pub fn data_directory() -> Result<String> {
+    guc::option(c"data_directory")
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the server does not tell its data directory"))
+}
+
 /// `pg_ark.engine_path`, when set.
 pub fn engine_path() -> Option<String> {
     value(&ENGINE_PATH)

@@ -1,6 +1,5 @@
 //! `ark.check`: is this server able to back itself up, and what is missing?
 
-use super::enable::data_directory;
 use crate::engine::{self, Target};
 use crate::postgres::guc;
 use crate::postgres::text::Text;
@@ -136,7 +135,7 @@ fn server_rows(facts: &Facts) -> Vec<CheckRow> {
 
 /// What the engine finds, or why it could not be asked.
 fn repository_rows(target: &Target) -> Vec<CheckRow> {
-    let answer = data_directory()
+    let answer = settings::data_directory()
         .and_then(|data_directory| engine::ask(target, Task::Check { data_directory }))
         .and_then(|answer| match answer {
             Answer::Checks(rows) => Ok(rows),

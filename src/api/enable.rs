@@ -38,7 +38,7 @@ fn run(repository: &str, protect: bool) -> Result<Vec<Row>> {
     }
     check_url(repository)?;
     let target = Target::for_repository(repository.into())?;
-    let opened = engine::ask(&target, Task::Open { data_directory: data_directory()? })?;
+    let opened = engine::ask(&target, Task::Open { data_directory: settings::data_directory()? })?;
     let Answer::Opened { created, id } = opened else { return Err(engine::unexpected(&opened)) };
     set_for_server(repository)?;
     let mut rows = vec![
@@ -70,12 +70,6 @@ fn check_url(repository: &str) -> Result<()> {
         Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() => Ok(()),
         _ => Err(bad("it is not a URL")),
     }
-}
-
-/// The server's data directory, from the setting that the server keeps absolute.
-pub fn data_directory() -> Result<String> {
-    guc::option(c"data_directory")
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "the server does not tell its data directory"))
 }
 
 /// Writes the setting, has the server reload, and makes it act in this session now. A session that begins later

@@ -13,7 +13,7 @@ pub(super) const INSTALL_HINT: &str =
     "Run scripts/install for this server, or set pg_ark.engine_path to the pgark program of this version.";
 
 /// Which engine, and what it works on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The program.
     pub program: PathBuf,

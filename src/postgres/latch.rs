@@ -2,7 +2,11 @@
 
 use pgrx::pg_sys;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// A wait of ours found the latch set.
+static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Sleeps until `pipe` can be read or is closed, the latch is set, or `timeout` is over. Ends the process when the
 /// postmaster is gone. Does not look at interrupts: the caller does, with [`super::interrupts::check`].
@@ -30,6 +34,16 @@ fn wait(socket_events: u32, socket: i32, timeout: Duration) {
         );
         if happened & pg_sys::WL_LATCH_SET as i32 != 0 {
             pg_sys::ResetLatch(pg_sys::MyLatch);
+            TAKEN.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+/// Sets the latch again when a wait of ours took it: for code that the server calls back and that waits on the latch
+/// itself, for a wake-up that is not ours. The archiver would else end a minute late.
+pub fn give_back() {
+    if TAKEN.swap(false, Ordering::Relaxed) {
+        // SAFETY: this process's own latch.
+        unsafe { pg_sys::SetLatch(pg_sys::MyLatch) }
     }
 }

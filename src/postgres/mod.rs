@@ -1,5 +1,6 @@
 //! The room for unsafe code: everything that calls the server directly, behind safe functions and guards.
 //!
+//! * [`archive`]: the entry point and the callbacks of the archive module.
 //! * [`guc`]: settings with check hooks, reading and writing the server's configuration.
 //! * [`interrupts`]: cancel, terminate, and catching what the server raises.
 //! * [`latch`]: waiting for this process's latch and a pipe together.
@@ -8,7 +9,7 @@
 //! * [`shared`]: the shared memory between a session and the worker it started.
 //! * [`wal`]: positions in the WAL.
 //! * [`progress`]: `pg_stat_progress_basebackup` and `pg_stat_activity`.
-//! * [`process`]: the server's program and its user; pipes that do not block.
+//! * [`process`]: the server's program and its user; the time; pipes that do not block.
 //! * [`text`]: text in the encoding of the database.
 //! * [`types`]: SQL types that pgrx does not know.
 //!
@@ -17,6 +18,7 @@
 //! the server's own exit callbacks, never to a destructor alone. The caller of every function here is the process's
 //! one thread: the server starts no other, and neither does this library.
 
+pub mod archive;
 pub mod guc;
 pub mod interrupts;
 pub mod latch;

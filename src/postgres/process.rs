@@ -1,11 +1,11 @@
-//! The server's program and its user; pipes that do not block.
+//! The server's program and its user; the time; pipes that do not block.
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Path of the running `postgres` program.
 pub fn server_program() -> PathBuf {
@@ -24,6 +24,21 @@ pub fn server_user() -> Option<String> {
         }
         Some(CStr::from_ptr((*record).pw_name).to_string_lossy().into_owned())
     }
+}
+
+/// The time now: RFC 3339 in UTC, with microseconds.
+pub fn utc_now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or_default();
+    // SAFETY: a record of plain numbers, for which zeros are valid; gmtime_r fills it.
+    let time = unsafe {
+        let mut time: libc::tm = std::mem::zeroed();
+        libc::gmtime_r(&seconds, &mut time);
+        time
+    };
+    let date = format!("{:04}-{:02}-{:02}", time.tm_year + 1900, time.tm_mon + 1, time.tm_mday);
+    let micros = since.subsec_micros();
+    format!("{date}T{:02}:{:02}:{:02}.{micros:06}Z", time.tm_hour, time.tm_min, time.tm_sec)
 }
 
 /// Reads and writes on this end of a pipe return at once.

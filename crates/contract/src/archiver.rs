@@ -6,7 +6,7 @@
 use crate::errors::Error;
 use serde::{Deserialize, Serialize};
 
-/// Path of the file below the data directory (`PG_STAT_TMP_DIR`, utils/pgstat_internal.h, which is left to extensions
+/// Path of the file below the data directory (`PG_STAT_TMP_DIR`, pgstat.h, which is left to extensions
 /// since PostgreSQL 15).
 pub const LAST_FAILURE_PATH: &str = "pg_stat_tmp/pg_ark_archiver.json";
 

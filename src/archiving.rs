@@ -1,0 +1,121 @@
+//! Who archives this server's WAL: pg_ark, another program, or nobody.
+//!
+//! A backup that leans on the archive, `ark.check`, `ark.enable` and `ark.status` all ask here.
+
+use crate::postgres::guc;
+
+/// Who archives the WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archiver {
+    /// `archive_library = 'pg_ark'`.
+    Library,
+    /// `archive_command` runs `pgark wal-push`.
+    Command,
+    /// Another library or command.
+    Other,
+    /// `archive_mode` is on, but neither a library nor a command is set: WAL piles up.
+    Unset,
+    /// Nobody: `archive_mode` is off.
+    Off,
+}
+
+impl Archiver {
+    /// The word that `ark.status` shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Archiver::Library => "archive_library",
+            Archiver::Command => "archive_command",
+            Archiver::Other => "other",
+            Archiver::Unset => "unset",
+            Archiver::Off => "off",
+        }
+    }
+
+    /// True when the WAL goes to our repository.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Archiver::Library | Archiver::Command)
+    }
+}
+
+/// The server's settings about archiving.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// `archive_mode`.
+    pub mode: String,
+    /// `archive_library`.
+    pub library: String,
+    /// `archive_command`.
+    pub command: String,
+}
+
+impl Settings {
+    /// The settings as they act now. On a standby with `archive_mode = on` the primary archives, with the same
+    /// settings as a rule.
+    pub fn read() -> Settings {
+        let value = |name| guc::option(name).unwrap_or_default();
+        Settings {
+            mode: value(c"archive_mode"),
+            library: value(c"archive_library"),
+            command: value(c"archive_command"),
+        }
+    }
+
+    /// Who archives with these settings. PostgreSQL 15 ignores the command when a library is set; later ones refuse
+    /// both, so that nothing is archived until one is removed ([`Settings::contradict`]).
+    pub fn archiver(&self) -> Archiver {
+        if !matches!(self.mode.as_str(), "on" | "always") {
+            return Archiver::Off;
+        }
+        match (self.library.is_empty(), self.command.is_empty()) {
+            (true, true) => Archiver::Unset,
+            (false, _) if self.names_our_library() => Archiver::Library,
+            (true, false) if self.command.contains("pgark") && self.command.contains("wal-push") => {
+                Archiver::Command
+            }
+            _ => Archiver::Other,
+        }
+    }
+
+    /// True when a library and a command are set.
+    pub fn contradict(&self) -> bool {
+        !self.library.is_empty() && !self.command.is_empty()
+    }
+
+    /// The library may be named with the folder of libraries or with its suffix (`expand_dynamic_library_name`,
+    /// utils/fmgr/dfmgr.c).
+    fn names_our_library(&self) -> bool {
+        let name = self.library.rsplit('/').next().unwrap_or_default();
+        name.strip_suffix(".so").unwrap_or(name) == "pg_ark"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archiver(mode: &str, library: &str, command: &str) -> Archiver {
+        Settings { mode: mode.into(), library: library.into(), command: command.into() }.archiver()
+    }
+
+    #[test]
+    fn settings_name_the_archiver() {
+        use Archiver::{Command, Library, Off, Other, Unset};
+        for (mode, library, command, expected) in [
+            ("off", "pg_ark", "", Off),
+            ("on", "pg_ark", "", Library),
+            ("always", "pg_ark", "", Library),
+            ("on", "$libdir/pg_ark", "", Library),
+            ("on", "pg_ark.so", "", Library),
+            ("on", "pg_ark", "cp %p /x/%f", Library),
+            ("on", "basic_archive", "", Other),
+            ("on", "basic_archive", "pgark wal-push %p", Other),
+            ("on", "not_pg_ark", "", Other),
+            ("on", "", "/usr/lib/postgresql/15/bin/pgark --repo file:///x wal-push %p", Command),
+            ("on", "", "pgark wal-get %f %p", Other),
+            ("on", "", "cp %p /x/%f", Other),
+            ("on", "", "", Unset),
+        ] {
+            assert_eq!(archiver(mode, library, command), expected, "{mode} {library} {command}");
+        }
+    }
+}
