@@ -9,12 +9,14 @@
 //! * [`layouts`]: every layout of a data directory. * [`load`]: backups while everything is written, created, dropped.
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
+//! * [`archiving`]: steps of tests whose servers archive. * [`recovery_cases`]: what PostgreSQL's own recovery tests hold.
 //! * [`encodings`]: databases whose encoding is not UTF-8.
 //! * [`promises`]: the promises that are named in the design.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
 //! * [`waiting`]: what a caller that waits hears.
 //! * [`refusals`]: what bad input gets.
 
+mod archiving;
 mod by_hand;
 mod debian;
 mod encodings;
@@ -25,6 +27,7 @@ mod large;
 mod layouts;
 mod load;
 mod promises;
+mod recovery_cases;
 mod refusals;
 mod restore;
 mod sessions;
