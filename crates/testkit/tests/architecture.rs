@@ -238,6 +238,17 @@ fn the_readme_shows_every_exit_code() {
 }
 
 #[test]
+fn the_readme_shows_every_exit_code_of_wal_get() {
+    let mut table = String::from("| exit code of `wal-get` | meaning |\n|---|---|\n");
+    table.push_str("| 0 | the file is where PostgreSQL wants it |\n");
+    table.push_str("| 1 | proved: the archive does not have it, nor any WAL after it |\n");
+    for kind in ErrorKind::ALL {
+        table.push_str(&format!("| {} | {} |\n", kind.wal_get_exit_code(), kind.meaning()));
+    }
+    assert_table("wal-get exit codes", &table);
+}
+
+#[test]
 fn comments_and_literals_are_not_code() {
     let text = "a // unsafe\n/* unsafe\n*/ b \"un\\\"safe unsafe\" r#\"unsafe\"# 'x' '\\'' <'a> c";
     let code = code_only(text);
