@@ -1,8 +1,8 @@
 //! Arguments and help.
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use pg_ark_contract::ErrorKind;
-use pg_ark_engine::restore::ConfigChoice;
+use pg_ark_contract::{ErrorKind, Lsn};
+use pg_ark_engine::restore::{ArchiveMode, ConfigChoice, Target, TargetAction, TimelineChoice, target};
 use std::path::PathBuf;
 
 /// The command line.
@@ -88,6 +88,114 @@ pub struct RestoreArgs {
     /// Start the server and follow recovery to its end
     #[arg(long)]
     pub start: bool,
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
+    /// Replace what stands at --pgdata; WAL there that the archive lacks is saved and used first
+    #[arg(long)]
+    pub replace: bool,
+    /// Save and use WAL of the old pg_wal DIR that the archive lacks
+    #[arg(long, value_name = "DIR")]
+    pub keep_wal: Option<PathBuf>,
+    /// Whether the restored server archives [default: off when the data directory goes to another place than its old
+    /// one, where its origin may still run; else keep]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub archive_mode: Option<ArchiveModeArg>,
+    /// After --start, gather statistics: vacuumdb --all --analyze-in-stages
+    #[arg(long, requires = "start")]
+    pub analyze: bool,
+}
+
+/// Where recovery ends, and what comes then.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Recovery")]
+pub struct RecoveryArgs {
+    /// The end of the archive, or the end of the backup [default: latest]
+    #[arg(long, value_enum, value_name = "WHERE", group = "where")]
+    pub target: Option<TargetArg>,
+    /// A time with its zone: 2026-11-22 14:30:00+01, 2026-11-22T13:30:00Z, 2026-11-22 14:30 Europe/Berlin
+    #[arg(long, value_name = "TIME", group = "where", value_parser = parse_time)]
+    pub target_time: Option<Target>,
+    /// A position in the WAL, such as 0/3000028
+    #[arg(long, value_name = "LSN", group = "where", value_parser = parse_lsn)]
+    pub target_lsn: Option<Target>,
+    /// The end of this transaction
+    #[arg(long, value_name = "XID", group = "where", value_parser = parse_xid)]
+    pub target_xid: Option<Target>,
+    /// The restore point of this name
+    #[arg(long, value_name = "NAME", group = "where", value_parser = parse_name)]
+    pub target_name: Option<Target>,
+    /// Stop just before the target: for a time, LSN or XID
+    #[arg(long, conflicts_with_all = ["target", "target_name"])]
+    pub exclusive: bool,
+    /// Timeline to follow: latest, current (the backup's own), or a number
+    #[arg(long, value_name = "TIMELINE", default_value = "latest", value_parser = parse_timeline)]
+    pub target_timeline: TimelineChoice,
+    /// What the server does at the target
+    #[arg(long, value_enum, value_name = "ACTION", default_value_t = ActionArg::Promote)]
+    pub target_action: ActionArg,
+    /// Make a standby, which follows the archive and its origin until it is promoted
+    #[arg(long, conflicts_with_all = ["where", "exclusive", "target_action", "target_timeline"])]
+    pub standby: bool,
+}
+
+impl RecoveryArgs {
+    /// Where recovery ends.
+    pub fn target(&self) -> Target {
+        let named = [&self.target_time, &self.target_lsn, &self.target_xid, &self.target_name];
+        match (named.into_iter().flatten().next(), self.target) {
+            (Some(target), _) => target.clone(),
+            (None, Some(TargetArg::Immediate)) => Target::Immediate,
+            (None, _) => Target::Latest,
+        }
+    }
+}
+
+/// An end that needs no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TargetArg {
+    /// The end of the archive
+    Latest,
+    /// The end of the backup
+    Immediate,
+}
+
+/// What the server does at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ActionArg {
+    /// Become a server of its own
+    Promote,
+    /// Wait, and let clients read
+    Pause,
+    /// Shut down
+    Shutdown,
+}
+
+impl From<ActionArg> for TargetAction {
+    fn from(argument: ActionArg) -> Self {
+        match argument {
+            ActionArg::Promote => TargetAction::Promote,
+            ActionArg::Pause => TargetAction::Pause,
+            ActionArg::Shutdown => TargetAction::Shutdown,
+        }
+    }
+}
+
+/// Whether the restored server archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ArchiveModeArg {
+    /// As its origin did
+    Keep,
+    /// No
+    Off,
+}
+
+impl From<ArchiveModeArg> for ArchiveMode {
+    fn from(argument: ArchiveModeArg) -> Self {
+        match argument {
+            ArchiveModeArg::Keep => ArchiveMode::Keep,
+            ArchiveModeArg::Off => ArchiveMode::Off,
+        }
+    }
 }
 
 /// Where external configuration goes.
@@ -156,6 +264,34 @@ fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
         Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((shown(old), PathBuf::from(shown(new)))),
         _ => Err("write it as OLD=NEW, for example /mnt/fast=/srv/fast".to_string()),
     }
+}
+
+/// An error of ours in clap's form, its hint on a line of its own.
+fn in_clap(error: pg_ark_contract::Error) -> String {
+    match error.hint {
+        Some(hint) => format!("{}\n  hint: {hint}", error.message),
+        None => error.message,
+    }
+}
+
+fn parse_time(text: &str) -> Result<Target, String> {
+    target::parse_time(text).map(Target::Time).map_err(in_clap)
+}
+
+fn parse_lsn(text: &str) -> Result<Target, String> {
+    text.parse::<Lsn>().map(Target::Lsn).map_err(in_clap)
+}
+
+fn parse_xid(text: &str) -> Result<Target, String> {
+    Target::xid(text).map_err(in_clap)
+}
+
+fn parse_name(text: &str) -> Result<Target, String> {
+    Target::name(text).map_err(in_clap)
+}
+
+fn parse_timeline(text: &str) -> Result<TimelineChoice, String> {
+    text.parse().map_err(in_clap)
 }
 
 #[cfg(test)]

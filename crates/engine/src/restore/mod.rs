@@ -38,14 +38,16 @@ pub mod run;
 pub mod server;
 pub mod start;
 pub mod tar_reader;
+pub mod target;
 pub mod tree;
 pub mod unpack;
 pub mod warnings;
 pub mod watch;
 
 pub use plan::{Plan, Prepared, prepare};
-pub use request::{ConfigChoice, Request};
+pub use request::{ArchiveMode, ConfigChoice, Request};
 pub use run::{Restored, run};
+pub use target::{Target, TargetAction, TimelineChoice};
 pub use watch::{Stage, Watch};
 
 #[cfg(test)]

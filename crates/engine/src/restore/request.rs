@@ -1,5 +1,6 @@
 //! What the user asked for, and the choice of the backup.
 
+use super::target::{Target, TargetAction, TimelineChoice};
 use crate::repository::{Cluster, Record};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::BackupStatus;
@@ -23,6 +24,16 @@ pub enum ConfigChoice {
     Skip,
 }
 
+/// Whether the restored server archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchiveMode {
+    /// As its origin did.
+    Keep,
+    /// No.
+    Off,
+}
+
 /// What the user asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -42,6 +53,26 @@ pub struct Request {
     pub bindir: Option<PathBuf>,
     /// The server is to be started, so its programs must be there.
     pub start: bool,
+    /// Where recovery ends.
+    pub target: Target,
+    /// The target itself is left out (`recovery_target_inclusive = off`).
+    pub exclusive: bool,
+    /// Timeline to follow.
+    pub timeline: TimelineChoice,
+    /// What the server does at the target.
+    pub action: TargetAction,
+    /// The server becomes a standby.
+    pub standby: bool,
+    /// Whether it archives; none: off for a copy beside its origin, else as it was.
+    pub archive_mode: Option<ArchiveMode>,
+    /// Statistics are gathered after the start.
+    pub analyze: bool,
+    /// What stands at the old place may be replaced, its WAL saved first.
+    pub replace: bool,
+    /// Folder of an old `pg_wal` whose WAL is saved and used.
+    pub keep_wal: Option<PathBuf>,
+    /// The `pgark` that recovery calls; none: this program.
+    pub program: Option<PathBuf>,
 }
 
 /// The backup that `name` means, and its folder: `latest` is the complete one that finished last of those of the newest

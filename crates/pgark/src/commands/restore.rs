@@ -32,6 +32,16 @@ pub fn run(cluster: &Cluster, arguments: &RestoreArgs, format: Format) -> Result
         jobs: arguments.jobs.map_or(0, usize::from),
         bindir: arguments.bindir.clone(),
         start: arguments.start,
+        target: arguments.recovery.target(),
+        exclusive: arguments.recovery.exclusive,
+        timeline: arguments.recovery.target_timeline,
+        action: arguments.recovery.target_action.into(),
+        standby: arguments.recovery.standby,
+        archive_mode: arguments.archive_mode.map(Into::into),
+        analyze: arguments.analyze,
+        replace: arguments.replace,
+        keep_wal: arguments.keep_wal.clone(),
+        program: None,
     };
     let prepared = restore::prepare(cluster, &request)?;
     let plan = &prepared.plan;
