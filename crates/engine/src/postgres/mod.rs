@@ -5,6 +5,7 @@
 //! * [`relation_file`]: what the name of a relation's file says.
 //! * [`page`]: page checksums.
 //! * [`wal_segment`]: names and first pages of WAL files.
+//! * [`wal_record`]: the records in them, and what recovery targets look for.
 //! * [`timeline`]: timeline history files.
 //! * [`backup_label`]: `backup_label` and `tablespace_map`.
 //! * [`manifest`]: `backup_manifest`, writing and reading.
@@ -15,6 +16,11 @@
 //! all this with PostgreSQL's own tools.
 
 mod bytes;
+mod wal_event;
+#[cfg(test)]
+pub(crate) mod wal_fixture;
+mod wal_page;
+mod wal_reader;
 
 pub mod backup_label;
 pub mod control_file;
@@ -23,4 +29,5 @@ pub mod manifest;
 pub mod page;
 pub mod relation_file;
 pub mod timeline;
+pub mod wal_record;
 pub mod wal_segment;
