@@ -8,10 +8,14 @@ GRANT USAGE ON SCHEMA @extschema@ TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.list_backups() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.show(text) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.check() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.verify_archive(boolean) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.recovery_windows() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.server_status() TO pg_monitor;
+GRANT SELECT ON @extschema@.status TO pg_monitor;
 
 COMMENT ON FUNCTION @extschema@.enable(text, boolean) IS
     'creates or opens the repository and sets pg_ark.repository for the whole server';
-COMMENT ON FUNCTION @extschema@.backup_start(text, text, boolean, boolean) IS
+COMMENT ON FUNCTION @extschema@.backup_start(text, text, boolean, boolean, boolean) IS
     'starts a backup in the background and returns its name';
 COMMENT ON FUNCTION @extschema@.backup_stop(text) IS
     'cancels a running backup; false when it does not run';
@@ -21,3 +25,9 @@ COMMENT ON FUNCTION @extschema@.show(text) IS
     'the record of one backup';
 COMMENT ON FUNCTION @extschema@.check() IS
     'is this server able to back itself up, and what is missing';
+COMMENT ON FUNCTION @extschema@.verify_archive(boolean) IS
+    'ranges of stored WAL without holes, gaps, damage and strangers, one row each';
+COMMENT ON FUNCTION @extschema@.recovery_windows() IS
+    'from which moment to which this cluster can be restored';
+COMMENT ON FUNCTION @extschema@.server_status() IS
+    'the row of the view status';

@@ -3,6 +3,10 @@
 //! A backup that leans on the archive, `ark.check`, `ark.enable` and `ark.status` all ask here.
 
 use crate::postgres::guc;
+use pg_ark_contract::{Error, ErrorKind, Result};
+
+/// PostgreSQL 15 ignores the command when a library is set; later ones refuse both (`HandlePgArchInterrupts`, pgarch.c).
+const COMMAND_IS_IGNORED: bool = cfg!(feature = "pg15");
 
 /// Who archives the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub enum Archiver {
     Command,
     /// Another library or command.
     Other,
+    /// A library and a command are set, which PostgreSQL refuses since 16: nothing is archived.
+    Both,
     /// `archive_mode` is on, but neither a library nor a command is set: WAL piles up.
     Unset,
     /// Nobody: `archive_mode` is off.
@@ -26,6 +32,7 @@ impl Archiver {
             Archiver::Library => "archive_library",
             Archiver::Command => "archive_command",
             Archiver::Other => "other",
+            Archiver::Both => "both",
             Archiver::Unset => "unset",
             Archiver::Off => "off",
         }
@@ -60,14 +67,14 @@ impl Settings {
         }
     }
 
-    /// Who archives with these settings. PostgreSQL 15 ignores the command when a library is set; later ones refuse
-    /// both, so that nothing is archived until one is removed ([`Settings::contradict`]).
+    /// Who archives with these settings.
     pub fn archiver(&self) -> Archiver {
         if !matches!(self.mode.as_str(), "on" | "always") {
             return Archiver::Off;
         }
         match (self.library.is_empty(), self.command.is_empty()) {
             (true, true) => Archiver::Unset,
+            (false, false) if !COMMAND_IS_IGNORED => Archiver::Both,
             (false, _) if self.names_our_library() => Archiver::Library,
             (true, false) if self.command.contains("pgark") && self.command.contains("wal-push") => {
                 Archiver::Command
@@ -89,6 +96,23 @@ impl Settings {
     }
 }
 
+/// Whether a backup stores the WAL that it needs itself: as it was asked, else when nothing of ours archives.
+///
+/// # Errors
+/// `ServerNotReady` when it shall not, but nothing of ours archives.
+pub fn include_wal(asked: Option<bool>) -> Result<bool> {
+    let archiver = Settings::read().archiver();
+    if asked == Some(false) && !archiver.is_ours() {
+        let message = "a backup without its WAL needs an archive, and pg_ark does not archive";
+        return Err(Error::new(ErrorKind::ServerNotReady, message)
+            .detail(format!("WAL is archived by: {}.", archiver.as_str()))
+            .hint(
+                "Leave include_wal out, or let pg_ark archive first: SELECT * FROM ark.check() says how.",
+            ));
+    }
+    Ok(asked.unwrap_or(!archiver.is_ours()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,16 +123,17 @@ mod tests {
 
     #[test]
     fn settings_name_the_archiver() {
-        use Archiver::{Command, Library, Off, Other, Unset};
+        use Archiver::{Both, Command, Library, Off, Other, Unset};
+        let (both, other) = if COMMAND_IS_IGNORED { (Library, Other) } else { (Both, Both) };
         for (mode, library, command, expected) in [
             ("off", "pg_ark", "", Off),
             ("on", "pg_ark", "", Library),
             ("always", "pg_ark", "", Library),
             ("on", "$libdir/pg_ark", "", Library),
             ("on", "pg_ark.so", "", Library),
-            ("on", "pg_ark", "cp %p /x/%f", Library),
+            ("on", "pg_ark", "cp %p /x/%f", both),
             ("on", "basic_archive", "", Other),
-            ("on", "basic_archive", "pgark wal-push %p", Other),
+            ("on", "basic_archive", "pgark wal-push %p", other),
             ("on", "not_pg_ark", "", Other),
             ("on", "", "/usr/lib/postgresql/15/bin/pgark --repo file:///x wal-push %p", Command),
             ("on", "", "pgark wal-get %f %p", Other),

@@ -11,7 +11,7 @@ use crate::postgres::worker::{Handle, Life};
 use crate::postgres::{guc, interrupts, latch};
 use crate::workers::job;
 use crate::workers::request::Request;
-use crate::{settings, sql, translate};
+use crate::{archiving, settings, sql, translate};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
@@ -35,12 +35,18 @@ pub fn backup_start(
     label: default!(Option<Text>, "NULL"),
     fast: default!(Option<bool>, true),
     wait: default!(Option<bool>, false),
+    include_wal: default!(Option<bool>, "NULL"),
 ) -> String {
-    let request = translate::or_raise(request(kind, label, fast.unwrap_or(true)));
+    let request = translate::or_raise(request(kind, label, fast.unwrap_or(true), include_wal));
     translate::or_raise(start(&request, wait.unwrap_or(false)))
 }
 
-fn request(kind: Option<Text>, label: Option<Text>, fast: bool) -> Result<Request> {
+fn request(
+    kind: Option<Text>,
+    label: Option<Text>,
+    fast: bool,
+    include_wal: Option<bool>,
+) -> Result<Request> {
     let kind = parse_kind(&kind.map_or(Ok(String::new()), |kind| kind.decode())?)?;
     let label = label.map(|label| label.decode()).transpose()?;
     check_label(label.as_deref())?;
@@ -49,7 +55,9 @@ fn request(kind: Option<Text>, label: Option<Text>, fast: bool) -> Result<Reques
         return Err(Error::new(ErrorKind::ServerNotReady, "wal_level = minimal does not allow backups")
             .hint("ALTER SYSTEM SET wal_level = 'replica', then restart the server."));
     }
-    check_slots()?;
+    if archiving::include_wal(include_wal)? {
+        check_slots()?;
+    }
     Ok(Request {
         version: VERSION.into(),
         kind,
@@ -61,10 +69,12 @@ fn request(kind: Option<Text>, label: Option<Text>, fast: bool) -> Result<Reques
         jobs: settings::jobs(),
         max_rate: settings::max_rate(),
         volume_size: settings::volume_size(),
+        include_wal,
+        archive_wait: settings::archive_wait(),
     })
 }
 
-/// A backup needs a slot: without a free one it would only leave a failed record.
+/// A backup with its own WAL needs a slot: without a free one it would only leave a failed record.
 fn check_slots() -> Result<()> {
     let free = sql::text(
         "SELECT (count(*) < current_setting('max_replication_slots')::bigint)::text FROM pg_get_replication_slots()",
@@ -74,8 +84,8 @@ fn check_slots() -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::ServerNotReady, "every replication slot is taken").hint(
-        "A backup needs a free one: drop a slot that nobody uses, or raise max_replication_slots and restart the \
-         server.",
+        "A backup needs a free one unless pg_ark archives the WAL: drop a slot that nobody uses, or raise \
+         max_replication_slots and restart the server.",
     ))
 }
 

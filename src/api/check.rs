@@ -1,5 +1,6 @@
 //! `ark.check`: is this server able to back itself up, and what is missing?
 
+use super::archiving;
 use crate::engine::{self, Target};
 use crate::postgres::guc;
 use crate::postgres::text::Text;
@@ -68,6 +69,7 @@ fn rows() -> Result<Vec<CheckRow>> {
         Err(error) => failed("engine", &error),
     });
     rows.extend(server_rows(&facts));
+    rows.extend(archiving::checks()?);
     if let Ok(target) = Target::from_settings() {
         rows.extend(repository_rows(&target));
     }

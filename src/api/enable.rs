@@ -1,5 +1,6 @@
 //! `ark.enable`: creates or opens the repository and sets it for the whole server.
 
+use super::archiving;
 use crate::engine::{self, Target};
 use crate::postgres::guc;
 use crate::postgres::text::Text;
@@ -95,6 +96,8 @@ fn left_to_do() -> Vec<Row> {
             Some("ALTER SYSTEM SET wal_level = 'replica', then restart the server.".into()),
         ));
     }
+    let archiving = archiving::left_to_do();
+    rows.extend(archiving.into_iter().map(|(item, hint)| (item.into(), "to do".into(), Some(hint))));
     rows.push(("first backup".into(), "to do".into(), Some("SELECT ark.backup_start();".into())));
     rows
 }

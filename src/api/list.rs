@@ -67,11 +67,13 @@ fn backups() -> Result<Vec<BackupRow>> {
     }
 }
 
-fn time(text: Option<&str>) -> Option<TimestampWithTimeZone> {
+/// A time of the engine's; None when there is none, or it is none.
+pub fn time(text: Option<&str>) -> Option<TimestampWithTimeZone> {
     TimestampWithTimeZone::from_str(text?).ok()
 }
 
-fn signed(value: u64) -> i64 {
+/// A count for SQL, which has no unsigned numbers.
+pub fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

@@ -3,7 +3,10 @@
 //! Each function translates: arguments to a job of the engine or to a request for a worker, and the answer to rows.
 //! Each fixes its search_path, so that nothing a caller creates is used in its place. Rights are in `sql/grants.sql`.
 
+pub mod archiving;
 pub mod backup;
 pub mod check;
 pub mod enable;
 pub mod list;
+pub mod status;
+pub mod wal;

@@ -70,6 +70,7 @@ fn run(channel: &Channel) -> Result<()> {
     connect(request.database);
     progress::activity("pg_ark: backup is starting");
     let task = transaction::run(|| server::backup_task(&request))?;
+    let include_wal = task.include_wal;
     let target = Target::from_settings()?;
     let engine = Engine::start(&target, Task::Backup(Box::new(task)))?;
     let mut backup = Backup {
@@ -79,6 +80,7 @@ fn run(channel: &Channel) -> Result<()> {
         engine,
         progress: progress::Row::start(),
         name: String::new(),
+        include_wal,
         slot: None,
         copying: false,
         on_standby: false,
@@ -110,6 +112,9 @@ struct Backup<'a> {
     progress: progress::Row,
     /// Empty until the engine said it.
     name: String,
+    /// The backup stores its WAL itself; else it waits for the archive.
+    include_wal: bool,
+    /// Holds back WAL for a backup that stores it.
     slot: Option<String>,
     /// Between pg_backup_start and the end: the engine wants to hear about WAL.
     copying: bool,
@@ -178,9 +183,11 @@ impl Backup<'_> {
 
     fn start_backup_mode(&mut self) -> Result<()> {
         self.progress.phase(progress::Phase::WaitCheckpoint);
-        let slot = format!("pg_ark_{}", std::process::id());
-        transaction::run(|| server::create_slot(&slot)).map_err(|error| no_slot(error, &slot))?;
-        self.slot = Some(slot);
+        if self.include_wal {
+            let slot = format!("pg_ark_{}", std::process::id());
+            transaction::run(|| server::create_slot(&slot)).map_err(|error| no_slot(error, &slot))?;
+            self.slot = Some(slot);
+        }
         let label = self.request.label.clone().unwrap_or_else(|| format!("pg_ark {}", self.name));
         let fast = self.request.fast;
         let (start_lsn, timeline) = transaction::run(|| server::backup_start(&label, fast))?;
@@ -228,6 +235,7 @@ impl Backup<'_> {
         self.progress.phase(match phase {
             Phase::Estimate => progress::Phase::EstimateSize,
             Phase::Copy => progress::Phase::Stream,
+            Phase::Wal if !self.include_wal => progress::Phase::WaitArchive,
             Phase::Wal | Phase::Finish => progress::Phase::TransferWal,
         });
         self.progress.amount(bytes, tablespaces);

@@ -32,6 +32,10 @@ pub struct Request {
     pub max_rate: u64,
     /// Largest object in bytes.
     pub volume_size: u64,
+    /// Store the WAL in the backup itself; none: when nothing of ours archives it.
+    pub include_wal: Option<bool>,
+    /// Seconds without news from the archive after which a backup that leans on it fails.
+    pub archive_wait: u32,
 }
 
 /// The part that every version of the library can read.

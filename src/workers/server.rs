@@ -7,7 +7,7 @@
 use super::request::Request;
 use crate::postgres::text::Text;
 use crate::postgres::{process, wal};
-use crate::sql;
+use crate::{archiving, sql};
 use pg_ark_contract::conversation::BackupTask;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 use serde::Deserialize;
@@ -73,8 +73,8 @@ pub fn backup_task(request: &Request) -> Result<BackupTask> {
         jobs: request.jobs,
         max_rate: request.max_rate,
         volume_size: request.volume_size,
-        include_wal: true,
-        archive_wait: 300,
+        include_wal: archiving::include_wal(request.include_wal)?,
+        archive_wait: request.archive_wait,
     })
 }
 

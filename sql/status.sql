@@ -1,0 +1,38 @@
+-- ark.status: one row that says how well this server is protected, made for a glance and for monitoring.
+
+CREATE VIEW @extschema@.status AS
+SELECT repository,
+       cluster,
+       last_backup,
+       last_backup_at,
+       clock_timestamp() - last_backup_at AS last_backup_age,
+       archive_mode,
+       archived_by,
+       archive_lag_segments,
+       archive_lag_bytes,
+       rpo_seconds,
+       rpo_bytes,
+       last_archived_segment,
+       last_archived_at,
+       last_failed_segment,
+       last_failed_at,
+       last_failure,
+       health
+FROM @extschema@.server_status();
+
+COMMENT ON VIEW @extschema@.status IS
+    'how well this server is protected: last backup, archive lag, what would be lost now, health';
+COMMENT ON COLUMN @extschema@.status.archived_by IS
+    'who archives the WAL: archive_library or archive_command (pg_ark''s), other, both, unset, off';
+COMMENT ON COLUMN @extschema@.status.archive_lag_segments IS
+    'finished segments that wait to be archived';
+COMMENT ON COLUMN @extschema@.status.archive_lag_bytes IS
+    'WAL since the end of the newest stored segment';
+COMMENT ON COLUMN @extschema@.status.rpo_seconds IS
+    'age of the newest stored commit when something was written since, else 0';
+COMMENT ON COLUMN @extschema@.status.rpo_bytes IS
+    'WAL that would be lost if this server were gone now';
+COMMENT ON COLUMN @extschema@.status.last_failure IS
+    'why the last segment could not be archived; null when archiving works';
+COMMENT ON COLUMN @extschema@.status.health IS
+    'ok, or what is wrong';
