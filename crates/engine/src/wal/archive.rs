@@ -17,6 +17,8 @@ pub const MAX_HISTORY: u64 = 1 << 20;
 pub const MAX_BACKUP_HISTORY: u64 = 64 << 10;
 /// Codecs that segments are stored with, the likeliest first.
 const CODECS: [Codec; 3] = [Codec::Zstd, Codec::Lz4, Codec::Gzip];
+/// Segments that are looked at for a header before the archive's segment size counts as unknown.
+const SIZE_TRIES: u32 = 32;
 /// Name of the index of a log's folder.
 pub const INDEX: &str = "index.jsonl";
 
@@ -66,8 +68,12 @@ pub struct Archive {
 /// What one folder of the archive holds: the segments of a timeline that share the middle part of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogFolder {
+    /// Path in the repository.
+    pub path: String,
     /// Last 8 digits of the segments' names, ascending, without repetition.
     pub segments: Vec<u32>,
+    /// The same of those that are stored under more than one codec.
+    pub twice: Vec<u32>,
     /// The same of `.partial` files.
     pub partials: Vec<u32>,
     /// Objects that have no place there: paths in the repository.
@@ -100,9 +106,14 @@ impl Archive {
         layout::wal(&self.cluster, self.system_identifier)
     }
 
+    /// Folder of the folders of `timeline`.
+    pub fn timeline_folder(&self, timeline: Timeline) -> String {
+        format!("{}/{:08X}", self.folder(), timeline.0)
+    }
+
     /// Folder of the segments of `timeline` whose names have `log` in the middle.
     pub fn log_folder(&self, timeline: Timeline, log: u32) -> String {
-        format!("{}/{:08X}/{log:08X}", self.folder(), timeline.0)
+        format!("{}/{log:08X}", self.timeline_folder(timeline))
     }
 
     /// Path of the index of such a folder.
@@ -244,7 +255,7 @@ impl Archive {
     /// # Errors
     /// What the store said.
     pub fn logs(&self, timeline: Timeline) -> Result<Vec<u32>> {
-        let names = self.storage.folders(&format!("{}/{:08X}", self.folder(), timeline.0))?;
+        let names = self.storage.folders(&self.timeline_folder(timeline))?;
         Ok(names.iter().filter_map(|name| hex_name(name)).collect())
     }
 
@@ -254,7 +265,7 @@ impl Archive {
     /// What the store said.
     pub fn list(&self, timeline: Timeline, log: u32) -> Result<LogFolder> {
         let prefix = format!("{:08X}{log:08X}", timeline.0);
-        let mut folder = LogFolder::default();
+        let mut folder = LogFolder { path: self.log_folder(timeline, log), ..LogFolder::default() };
         for path in self.storage.files(&self.log_folder(timeline, log))? {
             let name = path.rsplit('/').next().unwrap_or_default();
             let stem = CODECS.iter().find_map(|codec| name.strip_suffix(codec.suffix())).unwrap_or(name);
@@ -269,8 +280,12 @@ impl Archive {
             }
         }
         folder.segments.sort_unstable();
+        folder.twice =
+            folder.segments.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        folder.twice.dedup();
         folder.segments.dedup();
         folder.partials.sort_unstable();
+        folder.partials.dedup();
         Ok(folder)
     }
 
@@ -287,22 +302,48 @@ impl Archive {
         Ok(None)
     }
 
-    /// Size of the archive's segments, from the header of the first that is found; `None` for an empty archive.
+    /// Size of the archive's segments, from the newest header that can be read and is this cluster's; `None` for an
+    /// empty archive.
     ///
     /// # Errors
-    /// `Corrupt` when that segment cannot be read; what the store said.
+    /// `Corrupt` when none of the newest segments can be read; what the store said.
     pub fn segment_size(&self) -> Result<Option<SegmentSize>> {
+        let mut fault = None;
+        let mut tries = SIZE_TRIES;
         for timeline in self.timelines()?.into_iter().rev() {
             for log in self.logs(timeline)?.into_iter().rev() {
-                let Some(low) = self.list(timeline, log)?.segments.last().copied() else { continue };
-                let Some(found) = self.find(&file_name(timeline, log, low))? else { continue };
-                let mut first = [0; 64];
-                let count = ObjectReader::open(&self.storage, &found.path, found.codec)?.read(&mut first)?;
-                let header = LongHeader::parse(&first[..count]).map_err(|e| self.located(e, &found))?;
-                return SegmentSize::new(header.segment_size).map(Some);
+                for low in self.list(timeline, log)?.segments.into_iter().rev() {
+                    match self.size_in_header(&file_name(timeline, log, low)) {
+                        Ok(Some(size)) => return Ok(Some(size)),
+                        Ok(None) => {}
+                        Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::ForeignCluster) => {
+                            fault.get_or_insert(e);
+                        }
+                        Err(e) => return Err(e),
+                    }
+                    tries -= 1;
+                    if tries == 0 {
+                        return fault.map_or(Ok(None), Err);
+                    }
+                }
             }
         }
-        Ok(None)
+        fault.map_or(Ok(None), Err)
+    }
+
+    /// Size of a segment as its header has it; `None` when it is not there.
+    fn size_in_header(&self, name: &str) -> Result<Option<SegmentSize>> {
+        let Some(found) = self.find(name)? else { return Ok(None) };
+        let mut first = [0; 64];
+        let count = ObjectReader::open(&self.storage, &found.path, found.codec)?.read(&mut first)?;
+        let header = first.get(..count).unwrap_or_default();
+        let header = LongHeader::parse(header).map_err(|e| self.located(e, &found))?;
+        if header.system_identifier != self.system_identifier {
+            let message =
+                format!("WAL segment {name} belongs to system identifier {}", header.system_identifier);
+            return Err(self.located(Error::new(ErrorKind::ForeignCluster, message), &found));
+        }
+        SegmentSize::new(header.segment_size).map(Some).map_err(|e| self.located(e, &found))
     }
 }
 

@@ -48,10 +48,10 @@ impl Stretch {
     }
 }
 
-/// Segments that are missing between two that are there.
+/// Segments that are missing between two that are there. They can belong to several timelines: see [`Line::parts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hole {
-    /// The timeline that they would belong to.
+    /// The timeline that the first would belong to.
     pub timeline: Timeline,
     /// Their numbers.
     pub run: Run,
@@ -89,12 +89,14 @@ impl Line {
     /// One line for each timeline that no other continues; oldest timeline first. Together they cover the archive.
     pub fn all(survey: &Survey) -> Vec<Line> {
         let size = survey.segment_size;
-        let tips = survey.timelines.iter().filter_map(|(tip, content)| Some((*tip, content.newest()?)));
+        let tips: Vec<_> =
+            survey.timelines.iter().filter_map(|(tip, content)| Some((*tip, content.newest()?))).collect();
+        let histories: Vec<_> = tips.iter().map(|(tip, _)| survey.history(*tip)).collect();
         let mut lines = Vec::new();
         for (tip, newest) in tips {
             // A timeline whose last segment comes before a branch is part of the branch's line.
-            let continued = survey.timelines.keys().filter(|other| **other != tip).any(|other| {
-                let left = survey.history(*other).end_of(tip);
+            let continued = histories.iter().filter(|other| other.timeline != tip).any(|other| {
+                let left = other.end_of(tip);
                 left.is_some_and(|left| newest < size.segment_of(left))
             });
             if !continued {
@@ -122,6 +124,15 @@ impl Line {
         numbers.join(",")
     }
 
+    /// A hole, or any other range of its segments, by the timelines that recovery would read them from.
+    pub fn parts(&self, run: Run, size: SegmentSize) -> Vec<Hole> {
+        let part = |piece: Piece| {
+            let (first, last) = (run.first.max(piece.run.first), run.last.min(piece.run.last));
+            (first <= last).then_some(Hole { timeline: piece.timeline, run: Run { first, last } })
+        };
+        wanted(&self.history, size).into_iter().filter_map(part).collect()
+    }
+
     /// Pieces come in the order of `wanted`, which are disjoint.
     fn append(&mut self, piece: Piece, wanted: &[Piece]) {
         let Some(stretch) = self.stretches.last_mut() else {
@@ -140,16 +151,23 @@ impl Line {
 
 /// For each timeline of a history, oldest first, the segments that recovery reads from it: disjoint and ascending.
 fn wanted(history: &TimelineHistory, size: SegmentSize) -> Vec<Piece> {
+    // From the newest on: each takes what it has begun by then and no newer one has.
+    let begins = history.entries.iter().rev().map(|entry| size.segment_of(entry.switch_lsn)).chain([0]);
+    let newest_first = [history.timeline].into_iter().chain(history.entries.iter().rev().map(|e| e.timeline));
     let mut wanted = Vec::new();
-    let mut first = 0;
-    for entry in &history.entries {
-        let branch = size.segment_of(entry.switch_lsn);
-        if branch > first {
-            wanted.push(Piece { timeline: entry.timeline, run: Run { first, last: branch - 1 } });
+    let mut upto = None;
+    for (timeline, first) in newest_first.zip(begins) {
+        match upto {
+            None => wanted.push(Piece { timeline, run: Run { first, last: u64::MAX } }),
+            Some(upto) if first < upto => {
+                wanted.push(Piece { timeline, run: Run { first, last: upto - 1 } });
+            }
+            // It was left before it began.
+            Some(_) => continue,
         }
-        first = first.max(branch);
+        upto = Some(first);
     }
-    wanted.push(Piece { timeline: history.timeline, run: Run { first, last: u64::MAX } });
+    wanted.reverse();
     wanted
 }
 

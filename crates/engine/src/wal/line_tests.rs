@@ -85,11 +85,34 @@ fn a_branch_at_a_boundary_and_one_before_its_parent() {
     let history = format!("1\t{}\tx\n", lsn(5, 0));
     let two = survey(&[(1, &[(2, 4)]), (2, &[(5, 5)])], &[(2, &history)]);
     assert_eq!(shape(&Line::all(&two)[0]), ("1,2".to_string(), text(&["2..5"]), vec![]));
-    // A server that follows timeline 2 but stops before its branch (see postgres/timeline.rs).
+    // A server that follows timeline 2 but stops before its branch (see postgres/timeline.rs): its own file of the
+    // segment in which it left is read, for it has begun by then.
     let history = format!("1\t{}\tx\n2\t{}\ty\n", lsn(5, 9), lsn(4, 9));
-    let three = survey(&[(1, &[(2, 4)]), (3, &[(5, 6)])], &[(3, &history)]);
-    let shape = shape(&Line::of(&three, Timeline(3)));
-    assert_eq!(shape, ("1,2,3".to_string(), text(&["2..6"]), vec![]));
+    let three = survey(&[(1, &[(2, 4)]), (3, &[(4, 6)])], &[(3, &history)]);
+    let line = Line::of(&three, Timeline(3));
+    assert_eq!(shape(&line), ("1,2,3".to_string(), text(&["2..6"]), vec![]));
+    let stretch = &line.stretches[0];
+    assert_eq!([3, 4].map(|number| stretch.segment(number).unwrap().timeline), [Timeline(1), Timeline(3)]);
+}
+
+#[test]
+fn a_hole_over_several_timelines_has_parts() {
+    let history = format!("1\t{}\tx\n2\t{}\ty\n", lsn(6, 9), lsn(8, 9));
+    let survey = survey(&[(1, &[(2, 3)]), (3, &[(10, 11)])], &[(3, &history)]);
+    let lines = Line::all(&survey);
+    assert_eq!(lines.len(), 1);
+    let parts = lines[0].parts(lines[0].holes[0].run, survey.segment_size);
+    let parts: Vec<_> = parts.iter().map(|p| (p.timeline.0, p.run.first, p.run.last)).collect();
+    assert_eq!(parts, [(1, 4, 5), (2, 6, 7), (3, 8, 9)]);
+}
+
+#[test]
+fn a_timeline_of_which_only_a_partial_segment_is_there_continues_nothing() {
+    let history = format!("1\t{}\tx\n", lsn(5, 9));
+    let mut survey = survey(&[(1, &[(2, 4)]), (2, &[])], &[(2, &history)]);
+    survey.timelines.get_mut(&Timeline(2)).unwrap().partials.push(5);
+    let shapes: Vec<_> = Line::all(&survey).iter().map(shape).collect();
+    assert_eq!(shapes, [("1".to_string(), text(&["2..4"]), vec![])]);
 }
 
 #[test]

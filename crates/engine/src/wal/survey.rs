@@ -5,9 +5,9 @@
 //! Rejected: a stored list of segments, which would be a second truth beside the objects.
 
 use super::archive::{Archive, LogFolder};
-use crate::postgres::timeline::TimelineHistory;
+use crate::postgres::timeline::{TimelineHistory, timeline_of_history_file};
 use crate::postgres::wal_segment::SegmentName;
-use pg_ark_contract::{Result, SegmentSize, Timeline};
+use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
 use std::collections::BTreeMap;
 
 /// Segments without a hole, by number, both ends included.
@@ -68,8 +68,23 @@ pub struct Survey {
     pub strangers: Vec<String>,
 }
 
-/// Most strangers that are remembered.
-const MAX_STRANGERS: usize = 1000;
+/// A survey, and what in the archive keeps it from being the whole truth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// What could be read.
+    pub survey: Survey,
+    /// History files that cannot be read. Their timelines are in the survey, but without ancestors.
+    pub histories: Vec<(Timeline, Error)>,
+    /// Why the size of a segment is not known: no header could be read. The survey's is a guess.
+    pub size: Option<Error>,
+    /// Segments that are stored under two codecs, by name; the first 1000.
+    pub twice: Vec<SegmentName>,
+    /// How many strangers there are in all.
+    pub strangers: u64,
+}
+
+/// Most names that are remembered of each kind.
+const MAX_NAMES: usize = 1000;
 
 impl Survey {
     /// Lists the archive. `check` is called between folders and may end it. An empty archive gives an empty survey.
@@ -77,40 +92,11 @@ impl Survey {
     /// # Errors
     /// `Corrupt` for a history file or a segment size that cannot be read; what the store or `check` said.
     pub fn take(archive: &Archive, check: &dyn Fn() -> Result<()>) -> Result<Survey> {
-        let segment_size = archive.segment_size()?.unwrap_or_default();
-        let (histories, strangers) = archive.histories()?;
-        let mut survey = Survey { segment_size, timelines: BTreeMap::new(), histories, strangers };
-        for timeline in archive.timelines()? {
-            for log in archive.logs(timeline)? {
-                check()?;
-                survey.enter(timeline, log, archive.list(timeline, log)?);
-            }
+        let look = Look::take(archive, check)?;
+        match look.histories.into_iter().map(|(_, error)| error).chain(look.size).next() {
+            Some(error) => Err(error),
+            None => Ok(look.survey),
         }
-        survey.strangers.truncate(MAX_STRANGERS);
-        Ok(survey)
-    }
-
-    fn enter(&mut self, timeline: Timeline, log: u32, folder: LogFolder) {
-        let number = |low: u32| {
-            let name = format!("{:08X}{log:08X}{low:08X}", timeline.0);
-            SegmentName::parse(&name, self.segment_size).map(|name| name.number)
-        };
-        let room = MAX_STRANGERS.saturating_sub(self.strangers.len());
-        self.strangers.extend(folder.strangers.into_iter().take(room));
-        if folder.segments.is_empty() && folder.partials.is_empty() {
-            return;
-        }
-        let content = self.timelines.entry(timeline).or_default();
-        for low in folder.segments {
-            match number(low) {
-                Some(number) => content.add(number),
-                None if self.strangers.len() < MAX_STRANGERS => {
-                    self.strangers.push(format!("{:08X}{log:08X}{low:08X}", timeline.0));
-                }
-                None => {}
-            }
-        }
-        content.partials.extend(folder.partials.into_iter().filter_map(number));
     }
 
     /// The history of a timeline; one without ancestors when there is no file.
@@ -129,3 +115,86 @@ impl Survey {
         self.timelines.values().all(|content| content.runs.is_empty())
     }
 }
+
+impl Look {
+    /// Lists the archive, as [`Survey::take`] does, but goes on when something in it is damaged.
+    ///
+    /// # Errors
+    /// What the store or `check` said.
+    pub fn take(archive: &Archive, check: &dyn Fn() -> Result<()>) -> Result<Look> {
+        let (segment_size, size) = match archive.segment_size() {
+            Ok(size) => (size.unwrap_or_default(), None),
+            Err(e) if e.kind == ErrorKind::Corrupt => (SegmentSize::default(), Some(e)),
+            Err(e) => return Err(e),
+        };
+        let survey = Survey {
+            segment_size,
+            timelines: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            strangers: Vec::new(),
+        };
+        let mut look = Look { survey, histories: Vec::new(), size, twice: Vec::new(), strangers: 0 };
+        look.enter_histories(archive)?;
+        for timeline in archive.timelines()? {
+            let folder = archive.timeline_folder(timeline);
+            archive.storage().files(&folder)?.into_iter().for_each(|path| look.stranger(path));
+            for log in archive.logs(timeline)? {
+                check()?;
+                look.enter(timeline, log, archive.list(timeline, log)?);
+            }
+        }
+        Ok(look)
+    }
+
+    fn enter_histories(&mut self, archive: &Archive) -> Result<()> {
+        for path in archive.storage().files(&archive.folder())? {
+            let Some(timeline) = timeline_of_history_file(path.rsplit('/').next().unwrap_or_default()) else {
+                self.stranger(path);
+                continue;
+            };
+            match archive.history(timeline) {
+                Ok(Some(history)) => drop(self.survey.histories.insert(timeline, history)),
+                Ok(None) => {}
+                Err(e) if e.kind == ErrorKind::Corrupt => {
+                    let place = format!("It is stored as \"{}\".", archive.storage().display(&path));
+                    let detail = e.detail.as_deref().map_or(place.clone(), |why| format!("{why}. {place}"));
+                    self.histories.push((timeline, e.detail(detail)));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn stranger(&mut self, path: String) {
+        self.strangers += 1;
+        if self.survey.strangers.len() < MAX_NAMES {
+            self.survey.strangers.push(path);
+        }
+    }
+
+    fn enter(&mut self, timeline: Timeline, log: u32, folder: LogFolder) {
+        let size = self.survey.segment_size;
+        let named = |low: u32| SegmentName::parse(&format!("{:08X}{log:08X}{low:08X}", timeline.0), size);
+        folder.strangers.into_iter().for_each(|path| self.stranger(path));
+        let room = MAX_NAMES.saturating_sub(self.twice.len());
+        self.twice.extend(folder.twice.into_iter().filter_map(named).take(room));
+        // A name that segments of this size do not have.
+        let odd = |low: &u32| named(*low).is_none();
+        for low in folder.segments.iter().chain(&folder.partials).filter(|low| odd(low)) {
+            self.stranger(format!("{}/{:08X}{log:08X}{low:08X}", folder.path, timeline.0));
+        }
+        let segments: Vec<u64> = folder.segments.into_iter().filter_map(named).map(|n| n.number).collect();
+        let partials: Vec<u64> = folder.partials.into_iter().filter_map(named).map(|n| n.number).collect();
+        if segments.is_empty() && partials.is_empty() {
+            return;
+        }
+        let content = self.survey.timelines.entry(timeline).or_default();
+        segments.into_iter().for_each(|number| content.add(number));
+        content.partials.extend(partials);
+    }
+}
+
+#[cfg(test)]
+#[path = "survey_tests.rs"]
+mod tests;
