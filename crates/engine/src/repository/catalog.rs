@@ -14,7 +14,7 @@ use std::time::Duration;
 /// What a probe's name begins with.
 const PROBE: &str = "probe-";
 /// A small object that is passing through is never this old while its writer lives.
-const STALE: Duration = Duration::from_secs(3600);
+pub const STALE: Duration = Duration::from_secs(3600);
 
 /// Content of `pgark.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -322,6 +322,24 @@ impl Storage {
         }
     }
 
+    /// Makes the folder `prefix` durable, with every folder above it up to the repository's own. The local store syncs
+    /// the folders that it makes itself; those that another writer has just made, or made before it was killed, it
+    /// takes for durable.
+    ///
+    /// # Errors
+    /// When a folder cannot be opened or synced.
+    pub fn sync_folders(&self, prefix: &str) -> Result<()> {
+        let mut folder = self.folder.join(prefix);
+        loop {
+            std::fs::File::open(&folder)
+                .and_then(|open| open.sync_all())
+                .map_err(|e| Error::io(format!("could not sync \"{}\"", folder.display()), &e))?;
+            if folder == self.folder || !folder.pop() {
+                return Ok(());
+            }
+        }
+    }
+
     fn location(&self, path: &str) -> Result<Path> {
         let folder = self.folder.to_str().ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, "the repository's path is not valid UTF-8")
