@@ -38,7 +38,7 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
-extension_sql_file!("../sql/status.sql", name = "status", requires = [crate::api::status::server_status]);
+extension_sql_file!("../sql/status.sql", name = "status", requires = [server_status]);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by the server once per process, when it loads the library.
