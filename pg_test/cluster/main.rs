@@ -10,6 +10,7 @@
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
 //! * [`archiving`]: steps of tests whose servers archive. * [`recovery_cases`]: what PostgreSQL's own recovery tests hold.
+//! * [`moments`]: archive, backup, loss, and back to a moment, on every version.
 //! * [`encodings`]: databases whose encoding is not UTF-8.
 //! * [`promises`]: the promises that are named in the design.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
@@ -26,6 +27,7 @@ mod killed;
 mod large;
 mod layouts;
 mod load;
+mod moments;
 mod promises;
 mod recovery_cases;
 mod refusals;
