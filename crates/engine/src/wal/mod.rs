@@ -1,7 +1,8 @@
 //! The WAL archive: storing, finding and giving back what a server wrote.
 //!
 //! * [`archive`]: names to objects and back; [`object`]: one stored file.
-//! * [`store`]: `pg_wal` to archive, one file; never replaces an object.
+//! * [`store`]: `pg_wal` to archive, one file; never replaces an object. [`archiver`]: what the server's archiver asks
+//!   for, with [`ready`] (what waits), [`ahead`] (several threads, stored in order) and [`keeper`] (the index).
 //! * [`survey`]: what is there, as ranges; [`line`]: a timeline with its ancestors over it: where recovery finds every
 //!   segment, and where it does not.
 //! * [`summary`]: what one segment holds: commit times, restore points, its end; [`index`]: summaries kept beside the
@@ -10,9 +11,16 @@
 //! *Line*: a timeline and its ancestors. *Stretch*: a gap-free part of a line. *Hole*: what is missing between two.
 //! What is not there is never guessed from dates of files; an error of the repository is never "not there".
 
+pub mod ahead;
 pub mod archive;
+pub mod archiver;
+pub mod index;
+pub mod keeper;
 pub mod line;
 pub mod object;
+pub mod ready;
+pub mod store;
+pub mod summary;
 pub mod survey;
 
 pub use archive::Archive;
