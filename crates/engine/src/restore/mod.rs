@@ -28,6 +28,8 @@ pub mod link;
 pub mod marker;
 pub mod names;
 pub mod objects;
+pub mod old_wal;
+pub mod old_wal_end;
 pub mod out_file;
 pub mod owner;
 pub mod plan;
