@@ -5,6 +5,7 @@ use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::lease;
 use crate::repository::record::Record;
 use crate::session::Session;
+use crate::wal::archiver;
 use pg_ark_contract::conversation::{Answer, Job, Task};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
 use pg_ark_contract::units::human_bytes;
@@ -39,11 +40,12 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         Task::Backup(task) => {
             backup::run(&job.repository, &job.cluster, task, session).map(|row| Answer::Backup(Box::new(row)))
         }
+        Task::Archive(task) => match archiver::run(&job.repository, &job.cluster, task, session)? {},
         Task::Abandon { backup, reason } => {
             let cluster = cluster(job)?;
             abandon(&cluster, backup.as_deref(), reason).map(|()| Answer::Abandoned)
         }
-        Task::Archive(_) | Task::VerifyArchive { .. } | Task::Windows { .. } | Task::Status { .. } => {
+        Task::VerifyArchive { .. } | Task::Windows { .. } | Task::Status { .. } => {
             Err(Error::new(ErrorKind::Unsupported, "not built yet"))
         }
     }

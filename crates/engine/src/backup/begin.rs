@@ -7,6 +7,7 @@ use crate::repository::layout;
 use crate::repository::lease::{self, HeldLease};
 use crate::repository::record::{DataDirectoryRecord, Record};
 use crate::session::Session;
+use crate::wal::archiver;
 use pg_ark_contract::conversation::{BackupKind, BackupTask};
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::settings::{JOBS_MAX, VOLUME_SIZE_MIN};
@@ -63,13 +64,7 @@ pub fn begin(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> 
     let mut cluster = repository.cluster(cluster)?;
     let system = control.system_identifier;
     let (name, lease) = take_lease(&cluster, system, task.kind, session)?;
-    if let Some(newest) = cluster.systems().last().filter(|_| !cluster.systems().contains(&system)) {
-        session.warn(
-            format!("cluster \"{}\" was that of system identifier {newest} until now", cluster.name()),
-            Some("That is right after pg_upgrade or initdb. Another server needs a name of its own: set pg_ark.cluster.".into()),
-        );
-    }
-    cluster.remember_system(system, task.server_version_num)?;
+    archiver::enroll(&mut cluster, system, task.server_version_num, session)?;
     clear_up(&cluster, system)?;
     repository.sweep(cluster.name(), system);
     let folder = cluster.backup_folder(system, &name);
@@ -119,10 +114,6 @@ fn check_choices(task: &BackupTask) -> Result<()> {
             format!("backups of kind \"{}\" are not supported by this version", task.kind.as_str()),
         )
         .hint("Use kind full."));
-    }
-    if !task.include_wal {
-        return Err(Error::new(ErrorKind::Unsupported, "a backup without its WAL needs a WAL archive")
-            .hint("Include WAL in the backup."));
     }
     if task.volume_size < VOLUME_SIZE_MIN {
         return Err(Error::new(
