@@ -1,6 +1,7 @@
 //! Arguments and help.
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use pg_ark_contract::settings::Compression;
 use pg_ark_contract::{ErrorKind, Lsn};
 use pg_ark_engine::restore::{ArchiveMode, ConfigChoice, Target, TargetAction, TimelineChoice, target};
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ pub enum Command {
     /// Restore a backup into an empty or absent folder
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
+    /// Store a WAL file, for the server's archive_command
+    #[command(after_help = WAL_PUSH_EXAMPLES)]
+    WalPush(WalPushArgs),
 }
 
 /// Arguments of `pgark restore`.
@@ -198,6 +202,19 @@ impl From<ArchiveModeArg> for ArchiveMode {
     }
 }
 
+/// Arguments of `pgark wal-push`.
+#[derive(Debug, Args)]
+pub struct WalPushArgs {
+    /// Path of the file in pg_wal: what archive_command gives as %p
+    pub path: PathBuf,
+    /// Files stored at the same time: others that wait are stored with it [default: one per core]
+    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// How segments are compressed: zstd:N, gzip:N or lz4
+    #[arg(long, value_name = "CODEC", default_value = "zstd:1", value_parser = parse_compression)]
+    pub compression: Compression,
+}
+
 /// Where external configuration goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ConfigArg {
@@ -225,6 +242,17 @@ const LIST_EXAMPLES: &str = "Examples:
 const SHOW_EXAMPLES: &str = "Examples:
   pgark --repo file:///backups show latest
   pgark --repo file:///backups --format json show 20261122T020000Z-full | jq .archives";
+const WAL_PUSH_EXAMPLES: &str = "Examples:
+  In postgresql.conf, instead of archive_library = 'pg_ark':
+    archive_mode = on
+    archive_command = 'pgark --repo file:///backups --cluster main wal-push %p'
+  By hand, in the data directory:
+    pgark --repo file:///backups --cluster main wal-push pg_wal/000000010000000000000004
+
+The repository must exist: ark.enable creates it. A cluster that it does not know yet is created there.
+Exits 0, and says nothing, only when the file is stored durably; nothing that is stored is ever replaced. A file that is
+there already with equal content is fine, one with other content is refused (27).
+On a standby with archive_mode = always the same command stores to the same cluster.";
 const CHECK_EXAMPLES: &str = "Examples:
   pgark --repo file:///backups check";
 const RESTORE_EXAMPLES: &str = "Examples:
@@ -253,6 +281,13 @@ fn exit_codes() -> String {
         text.push_str(&format!("\n  {:>2}  {}", kind.exit_code(), kind.meaning()));
     }
     text
+}
+
+fn parse_compression(text: &str) -> Result<Compression, String> {
+    text.parse().map_err(|e: pg_ark_contract::Error| match e.hint {
+        Some(hint) => format!("{}. {hint}", e.message),
+        None => e.message,
+    })
 }
 
 /// `OLD=NEW`; an equals sign that belongs to a path is written `\=`, as in pg_basebackup.

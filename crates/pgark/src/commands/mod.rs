@@ -4,6 +4,7 @@ mod check;
 mod list;
 mod restore;
 mod show;
+mod wal_push;
 
 use crate::cli::{Cli, Command};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -18,6 +19,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::List => list::run(&open(cli)?, cli.format),
         Command::Show { backup } => show::run(&open(cli)?, backup, cli.format),
         Command::Check => check::run(cli),
+        Command::WalPush(arguments) => wal_push::run(cli, arguments),
         Command::Restore(arguments) => restore::run(&open(cli)?, arguments, cli.format),
     }
 }
