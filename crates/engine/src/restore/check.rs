@@ -143,6 +143,7 @@ fn usable(what: &str, folder: &Folder) -> Result<()> {
     let refuse = |kind, message: String| Err(Error::new(kind, message));
     match &folder.state {
         State::Absent | State::Empty => {}
+        State::NotEmpty(_) if folder.replaced => {}
         State::NotEmpty(example) => return Err(not_empty(what, folder, example)),
         State::NotAFolder => {
             return refuse(ErrorKind::TargetNotEmpty, format!("{what} \"{path}\" is not a folder"))
@@ -178,12 +179,16 @@ fn not_empty(what: &str, folder: &Folder, example: &str) -> Error {
             let folders: Vec<String> =
                 marker.folders.iter().map(|f| format!("\"{}\"", f.display())).collect();
             error.hint(format!(
-                "A restore of backup \"{}\" did not finish there ({MARKER}). What it left can be removed: {}.",
+                "A restore of backup \"{}\" did not finish there ({MARKER}). What it left can be removed, by --replace \
+                 too: {}.",
                 marker.backup.escape_debug(),
                 folders.join(", ")
             ))
         }
-        None => error.hint("Move it away or name another folder; a restore never overwrites."),
+        None => error.hint(
+            "Move it away or name another folder. --replace takes the place of the backup's own cluster, and saves its WAL \
+             first.",
+        ),
     }
 }
 

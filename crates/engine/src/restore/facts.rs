@@ -45,6 +45,8 @@ pub struct Folder {
     pub free: u64,
     /// What an unfinished restore left there.
     pub unfinished: Option<Marker>,
+    /// What stands there is the cluster's own and is removed first.
+    pub replaced: bool,
 }
 
 impl Folder {
@@ -89,6 +91,7 @@ impl Folder {
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
             existing: existing.to_path_buf(),
             unfinished: Marker::read(&path),
+            replaced: false,
             path,
         })
     }

@@ -1,0 +1,140 @@
+//! Carries out what was decided about an old server: its WAL is saved, gaps of the archive are filled, and only then is
+//! its place cleared; later the new server gets what recovery can use.
+
+use super::access::Access;
+use super::facts::{Facts, Folder};
+use super::feed;
+use super::marker::Marker;
+use super::old_wal::{Identity, Kept};
+use super::plan::Plan;
+use super::replace::{self, Replaced, What};
+use super::salvage::Salvage;
+use super::saved::{self, Note};
+use super::watch::Watch;
+use crate::repository::Record;
+use crate::wal::Archive;
+use pg_ark_contract::units::human_bytes;
+use pg_ark_contract::{Error, ErrorKind, Result};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What is ready for the new server.
+#[derive(Debug, Clone, Default)]
+pub struct Taken {
+    /// Folders that keep the old server's WAL, the new one last.
+    pub folders: Vec<PathBuf>,
+    /// Files for the new pg_wal, where they are now.
+    feed: Vec<Kept>,
+}
+
+/// Saves and fills. Touches nothing but its own folder and the archive.
+///
+/// # Errors
+/// `DiskFull`, `Cancelled`, `WalConflict`, what the systems said.
+pub fn take(
+    plan: &Plan,
+    record: &Record,
+    archive: &Archive,
+    salvage: &Salvage,
+    watch: &dyn Watch,
+) -> Result<Taken> {
+    let data = &plan.data_directory;
+    let found = saved::find(data, archive.system_identifier())?;
+    found.unfinished.iter().for_each(|folder| saved::remove_unfinished(folder));
+    let mut folders: Vec<PathBuf> =
+        found.finished.into_iter().filter(|folder| salvage.sources.contains(folder)).collect();
+    let mut feed = salvage.files.feed.clone();
+    if !salvage.files.save.is_empty() {
+        let files: Vec<&Kept> = salvage.files.save.iter().collect();
+        let note = Note::new(&plan.cluster, archive.system_identifier(), &files, salvage.end_lsn);
+        let folder = saved::save(&files, &note, data, &plan.access, watch)?;
+        for kept in feed.iter_mut().filter(|kept| kept.doomed) {
+            kept.path = folder.join(&kept.name);
+        }
+        folders.push(folder);
+    }
+    feed::fill(archive, &salvage.files.fill, &identity(record, archive), record.compression)?;
+    Ok(Taken { folders, feed })
+}
+
+/// Adds to the free space what clearing will free, and refuses what cannot even be saved.
+///
+/// # Errors
+/// `NotEnoughSpace`; what the system said.
+pub fn account(replaced: &Replaced, salvage: Option<&Salvage>, facts: &mut Facts) -> Result<()> {
+    let beside = Folder::look(facts.data.path.parent().unwrap_or(Path::new("/")))?;
+    let files = salvage.map_or(&[][..], |salvage| &salvage.files.save);
+    // Files of the same file system only get a second name; they are not freed, however.
+    let (mut copied, mut linked) = (0u64, 0u64);
+    for kept in files {
+        let device = std::fs::metadata(&kept.path).map(|meta| meta.dev());
+        let sum = if device.is_ok_and(|device| device == beside.device) { &mut linked } else { &mut copied };
+        *sum = sum.saturating_add(kept.bytes);
+    }
+    if copied > beside.free {
+        return Err(Error::new(
+            ErrorKind::NotEnoughSpace,
+            format!(
+                "the old server's WAL has {}, and {} are free at \"{}\", where it would be saved",
+                human_bytes(copied),
+                human_bytes(beside.free),
+                beside.path.display()
+            ),
+        )
+        .hint(
+            "Nothing was touched. Make room there, or copy the old pg_wal to another disk and name the copy with \
+             --keep-wal.",
+        ));
+    }
+    let own = [&mut facts.data].into_iter().chain(&mut facts.wal).chain(&mut facts.tablespaces);
+    for folder in own.chain(&mut facts.new_tablespaces) {
+        let kept = if folder.device == beside.device { linked.saturating_add(copied) } else { 0 };
+        folder.free = folder.free.saturating_add(replaced.freed(folder.device)).saturating_sub(kept);
+    }
+    Ok(())
+}
+
+/// What the marker of a restore says of the old place.
+pub fn mark(marker: &mut Marker, plan: &Plan, taken: &Taken) {
+    marker.system_identifier = Some(plan.system_identifier.clone());
+    marker.saved_wal.clone_from(&taken.folders);
+    let cleared = plan.replaced.folders.iter().filter(|removal| removal.what == What::Tablespace);
+    let younger = cleared.map(|removal| removal.folder.clone()).filter(|f| !marker.folders.contains(f));
+    marker.younger = younger.collect();
+}
+
+/// Clears the old place; the marker has been written.
+///
+/// # Errors
+/// See [`replace::clear`].
+pub fn clear(plan: &Plan, watch: &dyn Watch) -> Result<()> {
+    replace::clear(&plan.replaced, &plan.data_directory, watch)
+}
+
+/// Gives the new `pg_wal` what recovery can use.
+///
+/// # Errors
+/// See [`feed::put`].
+pub fn give(
+    taken: &Taken,
+    salvage: &Salvage,
+    record: &Record,
+    archive: &Archive,
+    wal: &Path,
+    access: &Access,
+    watch: &dyn Watch,
+) -> Result<()> {
+    if taken.feed.is_empty() {
+        return Ok(());
+    }
+    let is_whole = |kept: &Kept| salvage.files.whole.contains(&kept.name);
+    feed::put(wal, &taken.feed, &is_whole, &identity(record, archive), access, watch)
+}
+
+fn identity(record: &Record, archive: &Archive) -> Identity {
+    Identity {
+        system_identifier: archive.system_identifier(),
+        size: record.wal_segment_size,
+        server_major: record.server_version_num / 10_000,
+    }
+}
