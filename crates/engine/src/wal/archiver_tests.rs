@@ -1,1 +1,195 @@
-//! Tests of the archiver.
+//! Tests of the archiver's engine, without a server.
+
+use super::*;
+use crate::postgres::wal_segment::SegmentName;
+use crate::wal::index::Index;
+use crate::wal::store_fixture::{Place, name, size};
+use pg_ark_contract::Error;
+use pg_ark_contract::conversation::Reply;
+use pg_ark_testkit::{SHORT, wait_until};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+
+/// A running engine.
+struct Engine {
+    session: Arc<Session>,
+    events: Mutex<Receiver<Event>>,
+    thread: Option<std::thread::JoinHandle<Error>>,
+}
+
+impl Engine {
+    fn start(place: &Place, jobs: u32) -> Self {
+        let (sender, events) = channel();
+        let session = Arc::new(Session::new(move |event| sender.send(event).unwrap_or_default()));
+        let (url, task, ours) = (place.url(), place.task(jobs), Arc::clone(&session));
+        let thread = std::thread::spawn(move || match run(&url, "main", &task, &ours) {
+            Err(reason) => reason,
+        });
+        let engine = Engine { session, events: Mutex::new(events), thread: Some(thread) };
+        assert_eq!(engine.next(), Event::Ready);
+        engine
+    }
+
+    fn next(&self) -> Event {
+        self.events.lock().unwrap().recv_timeout(SHORT).expect("an event")
+    }
+
+    fn ask(&self, file: &str) -> std::result::Result<(), Error> {
+        self.session.deliver(Reply::Archive { file: file.into() });
+        match self.next() {
+            Event::Archived { file: stored } if stored == file => Ok(()),
+            Event::ArchiveFailed { file: failed, error } if failed == file => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn stop(mut self) {
+        self.session.stop(Error::new(ErrorKind::ParentGone, "gone"));
+        let reason = self.thread.take().unwrap().join().unwrap();
+        assert_eq!(reason.kind, ErrorKind::ParentGone);
+    }
+}
+
+fn indexed(place: &Place) -> Vec<u64> {
+    let archive = place.archive();
+    let path = archive.index_path(pg_ark_contract::Timeline(1), 0);
+    Index::load(archive.storage(), &path, size()).unwrap().iter().map(|(number, _)| number).collect()
+}
+
+fn archived(place: &Place, name: &str) {
+    let status = place.pg_wal().join("archive_status");
+    std::fs::rename(status.join(format!("{name}.ready")), status.join(format!("{name}.done"))).unwrap();
+}
+
+#[test]
+fn files_that_wait_are_stored_before_they_are_asked_for() {
+    let place = Place::new();
+    let names: Vec<String> = (1..=100).map(|number| place.segment(number)).collect();
+    let engine = Engine::start(&place, 2);
+    engine.ask(&names[0]).unwrap();
+    archived(&place, &names[0]);
+    wait_until("the look-ahead", SHORT, || place.stored(&names[20]).is_some());
+    for name in &names[1..] {
+        engine.ask(name).unwrap();
+        archived(&place, name);
+    }
+    wait_until("the index", SHORT, || indexed(&place).len() == 100);
+    engine.stop();
+    assert!(place.objects().iter().all(|name| !name.contains('#')), "{:?}", place.objects());
+}
+
+#[test]
+fn no_more_than_some_are_stored_ahead() {
+    let place = Place::new();
+    let names: Vec<String> = (1..=200).map(|number| place.segment(number)).collect();
+    let engine = Engine::start(&place, 4);
+    engine.ask(&names[0]).unwrap();
+    let stored = || place.objects().iter().filter(|name| name.ends_with(".zst")).count();
+    wait_until("the look-ahead", SHORT, || stored() >= 60);
+    engine.stop();
+    assert!(stored() <= 1 + super::super::ahead::MAX_AHEAD, "{}", stored());
+}
+
+#[test]
+fn the_index_is_written_when_the_engine_is_stopped_and_completed_after_it_was_killed() {
+    let place = Place::new();
+    let names: Vec<String> = (1..=30).map(|number| place.segment(number)).collect();
+    // As a killed engine leaves them.
+    for name in &names[..29] {
+        super::super::store::store(&place.archive(), &place.source(), name, Default::default()).unwrap();
+        archived(&place, name);
+    }
+    assert!(indexed(&place).is_empty());
+    let engine = Engine::start(&place, 2);
+    engine.ask(&names[29]).unwrap();
+    wait_until("the completed index", SHORT, || indexed(&place).len() == 16);
+    let last = place.segment(31);
+    engine.ask(&last).unwrap();
+    engine.stop();
+    assert_eq!(indexed(&place), (15..=31).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_repository_that_comes_late_is_used_then() {
+    let place = Place::new();
+    let (root, away) = (place.dir.path().join("backups"), place.dir.path().join("away"));
+    std::fs::rename(&root, &away).unwrap();
+    let file = place.segment(1);
+    let engine = Engine::start(&place, 1);
+    for _ in 0..2 {
+        assert_eq!(engine.ask(&file).unwrap_err().kind, ErrorKind::RepositoryNotFound);
+        assert!(!root.exists());
+    }
+    std::fs::rename(&away, &root).unwrap();
+    engine.ask(&file).unwrap();
+    std::fs::rename(&root, &away).unwrap();
+    let next = place.segment(2);
+    assert_eq!(engine.ask(&next).unwrap_err().kind, ErrorKind::RepositoryNotFound);
+    assert!(!root.exists());
+    std::fs::rename(&away, &root).unwrap();
+    engine.ask(&next).unwrap();
+    engine.stop();
+}
+
+#[test]
+fn a_name_that_another_server_took_is_refused() {
+    let place = Place::new();
+    let file = place.segment(1);
+    let engine = Engine::start(&place, 1);
+    engine.ask(&file).unwrap();
+    engine.stop();
+    place.repository.cluster("main").unwrap().remember_system(8, 150_000).unwrap();
+    let engine = Engine::start(&place, 1);
+    assert_eq!(engine.ask(&file).unwrap_err().kind, ErrorKind::ForeignCluster);
+    engine.stop();
+}
+
+#[test]
+fn a_failure_is_told_for_the_file_that_was_asked_for_alone() {
+    let place = Place::new();
+    let names: Vec<String> = (1..=5).map(|number| place.segment(number)).collect();
+    place.put(&names[1], b"short");
+    let engine = Engine::start(&place, 3);
+    engine.ask(&names[0]).unwrap();
+    assert_eq!(engine.ask(&names[1]).unwrap_err().kind, ErrorKind::Corrupt);
+    assert_eq!(engine.ask("nonsense").unwrap_err().kind, ErrorKind::InvalidArgument);
+    assert_eq!(engine.ask(&name(9)).unwrap_err().kind, ErrorKind::WalMissing);
+    for number in 1..=4 {
+        place.segment(number);
+    }
+    for name in &names[1..] {
+        engine.ask(name).unwrap();
+    }
+    engine.stop();
+}
+
+#[test]
+fn wal_push_stores_its_file_and_as_many_more_as_there_are_threads() {
+    let place = Place::new();
+    let names: Vec<String> = (1..=5).map(|number| place.segment(number)).collect();
+    let session = Session::new(|event| panic!("{event:?}"));
+    let route = open(&place.url(), "main", &place.task(3), &session).unwrap();
+    push(&route, &names[0], &session).unwrap();
+    let stored: Vec<bool> = names.iter().map(|name| place.stored(name).is_some()).collect();
+    assert_eq!(stored, [true, true, true, false, false]);
+    assert_eq!(indexed(&place), [1, 2, 3]);
+    for name in &names[1..] {
+        push(&route, name, &session).unwrap();
+    }
+    assert_eq!(push(&route, &name(9), &session).unwrap_err().kind, ErrorKind::WalMissing);
+}
+
+#[test]
+fn the_keeper_makes_a_damaged_index_anew() {
+    let place = Place::new();
+    let archive = place.archive();
+    let path = archive.index_path(pg_ark_contract::Timeline(1), 0);
+    archive.storage().put(&path, vec![b'x'; 20 << 20]).unwrap();
+    let engine = Engine::start(&place, 1);
+    engine.ask(&place.segment(1)).unwrap();
+    wait_until("the index", SHORT, || {
+        archive.storage().size(&path).unwrap().is_some_and(|bytes| bytes < 1000) && indexed(&place) == [1]
+    });
+    engine.stop();
+    assert!(SegmentName::parse(&name(1), size()).is_some());
+}

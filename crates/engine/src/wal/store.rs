@@ -336,3 +336,7 @@ fn located(error: Error, path: &Path) -> Error {
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
