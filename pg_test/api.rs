@@ -24,6 +24,67 @@ mod tests {
     }
 
     #[pg_test]
+    fn verify_archive_and_recovery_windows_have_the_columns_of_the_design() {
+        let expected = [
+            (
+                "verify_archive",
+                "deep boolean DEFAULT false",
+                "TABLE(timeline integer, first_segment text, last_segment text, start_lsn pg_lsn, end_lsn pg_lsn, \
+                 start_time timestamp with time zone, end_time timestamp with time zone, segments bigint, \
+                 status text, detail text)",
+            ),
+            (
+                "recovery_windows",
+                "",
+                "TABLE(backup text, timelines text, from_time timestamp with time zone, \
+                 to_time timestamp with time zone, from_lsn pg_lsn, to_lsn pg_lsn, note text)",
+            ),
+        ];
+        for (name, arguments, result) in expected {
+            assert_eq!(signature(name), (arguments.to_owned(), result.to_owned()), "{name}");
+        }
+    }
+
+    #[pg_test]
+    fn status_has_the_columns_of_the_design() {
+        let columns = text(
+            "SELECT string_agg(attname || ' ' || format_type(atttypid, NULL), ', ' ORDER BY attnum) \
+             FROM pg_attribute WHERE attrelid = 'ark.status'::regclass AND attnum > 0",
+        );
+        assert_eq!(
+            columns,
+            "repository text, cluster text, last_backup text, last_backup_at timestamp with time zone, \
+             last_backup_age interval, archive_mode text, archived_by text, archive_lag_segments bigint, \
+             archive_lag_bytes bigint, rpo_seconds bigint, rpo_bytes bigint, last_archived_segment text, \
+             last_archived_at timestamp with time zone, last_failed_segment text, \
+             last_failed_at timestamp with time zone, last_failure text, health text"
+        );
+    }
+
+    #[pg_test]
+    fn status_answers_on_a_server_where_nothing_is_set_up() {
+        let row = text(
+            "SELECT json_build_array(count(*), min(archived_by), min(health), count(repository), count(rpo_bytes)) \
+             ::text FROM ark.status",
+        );
+        let health = "pg_ark.repository is not set; archive_mode is off";
+        assert_eq!(row, format!(r#"[1, "off", "{health}", 0, 0]"#));
+    }
+
+    #[pg_test]
+    fn check_says_how_to_archive() {
+        let found = text(
+            "SELECT string_agg(item || '=' || status || ' ' || hint, E'\\n' ORDER BY item) FROM ark.check() \
+             WHERE item LIKE 'archive%'",
+        );
+        for part in
+            ["archive_library=warning", "archive_library = 'pg_ark'", "archive_mode=warning", "restart"]
+        {
+            assert!(found.contains(part), "{part}: {found}");
+        }
+    }
+
+    #[pg_test]
     fn functions_take_and_give_what_the_design_says() {
         let expected = [
             (
@@ -34,7 +95,7 @@ mod tests {
             (
                 "backup_start",
                 "kind text DEFAULT 'full'::text, label text DEFAULT NULL::text, fast boolean DEFAULT true, \
-                 wait boolean DEFAULT false",
+                 wait boolean DEFAULT false, include_wal boolean DEFAULT NULL::boolean",
                 "text",
             ),
             ("backup_stop", "backup text", "boolean"),

@@ -3,7 +3,8 @@
 #[cfg(any(test, feature = "pg_test"))]
 #[pgrx::pg_schema]
 mod tests {
-    use crate::pg_test::help::{Raised, raised, text};
+    use crate::pg_test::help::{Program, Raised, raised, text};
+    use crate::postgres::guc;
     use pgrx::prelude::*;
 
     fn refused(statement: &str, state: &str, hint: &str) -> Raised {
@@ -15,7 +16,15 @@ mod tests {
 
     #[pg_test]
     fn nothing_works_without_a_repository() {
-        for call in ["ark.backup_start()", "ark.list_backups()", "ark.show('x')", "ark.backup_stop('x')"] {
+        for call in [
+            "ark.backup_start()",
+            "ark.list_backups()",
+            "ark.show('x')",
+            "ark.backup_stop('x')",
+            "ark.verify_archive(deep => true)",
+            "ark.verify_archive(NULL)",
+            "ark.recovery_windows()",
+        ] {
             refused(&format!("SELECT {call}"), "55000", "ark.enable");
         }
     }
@@ -34,6 +43,15 @@ mod tests {
             let error = refused(&format!("SELECT ark.backup_start(kind => {kind})"), "22023", "incremental");
             assert!(error.message.contains("unknown kind"), "{error:?}");
         }
+    }
+
+    #[pg_test]
+    fn a_backup_without_wal_needs_an_archive() {
+        guc::apply_here(c"pg_ark.repository", "file:///nowhere");
+        let program = Program::new("exit 1");
+        guc::apply_here(c"pg_ark.engine_path", &program.0.display().to_string());
+        let error = refused("SELECT ark.backup_start(include_wal => false)", "55000", "ark.check");
+        assert!(error.message.contains("does not archive"), "{error:?}");
     }
 
     #[pg_test]

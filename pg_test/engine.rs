@@ -4,52 +4,29 @@
 #[pgrx::pg_schema]
 mod tests {
     use crate::engine::{self, Target};
+    use crate::pg_test::help::Program;
     use pg_ark_contract::conversation::{Answer, Task};
     use pg_ark_contract::{Error, ErrorKind, VERSION};
     use pgrx::prelude::*;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
     use std::time::{Duration, Instant};
 
-    /// A program that runs `script`; removed at the end of the test.
-    struct Program(PathBuf);
-
-    impl Program {
-        fn new(script: &str) -> Program {
-            let name = format!("pg_ark_test_{}_{}", std::process::id(), script.len());
-            let path = std::env::temp_dir().join(name);
-            let text = format!(
-                "#!/bin/sh\nhello() {{ echo '{{\"hello\":{{\"version\":\"{VERSION}\"}}}}'; }}\n{script}\n"
-            );
-            std::fs::write(&path, text).expect("a script");
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("its mode");
-            Program(path)
-        }
-
-        fn ask(&self, task: Task) -> Result<Answer, Error> {
-            let target = Target {
-                program: self.0.clone(),
-                repository: "file:///nowhere".into(),
-                cluster: "main".into(),
-            };
-            engine::ask(&target, task)
-        }
-    }
-
-    impl Drop for Program {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_file(&self.0);
-        }
+    fn ask(program: &Program, task: Task) -> Result<Answer, Error> {
+        let target = Target {
+            program: program.0.clone(),
+            repository: "file:///nowhere".into(),
+            cluster: "main".into(),
+        };
+        engine::ask(&target, task)
     }
 
     fn error_of(script: &str) -> Error {
-        Program::new(script).ask(Task::List).expect_err("it should fail")
+        ask(&Program::new(script), Task::List).expect_err("it should fail")
     }
 
     #[pg_test]
     fn an_answer_is_an_answer() {
         let program = Program::new(r#"read -r job; hello; echo '{"done":{"answer":{"backups":[]}}}'"#);
-        assert_eq!(program.ask(Task::List), Ok(Answer::Backups(Vec::new())));
+        assert_eq!(ask(&program, Task::List), Ok(Answer::Backups(Vec::new())));
     }
 
     #[pg_test]
@@ -106,11 +83,11 @@ mod tests {
         // It talks before it reads, and then answers when it has read the whole line.
         let script = r#"hello; echo '{"warning":{"message":"wait","hint":null}}'
             head -n 1 | wc -c | grep -q '^ *1048' && echo '{"done":{"answer":"abandoned"}}'"#;
-        assert_eq!(Program::new(script).ask(task), Ok(Answer::Abandoned));
+        assert_eq!(ask(&Program::new(script), task), Ok(Answer::Abandoned));
         // This one never reads.
         let task = Task::Abandon { backup: None, reason: "x".repeat(1 << 20) };
         let script = r#"hello; echo '{"done":{"answer":"abandoned"}}'"#;
-        assert_eq!(Program::new(script).ask(task), Ok(Answer::Abandoned));
+        assert_eq!(ask(&Program::new(script), task), Ok(Answer::Abandoned));
     }
 
     #[pg_test]

@@ -1,6 +1,7 @@
 //! Tests that run inside a server, each in a transaction that is rolled back: API, settings, permissions.
 //! Tests that need servers of their own are in `cluster/`.
 //!
+//! * [`archiver`]: what the archive module makes of engines that behave well and badly.
 //! * [`api`]: names, columns and defaults that users rely on.
 //! * [`settings`]: the server's settings agree with the contract's catalogue.
 //! * [`permissions`]: who may call what.
@@ -8,6 +9,7 @@
 //! * [`bad_input`]: SQLSTATE and hint of what is refused before anything is touched.
 
 mod api;
+mod archiver;
 mod bad_input;
 mod engine;
 mod permissions;
@@ -23,7 +25,32 @@ pub fn postgresql_conf_options() -> Vec<&'static str> {
 
 #[cfg(any(test, feature = "pg_test"))]
 mod help {
+    use pg_ark_contract::VERSION;
     use pgrx::prelude::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    /// An engine that runs `script`, in which `hello` greets; removed at the end of the test.
+    pub struct Program(pub PathBuf);
+
+    impl Program {
+        pub fn new(script: &str) -> Program {
+            let name = format!("pg_ark_test_{}_{}", std::process::id(), script.len());
+            let path = std::env::temp_dir().join(name);
+            let text = format!(
+                "#!/bin/sh\nhello() {{ echo '{{\"hello\":{{\"version\":\"{VERSION}\"}}}}'; }}\n{script}\n"
+            );
+            std::fs::write(&path, text).expect("a script");
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("its mode");
+            Program(path)
+        }
+    }
+
+    impl Drop for Program {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
 
     /// What a statement raises.
     #[derive(Debug)]

@@ -6,12 +6,15 @@ mod tests {
     use crate::pg_test::help::{raised, text};
     use pgrx::prelude::*;
 
-    const CALLS: [&str; 6] = [
+    const CALLS: [&str; 9] = [
         "SELECT ark.enable('file:///nowhere')",
         "SELECT ark.backup_start()",
         "SELECT ark.backup_stop('x')",
         "SELECT ark.list_backups()",
         "SELECT ark.show('x')",
+        "SELECT ark.verify_archive()",
+        "SELECT ark.recovery_windows()",
+        "SELECT health FROM ark.status",
         "SELECT ark.check()",
     ];
 
@@ -42,8 +45,9 @@ mod tests {
         become_role("GRANT pg_monitor TO ark_test_role");
         assert_eq!(text("SELECT status FROM ark.check() WHERE item = 'version'"), "ok");
         assert_eq!(text("SELECT status FROM ark.check() WHERE item = 'caller'"), "warning");
+        assert_eq!(text("SELECT count(*)::text FROM ark.status WHERE health LIKE 'pg_ark.repository%'"), "1");
         // Let through, then stopped by what is missing: the repository.
-        for call in &CALLS[3..5] {
+        for call in &CALLS[3..7] {
             assert_eq!(raised(call).state, "55000", "{call}");
         }
         for call in &CALLS[..3] {

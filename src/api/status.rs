@@ -52,8 +52,8 @@ pub fn server_status() -> TableIterator<
     let known = stored.as_ref().ok();
     let backup = known.and_then(|stored| stored.last_backup.as_ref());
     let risk =
-        known.and_then(|stored| risk(stored, &now, time(progress.counted.last_archived_time.as_deref())));
-    let lag = known.and_then(|stored| now.since(stored.archive_end_lsn?));
+        known.and_then(|stored| risk(stored, &now, progress.counted.last_archived_time.as_deref(), age));
+    let lag = known.and_then(|stored| Some(now.since(stored.archive_end_lsn?)));
     let counted = &progress.counted;
     TableIterator::once((
         settings::repository().ok().map(Text::from),
@@ -100,8 +100,8 @@ impl Now {
     }
 
     /// Bytes of WAL since `lsn`.
-    fn since(&self, lsn: Lsn) -> Option<u64> {
-        Some(self.lsn.0.saturating_sub(lsn.0))
+    fn since(&self, lsn: Lsn) -> u64 {
+        self.lsn.0.saturating_sub(lsn.0)
     }
 
     /// Nothing but housekeeping was written since `lsn`: an idle server would else seem to lose more each hour.
@@ -120,23 +120,31 @@ struct Risk {
 
 /// Counted from the end of the archive, or from the end of the last backup where that is later. None when nothing is
 /// stored at all.
-fn risk(stored: &StatusRow, now: &Now, archived_at: Option<TimestampWithTimeZone>) -> Option<Risk> {
-    let backup = stored
-        .last_backup
-        .as_ref()
-        .and_then(|backup| Some((backup.stop_lsn?, backup.finished_at.as_deref())));
+fn risk(
+    stored: &StatusRow,
+    now: &Now,
+    archived_at: Option<&str>,
+    age: impl Fn(&str) -> Option<i64>,
+) -> Option<Risk> {
+    let backup = stored.last_backup.as_ref();
+    let backup = backup.and_then(|backup| Some((backup.stop_lsn?, backup.finished_at.as_deref())));
     let (end, at) = match (stored.archive_end_lsn, backup) {
         (Some(end), backup) if backup.is_none_or(|(stop, _)| stop <= end) => {
-            (end, time(stored.archive_end_time.as_deref()).or(archived_at))
+            (end, stored.archive_end_time.as_deref().or(archived_at))
         }
-        (_, Some((stop, finished_at))) => (stop, time(finished_at)),
+        (_, Some((stop, finished_at))) => (stop, finished_at),
         (_, None) => return None,
     };
     if now.idle_since(end) {
         return Some(Risk { seconds: Some(0), bytes: 0 });
     }
-    let seconds = at.map(|at| ((clock_timestamp().into_inner() - at.into_inner()) / MICROS).max(0));
-    Some(Risk { seconds, bytes: now.since(end)? })
+    Some(Risk { seconds: at.and_then(age), bytes: now.since(end) })
+}
+
+/// Seconds since a time.
+fn age(at: &str) -> Option<i64> {
+    let at = time(Some(at))?;
+    Some(((clock_timestamp().into_inner() - at.into_inner()) / MICROS).max(0))
 }
 
 fn health(problems: &[String]) -> String {
@@ -208,10 +216,14 @@ mod tests {
             archive_end_lsn: None,
             archive_end_time: None,
         };
-        assert_eq!(risk(&stored, &now, None), None);
+        let age = |at: &str| at.parse().ok();
+        assert_eq!(risk(&stored, &now, None, age), None);
         let behind = StatusRow { archive_end_lsn: Some(Lsn(4)), ..stored.clone() };
-        assert_eq!(risk(&behind, &now, None), Some(Risk { seconds: None, bytes: 5 }));
+        assert_eq!(risk(&behind, &now, None, age), Some(Risk { seconds: None, bytes: 5 }));
+        assert_eq!(risk(&behind, &now, Some("7"), age), Some(Risk { seconds: Some(7), bytes: 5 }));
+        let with_commit = StatusRow { archive_end_time: Some("3".into()), ..behind };
+        assert_eq!(risk(&with_commit, &now, Some("7"), age), Some(Risk { seconds: Some(3), bytes: 5 }));
         let up_to_date = StatusRow { archive_end_lsn: Some(Lsn(9)), ..stored };
-        assert_eq!(risk(&up_to_date, &now, None), Some(Risk { seconds: Some(0), bytes: 0 }));
+        assert_eq!(risk(&up_to_date, &now, None, age), Some(Risk { seconds: Some(0), bytes: 0 }));
     }
 }
