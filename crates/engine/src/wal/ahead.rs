@@ -10,8 +10,8 @@ use super::archive::Archive;
 use super::store::{self, Outcome, Prepared, Source};
 use super::summary::Summary;
 use crate::postgres::wal_segment::SegmentName;
-use crate::repository::Repository;
 use crate::repository::catalog::STALE;
+use crate::repository::{Repository, Storage};
 use pg_ark_contract::settings::Compression;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::collections::{BTreeSet, VecDeque};
@@ -253,8 +253,11 @@ impl<'a> Ahead<'a> {
         }
         // A file system that was unmounted in between: what lies below its mount point now is no archive.
         if let Err(e) = check_repository(repository) {
-            if outcome.created && e.kind == ErrorKind::RepositoryNotFound {
-                remove_from_nowhere(archive, name);
+            if outcome.created
+                && e.kind == ErrorKind::RepositoryNotFound
+                && let Ok(Some(found)) = archive.find(name)
+            {
+                remove_from_nowhere(archive.storage(), &found.path);
             }
             return Err(e);
         }
@@ -321,12 +324,10 @@ pub fn check_repository(repository: &Repository) -> Result<()> {
 }
 
 /// Removes an object that was created where there is no repository any more, and folders that hold nothing else.
-fn remove_from_nowhere(archive: &Archive, name: &str) {
-    if let Ok(Some(found)) = archive.find(name) {
-        // What cannot be removed stays and is seen by whoever uses the place next.
-        let _ = archive.storage().delete(&found.path);
-        archive.storage().remove_remains(&found.path);
-    }
+pub(super) fn remove_from_nowhere(storage: &Storage, path: &str) {
+    // What cannot be removed stays and is seen by whoever uses the place next.
+    let _ = storage.delete(path);
+    storage.remove_remains(path);
 }
 
 /// A panic in a thread must not leave others waiting for ever.

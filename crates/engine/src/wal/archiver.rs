@@ -89,7 +89,7 @@ pub fn enroll(cluster: &mut Cluster, system: u64, server_version_num: u32, sessi
 
 /// Answers `file` and those after it, until the repository has to be opened again.
 fn serve(route: &Route, file: String, session: &Session) -> Result<()> {
-    let keeper = Keeper::new(&route.archive, route.source.segment_size);
+    let keeper = Keeper::new(route);
     let stored = |name, summary| keeper.enter(name, summary);
     let ahead = Ahead::new(route, &stored);
     std::thread::scope(|scope| {
@@ -147,7 +147,7 @@ impl Server<'_> {
 /// # Errors
 /// Why `file` is not stored. Others may fail without a word: the server asks for them too.
 pub fn push(route: &Route, file: &str, session: &Session) -> Result<()> {
-    let keeper = Keeper::new(&route.archive, route.source.segment_size);
+    let keeper = Keeper::new(route);
     let stored = |name, summary| keeper.enter(name, summary);
     let ahead = Ahead::new(route, &stored);
     std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! Keeps the index of what is stored (`index.jsonl`), in batches and beside the storing: it saves time later and may
 //! cost none now. What it cannot write is a warning, once, and nothing else.
 
+use super::ahead::{Route, check_repository, remove_from_nowhere};
 use super::archive::Archive;
 use super::index::Index;
 use super::summary::{Summarizer, Summary};
@@ -21,6 +22,7 @@ const COMPLETED: usize = 16;
 
 /// The keeper of one archive's index.
 pub struct Keeper<'a> {
+    route: &'a Route,
     archive: &'a Archive,
     size: SegmentSize,
     state: Mutex<State>,
@@ -37,11 +39,12 @@ struct State {
 }
 
 impl<'a> Keeper<'a> {
-    /// For an archive whose segments have `size` bytes. No thread runs yet.
-    pub fn new(archive: &'a Archive, size: SegmentSize) -> Self {
+    /// For what goes this way. No thread runs yet.
+    pub fn new(route: &'a Route) -> Self {
         Keeper {
-            archive,
-            size,
+            route,
+            archive: &route.archive,
+            size: route.source.segment_size,
             state: Mutex::default(),
             changed: Condvar::new(),
             closed: AtomicBool::new(false),
@@ -87,7 +90,9 @@ impl<'a> Keeper<'a> {
 
     fn work(&self, session: &Session) {
         let warn = |result: Result<()>| {
+            // That a repository vanished is told for each file that is not stored.
             if let Err(e) = result
+                && e.kind != ErrorKind::RepositoryNotFound
                 && !self.warned.swap(true, Ordering::Relaxed)
             {
                 let hint = "The archive is complete without it; only looking for times in it takes longer.";
@@ -152,9 +157,20 @@ impl<'a> Keeper<'a> {
             for (name, summary) in group {
                 index.insert(*name, summary.clone());
             }
-            written = written.and(index.save(self.archive.storage(), &path));
+            written = written.and(self.save(&index, &path));
         }
         written
+    }
+
+    /// Writes the index, unless the repository is gone: where it was there must be no folders.
+    fn save(&self, index: &Index, path: &str) -> Result<()> {
+        check_repository(&self.route.repository)?;
+        index.save(self.archive.storage(), path)?;
+        check_repository(&self.route.repository).inspect_err(|e| {
+            if e.kind == ErrorKind::RepositoryNotFound {
+                remove_from_nowhere(self.archive.storage(), path);
+            }
+        })
     }
 
     /// The index at `path`; a damaged one is made anew.

@@ -78,8 +78,10 @@ fn what_is_not_what_its_name_says_is_refused() {
     refused(&place, &file, Corrupt, "its first page is of timeline 2");
     put(&segment_with(5, |wal| wal.magic = 0xD113));
     refused(&place, &file, Corrupt, "D113 is not that of PostgreSQL 15");
-    put(&segment_with(5, |wal| wal.size = SegmentSize::default()));
-    refused(&place, &file, Corrupt, "1048576");
+    let mut larger = bytes_of(5, 1);
+    larger[32..36].copy_from_slice(&(16u32 << 20).to_le_bytes());
+    put(&larger);
+    refused(&place, &file, Corrupt, "it was made for segments of 16777216 bytes");
     let mut foreign = bytes_of(5, 1);
     foreign[24] ^= 1;
     put(&foreign);
