@@ -1,1 +1,174 @@
+use super::super::fixture::{Fixture, OID, Recipe};
+use super::super::saved;
+use super::super::watch::Silent;
+use super::super::{Prepared, Restored, prepare, run};
+use super::*;
+use crate::restore::access::Access;
 
+/// A pg_control of the backup's cluster.
+const CONTROL: &[u8] = include_bytes!("../postgres/testdata/pg_control.15");
+
+fn request(fixture: &Fixture) -> Request {
+    Request {
+        backup: "latest".into(),
+        pgdata: fixture.path("target/data"),
+        tablespaces: vec![("/old/fast".into(), fixture.path("target/fast"))],
+        replace: true,
+        ..Default::default()
+    }
+}
+
+fn try_prepare(fixture: &Fixture) -> Result<Prepared> {
+    prepare(&fixture.cluster, &request(fixture))
+}
+
+fn restore(fixture: &Fixture) -> Restored {
+    run(fixture.cluster.storage(), &try_prepare(fixture).unwrap(), &Silent).unwrap()
+}
+
+/// An old data directory at the target, with a tablespace.
+fn old_place() -> Fixture {
+    let fixture = Fixture::new(&Recipe::default());
+    let (data, fast) = (fixture.path("target/data"), fixture.path("target/fast"));
+    for folder in ["base/5", "global", "pg_tblspc", "pg_wal/archive_status", LOST_AND_FOUND] {
+        fs::create_dir_all(data.join(folder)).unwrap();
+    }
+    for (name, content) in [("PG_VERSION", "15\n"), ("base/5/999", "old"), ("postgresql.conf", "old")] {
+        fs::write(data.join(name), content).unwrap();
+    }
+    fs::write(data.join(CONTROL_FILE), CONTROL).unwrap();
+    for folder in ["PG_15_202209061/5", "PG_14_202107181/5", LOST_AND_FOUND] {
+        fs::create_dir_all(fast.join(folder)).unwrap();
+    }
+    fs::write(fast.join("PG_15_202209061/5/77"), "old").unwrap();
+    fs::write(fast.join("PG_14_202107181/5/77"), "another server's").unwrap();
+    std::os::unix::fs::symlink(&fast, data.join(format!("pg_tblspc/{OID}"))).unwrap();
+    fixture
+}
+
+#[track_caller]
+fn refused(fixture: &Fixture) -> ErrorKind {
+    let error = try_prepare(fixture).unwrap_err();
+    assert!(error.hint.is_some(), "{error}");
+    error.kind
+}
+
+#[test]
+fn the_clusters_own_place_is_replaced_and_nothing_else() {
+    let fixture = old_place();
+    let plan = try_prepare(&fixture).unwrap().plan;
+    assert_eq!(plan.replaced.folders.len(), 2, "{:?}", plan.replaced);
+    assert!(fixture.path("target/data/base/5/999").exists(), "a plan touches nothing");
+    restore(&fixture);
+    let (data, fast) = (fixture.path("target/data"), fixture.path("target/fast"));
+    assert!(!data.join("base/5/999").exists() && data.join("base/5/1259").exists());
+    assert!(data.join(LOST_AND_FOUND).exists() && fast.join(LOST_AND_FOUND).exists());
+    assert!(!fast.join("PG_15_202209061/5/77").exists() && fast.join("PG_15_202209061/5/16401").exists());
+    assert!(fast.join("PG_14_202107181/5/77").exists(), "it belongs to another server");
+    assert!(!data.join(MARKER).exists());
+}
+
+#[test]
+fn without_replace_everything_is_refused_as_before() {
+    let fixture = old_place();
+    let request = Request { replace: false, ..request(&fixture) };
+    assert_eq!(prepare(&fixture.cluster, &request).unwrap_err().kind, ErrorKind::TargetNotEmpty);
+}
+
+#[test]
+fn never_write_into_what_is_not_ours_another_clusters_data_directory() {
+    let mut fixture = old_place();
+    fixture.change_record(|record| record.system_identifier = record.system_identifier.clone());
+    let control = fixture.path("target/data").join(CONTROL_FILE);
+    let mut other = CONTROL.to_vec();
+    other[0] ^= 1;
+    let crc_at = 288;
+    let crc = crc32c::crc32c(&other[..crc_at]).to_le_bytes();
+    other[crc_at..crc_at + 4].copy_from_slice(&crc);
+    fs::write(&control, &other).unwrap();
+    assert!(ControlFile::parse(&other).is_ok(), "the test's own file");
+    assert_eq!(refused(&fixture), ErrorKind::ForeignCluster);
+    // One that cannot be read needs the looks of a data directory of the same version.
+    fs::write(&control, b"damaged").unwrap();
+    try_prepare(&fixture).unwrap();
+    fs::write(fixture.path("target/data/PG_VERSION"), "14\n").unwrap();
+    assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
+    fs::remove_file(fixture.path("target/data/PG_VERSION")).unwrap();
+    assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
+}
+
+#[test]
+fn never_write_into_what_is_not_ours_a_folder_of_letters() {
+    let fixture = Fixture::new(&Recipe::default());
+    fs::create_dir_all(fixture.path("target/data")).unwrap();
+    fs::write(fixture.path("target/data/letter"), "mine").unwrap();
+    assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
+}
+
+#[test]
+fn never_write_into_what_is_not_ours_a_tablespace_that_nothing_links_to() {
+    let fixture = old_place();
+    fs::remove_file(fixture.path("target/data").join(format!("pg_tblspc/{OID}"))).unwrap();
+    assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
+    fs::remove_dir_all(fixture.path("target/data")).unwrap();
+    assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
+}
+
+#[test]
+fn never_write_into_what_is_not_ours_a_wal_folder_with_strange_files() {
+    let fixture = old_place();
+    let wal = fixture.path("target/wal");
+    fs::rename(fixture.path("target/data/pg_wal"), &wal).unwrap();
+    let request = Request { waldir: Some(wal.clone()), ..request(&fixture) };
+    let kind = || prepare(&fixture.cluster, &request).map_err(|error| error.kind).map(|_| ());
+    assert_eq!(kind(), Err(ErrorKind::TargetNotEmpty), "nothing tells whose it is");
+    std::os::unix::fs::symlink(&wal, fixture.path("target/data/pg_wal")).unwrap();
+    assert_eq!(kind(), Ok(()));
+    fs::write(wal.join("letter"), "mine").unwrap();
+    assert_eq!(kind(), Err(ErrorKind::TargetNotEmpty));
+}
+
+#[test]
+fn tablespaces_that_recovery_makes_again_are_cleared() {
+    let fixture = old_place();
+    let young = fixture.path("target/young");
+    fs::create_dir_all(young.join("PG_15_202209061/5")).unwrap();
+    fs::write(young.join("PG_15_202209061/5/88"), "old").unwrap();
+    std::os::unix::fs::symlink(&young, fixture.path("target/data/pg_tblspc/99999")).unwrap();
+    restore(&fixture);
+    assert_eq!(fs::read_dir(&young).unwrap().count(), 0);
+}
+
+#[test]
+fn a_restore_that_was_killed_is_done_again_by_the_same_command() {
+    let fixture = old_place();
+    let prepared = try_prepare(&fixture).unwrap();
+    let data = fixture.path("target/data");
+    let mut marker = Marker::new("x", "2026-11-22T02:00:00Z", vec![data.clone(), fixture.path("target/fast")]);
+    super::super::old_place::mark(&mut marker, &prepared.plan, &Default::default());
+    let access = Access { owner: None, group_access: false };
+    access.replace_file(&data.join(MARKER), &serde_json::to_vec(&marker).unwrap(), 0o600).unwrap();
+    // Killed behind any of the steps: the control file, the links, everything.
+    for gone in [CONTROL_FILE, "pg_tblspc", "PG_VERSION", "base"] {
+        let path = data.join(gone);
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        assert_eq!(try_prepare(&fixture).unwrap().plan.replaced.folders.len(), 2, "{gone}");
+    }
+    // The marker of another cluster's restore is no proof.
+    let foreign = Marker { system_identifier: Some("7".into()), ..marker };
+    access.replace_file(&data.join(MARKER), &serde_json::to_vec(&foreign).unwrap(), 0o600).unwrap();
+    assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
+    access.replace_file(&data.join(MARKER), &serde_json::to_vec(&Marker { system_identifier: Some(prepared.plan.system_identifier), ..foreign }).unwrap(), 0o600).unwrap();
+    restore(&fixture);
+    assert!(saved::find(&data, 7).unwrap().finished.is_empty());
+}
+
+#[test]
+fn names_in_pg_wal() {
+    for name in ["000000010000000000000004", "00000002.history", "archive_status", "xlogtemp.12", "RECOVERYXLOG"] {
+        assert!(is_wal_name(OsStr::new(name)), "{name}");
+    }
+    for name in ["letter", "pg_wal", "000000010000000000000004.bak", "base"] {
+        assert!(!is_wal_name(OsStr::new(name)), "{name}");
+    }
+}

@@ -245,6 +245,11 @@ fn bytes(files: &[Kept]) -> u64 {
 }
 
 impl Salvage {
+    /// What `wal_keep_size` must be while the server recovers, in MB; `None` when it gets nothing.
+    pub(super) fn keep_size(&self, size: SegmentSize) -> Option<u64> {
+        (!self.files.feed.is_empty()).then(|| super::feed::keep_size(&self.files.feed, size))
+    }
+
     /// Lines of a plan.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
