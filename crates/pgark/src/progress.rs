@@ -89,6 +89,7 @@ fn word(stage: Stage) -> &'static str {
         Stage::Unpack => "restoring",
         Stage::Sync => "making everything durable",
         Stage::Recover => "recovering",
+        Stage::Analyze => "gathering statistics",
     }
 }
 

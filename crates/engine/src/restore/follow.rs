@@ -1,15 +1,21 @@
-//! Follows a server through recovery by what it shows on its own: its lock file and the title of its startup process.
+//! Follows a server through recovery by what it shows on its own: its lock file, its control file and the title of its
+//! startup process.
 
 use super::watch::{self, Watch};
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile, DbState};
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize};
+use std::io::Read;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Output};
 use std::time::Duration;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Looks between two questions to a server that is up: each takes a connection.
+const ASK_EVERY: u64 = 5;
+/// Most bytes of a program's words that are kept.
+const MAX_WORDS: u64 = 64 << 10;
 
 /// What the lock file of a server says (`postmaster.pid`, lines in miscadmin.h).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,52 +43,124 @@ impl Lock {
     }
 }
 
-/// Waits until the server takes connections for reading and writing.
+/// What a server shall have become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// It takes connections for reading and writing.
+    Primary,
+    /// It waits at the target and takes connections for reading.
+    Paused,
+    /// It takes connections for reading, and goes on with recovery.
+    Standby,
+    /// It shut down at the target.
+    Stopped,
+}
+
+/// Which server, and how far it has to go.
+pub struct Road<'a> {
+    /// Its data directory.
+    pub data: &'a Path,
+    /// Bytes in a segment.
+    pub segment_size: SegmentSize,
+    /// Where recovery starts.
+    pub from: Lsn,
+    /// Where it is expected to end.
+    pub to: Lsn,
+}
+
+/// Waits for that; returns the lock file of the server if it runs. `is_paused` asks whether it waits at the target;
+/// `None` when it cannot be asked, which ends the waiting.
 ///
 /// # Errors
-/// `RecoveryFailed` when it ends, `Cancelled` when the user stops waiting.
-pub fn until_ready(
+/// `RecoveryFailed` when it ends otherwise, `Cancelled` when the user stops waiting.
+pub fn until(
+    until: Until,
     server: &mut Child,
-    data: &Path,
-    segment_size: SegmentSize,
-    from: Lsn,
-    to: Lsn,
+    road: &Road<'_>,
+    is_paused: &dyn Fn(&Lock) -> Option<bool>,
     watch: &dyn Watch,
-) -> Result<Lock> {
+) -> Result<Option<Lock>> {
     let mut done = 0;
-    let total = to.0.saturating_sub(from.0);
+    let total = road.to.0.saturating_sub(road.from.0);
+    let mut looks = 0u64;
     loop {
         let ended = server.try_wait().map_err(|e| Error::io("could not wait for the server", &e))?;
         if let Some(status) = ended {
+            // A server that stops at its target by itself calls that a success.
+            if until == Until::Stopped
+                && status.success()
+                && state(road.data) == Some(DbState::ShutDownInRecovery)
+            {
+                watch.advance(total.saturating_sub(done));
+                return Ok(None);
+            }
             return Err(Error::new(
                 ErrorKind::RecoveryFailed,
                 format!("the restored server ended ({status})"),
             ));
         }
-        let lock =
-            std::fs::read_to_string(data.join("postmaster.pid")).ok().and_then(|text| Lock::parse(&text));
-        let ready = lock.filter(|lock| lock.pid == server.id() && lock.status == "ready");
-        if let Some(lock) = ready.filter(|_| in_production(data)) {
-            watch.advance(total.saturating_sub(done));
-            return Ok(lock);
+        let lock = std::fs::read_to_string(road.data.join("postmaster.pid")).ok();
+        let lock = lock.and_then(|text| Lock::parse(&text)).filter(|lock| lock.pid == server.id());
+        if let Some(lock) = lock.filter(|lock| lock.status == "ready") {
+            // A hot standby calls itself ready too, while recovery goes on; the control file tells them apart.
+            let is_primary = state(road.data) == Some(DbState::InProduction);
+            let is_there = match until {
+                Until::Primary | Until::Stopped => is_primary,
+                Until::Standby => true,
+                Until::Paused => is_primary || (looks % ASK_EVERY == 0 && is_paused(&lock).unwrap_or(true)),
+            };
+            if is_there {
+                watch.advance(total.saturating_sub(done));
+                return Ok(Some(lock));
+            }
         }
-        if let Some(lsn) = replayed(server.id(), segment_size) {
-            let now = lsn.0.saturating_sub(from.0).min(total);
+        if let Some(lsn) = replayed(server.id(), road.segment_size) {
+            let now = lsn.0.saturating_sub(road.from.0).min(total);
             watch.advance(now.saturating_sub(done));
             done = done.max(now);
         }
         watch::check(watch).map_err(|e| {
             e.hint("The restore is complete and the server goes on with recovery; pgark only stopped waiting for it.")
         })?;
+        looks += 1;
         std::thread::sleep(LOOK_EVERY);
     }
 }
 
-/// A hot standby calls itself ready too, while recovery goes on; the control file tells them apart.
-fn in_production(data: &Path) -> bool {
-    let control =
-        std::fs::read(data.join(CONTROL_FILE)).ok().and_then(|bytes| ControlFile::parse(&bytes).ok());
-    control.is_some_and(|control| control.state == DbState::InProduction)
+/// Waits for a program of which little is expected on stderr.
+///
+/// # Errors
+/// `Cancelled` when the user stops waiting; the program is ended then.
+pub fn until_ended(mut child: Child, watch: &dyn Watch) -> Result<Output> {
+    let failed = |e: std::io::Error| Error::io("could not wait for a program", &e);
+    // Its words are read beside, so that it never waits for a reader.
+    let errors = child.stderr.take().map(|mut pipe| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = pipe.by_ref().take(MAX_WORDS).read_to_end(&mut text);
+            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+            text
+        })
+    });
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        if let Err(error) = watch::check(watch) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error.hint("The server is restored and runs; only gathering statistics was stopped."));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    let stderr = errors.and_then(|reader| reader.join().ok()).unwrap_or_default();
+    Ok(Output { status, stdout: Vec::new(), stderr })
+}
+
+/// What the control file says of a server.
+fn state(data: &Path) -> Option<DbState> {
+    let bytes = std::fs::read(data.join(CONTROL_FILE)).ok()?;
+    ControlFile::parse(&bytes).ok().map(|control| control.state)
 }
 
 /// Where the segment begins that the server's startup process says it replays.

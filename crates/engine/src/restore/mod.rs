@@ -14,29 +14,42 @@
 //! overwrites a file, and an interrupted one leaves nothing that a server would start from.
 
 pub mod access;
+pub mod ask;
 pub mod check;
+pub mod choice;
 pub mod config;
 pub mod config_archive;
 pub mod config_in_data;
 pub mod config_places;
 pub mod config_text;
+pub mod course;
 pub mod expected;
 pub mod facts;
+pub mod feed;
 pub mod follow;
+pub mod in_use;
 pub mod index;
 pub mod link;
 pub mod marker;
 pub mod names;
 pub mod objects;
+pub mod old_place;
 pub mod old_wal;
 pub mod old_wal_end;
 pub mod out_file;
 pub mod owner;
 pub mod plan;
+pub mod reach;
 pub mod recorded_places;
 pub mod recovery;
+pub mod refusal;
+pub mod replace;
+pub mod report;
 pub mod request;
 pub mod run;
+pub mod run_as;
+pub mod salvage;
+pub mod saved;
 pub mod server;
 pub mod start;
 pub mod tar_reader;
@@ -54,5 +67,7 @@ pub use watch::{Stage, Watch};
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod old_wal_fixture;
 #[cfg(test)]
 mod tests;

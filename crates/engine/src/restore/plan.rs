@@ -4,14 +4,21 @@ use super::access::Access;
 use super::check::{self, Filesystem, Mapped};
 use super::config::{self, ConfigPlan, OldPlace};
 use super::config_archive::{self, ConfigMember};
+use super::course::{self, Chosen, RecoveryPlan};
 use super::facts::{Facts, State};
+use super::old_place;
 use super::owner;
 use super::recorded_places;
-use super::request::{Request, choose};
+use super::replace::{self, Replaced};
+use super::request::Request;
+use super::run_as;
+use super::salvage::{self, Salvage};
 use super::server::{self, Server};
+use super::target::Target;
 use super::warnings;
 use crate::repository::record::{ArchiveContent, ArchiveRecord};
 use crate::repository::{Cluster, Record, layout};
+use crate::wal::Archive;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -48,6 +55,12 @@ pub struct Plan {
     pub new_tablespaces: Vec<PathBuf>,
     /// Folder for the WAL, when `pg_wal` becomes a link.
     pub wal_directory: Option<PathBuf>,
+    /// What is removed first.
+    pub replaced: Replaced,
+    /// What becomes of an old server's WAL.
+    pub old_wal: Option<Salvage>,
+    /// How far recovery goes.
+    pub recovery: RecoveryPlan,
     /// Bytes to be read from the repository.
     pub read_bytes: u64,
     /// Bytes to be written, in the size of the archives' tars.
@@ -79,6 +92,8 @@ pub struct Prepared {
     pub folder: String,
     /// Configuration from outside the data directory.
     pub config: Vec<ConfigMember>,
+    /// The cluster's WAL.
+    pub archive: Archive,
 }
 
 /// Everything that a plan is built from.
@@ -90,21 +105,35 @@ struct Inputs<'a> {
     config: &'a [ConfigMember],
     old_places: Vec<OldPlace>,
     server: Result<Server>,
+    replaced: Replaced,
+    old_wal: Option<Salvage>,
+    recovery: RecoveryPlan,
+    told: Vec<String>,
 }
 
 /// Chooses the backup, looks at this machine, refuses what cannot work, and plans. Touches nothing.
 ///
 /// # Errors
-/// See [`choose`] and [`check`]; `Corrupt` for a record that contradicts itself.
+/// See [`course`] and [`check`]; `Corrupt` for a record that contradicts itself.
 pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
-    let (record, folder) = choose(cluster, &request.backup)?;
+    let stock = course::look(cluster, request)?;
+    let Chosen { record, folder, mut recovery, remarks: mut told } =
+        course::choose(&stock, cluster, request)?;
     check_record(&record)?;
     let mapped = check::map_tablespaces(&record, request)?;
     let targets: Vec<PathBuf> = mapped.iter().map(|m| m.to.clone()).collect();
     let old_data = Path::new(&record.data_directory.path);
-    let facts =
+    let mut facts =
         Facts::collect(request, &targets, &record.new_tablespaces, cluster.storage().folder(), old_data)?;
+    let replaced = replace::judge(request, &record, &mapped, &mut facts)?;
     check::targets(request, &facts)?;
+    let immediate = request.target == Target::Immediate;
+    let decide = |old| salvage::decide(old, &stock.survey, &record, recovery.timeline, immediate, &mut told);
+    let old_wal = stock.old.as_ref().map(decide);
+    let moved = facts.data.path != facts.old_data;
+    recovery.for_copy(request, moved && !request.standby);
+    recovery.wal_keep_size = old_wal.as_ref().and_then(|old| old.keep_size(record.wal_segment_size));
+    old_place::account(&replaced, old_wal.as_ref(), &mut facts)?;
     recorded_places::check(&mapped, request, &facts)?;
     let config = match request.config {
         super::request::ConfigChoice::Skip => Vec::new(),
@@ -118,15 +147,31 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
         facts: &facts,
         mapped,
         config: &config,
+        replaced,
+        old_wal,
+        recovery,
+        told,
     })?;
     check::space(&plan.filesystems)?;
-    Ok(Prepared { plan, record, folder, config })
+    run_as::check(&plan, &stock.archive)?;
+    Ok(Prepared { plan, record, folder, config, archive: stock.archive })
 }
 
 /// Builds the plan. Pure but for the libraries that [`warnings::about`] looks for.
 fn build(inputs: Inputs<'_>) -> Result<Plan> {
-    let Inputs { request, record, facts, mapped, config: members, old_places, server } = inputs;
-    let mut told = Vec::new();
+    let Inputs {
+        request,
+        record,
+        facts,
+        mapped,
+        config: members,
+        old_places,
+        server,
+        replaced,
+        old_wal,
+        recovery,
+        mut told,
+    } = inputs;
     let access = owner::choose(record, facts, &mut told);
     let server = match server {
         Ok(server) => Some(server),
@@ -138,14 +183,14 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
     };
     let data = facts.data.path.clone();
     let moved = data != facts.old_data;
-    told.extend(warnings::about(record, server.as_ref(), moved));
+    told.extend(warnings::about(record, server.as_ref(), moved, recovery.archive_mode));
     let owned = access.owner.as_ref().is_some_and(|owner| owner.uid != 0);
     let target = config::Target { data: &data, moved, is_root: facts.is_root, owned };
     let config = config::plan(record, members, &old_places, request.config, target, &mut told)?;
     let size = |content: ArchiveContent| record.archive(content).map_or(0, |a| a.tar_bytes);
     let manifest = record.manifest.as_ref().map_or(0, |manifest| manifest.size);
     let base = total([size(ArchiveContent::Base), size(ArchiveContent::Config), manifest]);
-    let wal = size(ArchiveContent::Wal);
+    let wal = total([size(ArchiveContent::Wal), old_wal.as_ref().map_or(0, |old| old.fed_bytes)]);
     let mut sizes = vec![(&facts.data, if facts.wal.is_some() { base } else { total([base, wal]) })];
     sizes.extend(facts.wal.iter().map(|folder| (folder, wal)));
     for (folder, mapped) in facts.tablespaces.iter().zip(&mapped) {
@@ -167,6 +212,9 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
         tablespaces: mapped,
         new_tablespaces: facts.new_tablespaces.iter().map(|folder| folder.path.clone()).collect(),
         wal_directory: facts.wal.as_ref().map(|folder| folder.path.clone()),
+        replaced,
+        old_wal,
+        recovery,
         read_bytes: total(volumes.map(|object| object.size)),
         write_bytes: total(sizes.iter().map(|(_, bytes)| *bytes)),
         files: record.files,
@@ -217,7 +265,8 @@ fn check_record(record: &Record) -> Result<()> {
         seen.push(archive.content);
     }
     let tablespaces = record.tablespaces.iter().map(|t| ArchiveContent::Tablespace(t.oid));
-    for needed in [ArchiveContent::Base, ArchiveContent::Wal].into_iter().chain(tablespaces) {
+    let wal = record.wal_included.then_some(ArchiveContent::Wal);
+    for needed in [ArchiveContent::Base].into_iter().chain(wal).chain(tablespaces) {
         if !seen.contains(&needed) {
             return bad(format!("has no archive for {needed:?}"));
         }

@@ -1,58 +1,165 @@
 //! Recovery settings of a restored cluster.
 //!
-//! What: `recovery.signal`, and a marked block at the end of `postgresql.auto.conf`, which the server reads last.
-//! Why: `restore_command = 'false'` answers "not there" to every question, so that recovery takes the WAL that came
-//! with the backup from pg_wal, ends where that ends, and goes on on a new timeline: a copy never writes into its
-//! origin's. The timeline is `latest`, since a backup of a standby may cross to another one, whose history file came
-//! with it. Targets that the origin was once restored to are cleared.
+//! What: `recovery.signal` or `standby.signal`, and a marked block at the end of `postgresql.auto.conf`, which the
+//! server reads last. Targets and commands that the origin was once given are cleared. The timeline is a number: what
+//! `latest` means was settled when the plan was made.
+//! `restore_command` asks the archive; where there is none it is `false`, which answers "not there" to every question,
+//! so that recovery takes the WAL that came with the backup from pg_wal.
+//! A second block turns archiving off in a copy, which would write a timeline of its own into its origin's archive.
+//! It stays, while the first goes when recovery is over.
 
 use super::access::{Access, NEW_FILE};
 use super::config_text::{BLOCK_BEGIN, BLOCK_END};
-use pg_ark_contract::{Error, Result};
-use std::path::Path;
+use super::course::RecoveryPlan;
+use super::request::{ArchiveMode, Request};
+use super::target::{Target, TargetAction, setting_time};
+use crate::repository::Cluster;
+use pg_ark_contract::{Error, ErrorKind, Result};
+use std::path::{Path, PathBuf};
 
-/// The file that holds the block.
+/// The file that holds the blocks.
 pub const AUTO_CONF: &str = "postgresql.auto.conf";
+/// `restore_command` where nothing is archived.
+pub const NO_ARCHIVE: &str = "false";
 const SIGNAL: &str = "recovery.signal";
 const STANDBY_SIGNAL: &str = "standby.signal";
+/// First and last line of the block that stays.
+const COPY_BEGIN: &str = "# pg_ark copy: begin";
+const COPY_END: &str = "# pg_ark copy: end";
 
-const SETTINGS: &str = "restore_command = 'false'
-recovery_target_timeline = 'latest'
-recovery_target = ''
-recovery_target_time = ''
-recovery_target_xid = ''
-recovery_target_name = ''
-recovery_target_lsn = ''
-archive_cleanup_command = ''
+/// Commands of the origin that a restored server must not run.
+const CLEARED: &str = "archive_cleanup_command = ''
 recovery_end_command = ''
-recovery_min_apply_delay = '0'
 ";
 
 /// Without it, recovery takes the folder of an in-place tablespace for damage (xlogrecovery.c,
 /// CheckTablespaceDirectory).
 const IN_PLACE: &str = "allow_in_place_tablespaces = on\n";
 
+/// The program that the server calls: this one, if no other was named.
+///
+/// # Errors
+/// `Unsupported` when the path of this program is not known.
+pub fn program(request: &Request) -> Result<PathBuf> {
+    let own = || std::env::current_exe();
+    request
+        .program
+        .clone()
+        .map_or_else(own, Ok)
+        .map_err(|e| Error::new(ErrorKind::Unsupported, "the path of this program is not known").detail(e))
+}
+
+/// The `restore_command` that asks the archive of a cluster.
+///
+/// # Errors
+/// `InvalidArgument` for a path that is not UTF-8 or has a line break.
+pub fn command(program: &Path, cluster: &Cluster, system_identifier: u64) -> Result<String> {
+    let program = program.to_str().ok_or_else(|| {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("the path of this program is not UTF-8: \"{}\"", program.display()),
+        )
+        .hint("Install pgark at a path in plain letters.")
+    })?;
+    let system = system_identifier.to_string();
+    let words = [
+        program,
+        "--repo",
+        cluster.storage().url(),
+        "--cluster",
+        cluster.name(),
+        "--system-identifier",
+        &system,
+    ];
+    if words.iter().any(|word| word.contains(['\n', '\r', '\0'])) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "a path with a line break cannot be used in a setting",
+        )
+        .hint("Use a repository and a program whose paths have none."));
+    }
+    // The server replaces %f and %p, and takes %% for one sign (BuildRestoreCommand, common/archive.c).
+    let words: Vec<String> = words.iter().map(|word| for_shell(word).replace('%', "%%")).collect();
+    Ok(format!("{} wal-get \"%f\" \"%p\"", words.join(" ")))
+}
+
+/// A word for the shell.
+fn for_shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:,@".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// A value for a configuration file, where a backslash escapes (`DeescapeQuotedString` in utils/misc/guc-file.l).
+fn for_setting(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Lines of the block.
+fn settings(plan: &RecoveryPlan) -> String {
+    let mut lines = format!("restore_command = {}\n", for_setting(&plan.restore_command));
+    let timeline = if plan.standby { "latest".to_string() } else { plan.timeline.to_string() };
+    lines.push_str(&format!("recovery_target_timeline = '{timeline}'\n"));
+    let mut set = |name: &str, value: Option<String>| {
+        lines.push_str(&format!("{name} = {}\n", for_setting(&value.unwrap_or_default())));
+    };
+    let target = &plan.target;
+    set("recovery_target", matches!(target, Target::Immediate).then(|| "immediate".to_string()));
+    set(
+        "recovery_target_time",
+        if let Target::Time(time) = target { Some(setting_time(*time)) } else { None },
+    );
+    set("recovery_target_xid", if let Target::Xid(xid) = target { Some(xid.to_string()) } else { None });
+    set("recovery_target_name", if let Target::Name(name) = target { Some(name.clone()) } else { None });
+    set("recovery_target_lsn", if let Target::Lsn(lsn) = target { Some(lsn.to_string()) } else { None });
+    let inclusive = if plan.exclusive { "off" } else { "on" };
+    set("recovery_target_inclusive", Some(inclusive.to_string()));
+    set("recovery_target_action", Some(plan.action.as_str().to_string()));
+    lines.push_str(CLEARED);
+    if !plan.standby {
+        lines.push_str("recovery_min_apply_delay = '0'\n");
+    }
+    // A server that does not let clients in cannot wait for them (StartupXLOG takes pause for shutdown then).
+    if plan.action == TargetAction::Pause {
+        lines.push_str("hot_standby = on\n");
+    }
+    if let Some(megabytes) = plan.wal_keep_size {
+        lines.push_str(&format!("wal_keep_size = '{megabytes}MB'\n"));
+    }
+    lines
+}
+
 /// Prepares a data directory for recovery. Says whether it was a standby's.
 ///
 /// # Errors
 /// What the system said.
-pub fn prepare(data: &Path, access: &Access) -> Result<bool> {
-    let standby = data.join(STANDBY_SIGNAL);
-    let was_standby = match std::fs::remove_file(&standby) {
-        Ok(()) => true,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-        Err(e) => return Err(Error::io(format!("could not remove \"{}\"", standby.display()), &e)),
-    };
+pub fn prepare(data: &Path, plan: &RecoveryPlan, access: &Access) -> Result<bool> {
+    let (signal, other) = if plan.standby { (STANDBY_SIGNAL, SIGNAL) } else { (SIGNAL, STANDBY_SIGNAL) };
+    let was_standby = data.join(STANDBY_SIGNAL).exists();
+    let other = data.join(other);
+    match std::fs::remove_file(&other) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io(format!("could not remove \"{}\"", other.display()), &e));
+        }
+        _ => {}
+    }
     let path = data.join(AUTO_CONF);
     let mut text = read(&path)?;
-    text = without_block(&text).unwrap_or(text);
+    text = without_block(&text, BLOCK_BEGIN, BLOCK_END).unwrap_or(text);
     if !text.is_empty() && !text.ends_with(b"\n") {
         text.push(b'\n');
     }
+    if plan.archive_mode == ArchiveMode::Off {
+        text = without_block(&text, COPY_BEGIN, COPY_END).unwrap_or(text);
+        text.extend_from_slice(format!("{COPY_BEGIN}\narchive_mode = off\n{COPY_END}\n").as_bytes());
+    }
     let in_place = if has_tablespace_in_place(data)? { IN_PLACE } else { "" };
-    text.extend_from_slice(format!("{BLOCK_BEGIN}\n{SETTINGS}{in_place}{BLOCK_END}\n").as_bytes());
+    let block = format!("{BLOCK_BEGIN}\n{}{in_place}{BLOCK_END}\n", settings(plan));
+    text.extend_from_slice(block.as_bytes());
     access.replace_file(&path, &text, NEW_FILE)?;
-    access.replace_file(&data.join(SIGNAL), b"", NEW_FILE)?;
+    access.replace_file(&data.join(signal), b"", NEW_FILE)?;
     Ok(was_standby)
 }
 
@@ -73,13 +180,13 @@ fn has_tablespace_in_place(data: &Path) -> Result<bool> {
     }
 }
 
-/// Removes the block once the server is up.
+/// Removes the block of recovery settings once the server is up.
 ///
 /// # Errors
 /// What the system said.
 pub fn clean_up(data: &Path, access: &Access) -> Result<()> {
     let path = data.join(AUTO_CONF);
-    match without_block(&read(&path)?) {
+    match without_block(&read(&path)?, BLOCK_BEGIN, BLOCK_END) {
         Some(text) => access.replace_file(&path, &text, NEW_FILE),
         None => Ok(()),
     }
@@ -92,50 +199,21 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// The text without marked blocks; `None` when it has none.
-fn without_block(text: &[u8]) -> Option<Vec<u8>> {
+/// The text without blocks between these marks; `None` when it has none.
+fn without_block(text: &[u8], begin: &str, end: &str) -> Option<Vec<u8>> {
     let is = |line: &[u8], mark: &str| line.trim_ascii() == mark.as_bytes();
     let mut out = Vec::with_capacity(text.len());
     let (mut inside, mut found) = (false, false);
     for line in text.split_inclusive(|b| *b == b'\n') {
         match inside {
-            false if is(line, BLOCK_BEGIN) => (inside, found) = (true, true),
+            false if is(line, begin) => (inside, found) = (true, true),
             false => out.extend_from_slice(line),
-            true => inside = !is(line, BLOCK_END),
+            true => inside = !is(line, end),
         }
     }
     (found && !inside).then_some(out)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn the_block_comes_and_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let access = Access { owner: None, group_access: false };
-        let path = dir.path().join(AUTO_CONF);
-        std::fs::write(&path, "work_mem = '8MB'").unwrap();
-        std::fs::write(dir.path().join(STANDBY_SIGNAL), "").unwrap();
-        assert!(prepare(dir.path(), &access).unwrap());
-        assert!(!prepare(dir.path(), &access).unwrap());
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text.matches("restore_command = 'false'").count(), 1, "{text}");
-        assert!(dir.path().join(SIGNAL).exists() && !dir.path().join(STANDBY_SIGNAL).exists());
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!text.contains("allow_in_place_tablespaces"), "{text}");
-        std::fs::create_dir_all(dir.path().join("pg_tblspc/16384")).unwrap();
-        prepare(dir.path(), &access).unwrap();
-        assert!(std::fs::read_to_string(&path).unwrap().contains("allow_in_place_tablespaces = on"));
-        clean_up(dir.path(), &access).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "work_mem = '8MB'\n");
-        clean_up(dir.path(), &access).unwrap();
-    }
-
-    #[test]
-    fn a_block_without_end_is_left_alone() {
-        assert_eq!(without_block(format!("a\n{BLOCK_BEGIN}\nb\n").as_bytes()), None);
-    }
-}
+#[path = "recovery_tests.rs"]
+mod tests;

@@ -75,14 +75,13 @@ pub struct Request {
     pub program: Option<PathBuf>,
 }
 
-/// The backup that `name` means, and its folder: `latest` is the complete one that finished last of those of the newest
-/// system identifier.
+/// The backup called `name`.
 ///
 /// # Errors
 /// `BackupNotFound`; `BackupNotUsable` for one that runs or failed; `Unsupported` for a kind that this version cannot
-/// restore; `WalMissing` for one without the WAL it needs.
-pub fn choose(cluster: &Cluster, name: &str) -> Result<(Record, String)> {
-    let (record, folder) = if name == "latest" { latest(cluster)? } else { cluster.backup(name)? };
+/// restore.
+pub fn named(cluster: &Cluster, name: &str) -> Result<Record> {
+    let (record, _) = cluster.backup(name)?;
     let shown = format!("backup \"{}\"", record.backup);
     match record.status {
         BackupStatus::Complete => {}
@@ -106,11 +105,28 @@ pub fn choose(cluster: &Cluster, name: &str) -> Result<(Record, String)> {
         )
         .hint("Use a newer pg_ark, or restore a full backup."));
     }
-    if !record.wal_included {
-        return Err(Error::new(ErrorKind::WalMissing, format!("{shown} does not include the WAL it needs"))
-            .hint("Use a newer pg_ark, which reads the WAL from the archive, or restore another backup."));
+    Ok(record)
+}
+
+/// Every complete full backup of the newest system identifier, the one that finished last at the end.
+///
+/// # Errors
+/// `BackupNotFound` when there is none; what the store said.
+pub fn complete(cluster: &Cluster) -> Result<Vec<Record>> {
+    let mut records = newest_system(cluster)?.backups()?;
+    records.retain(|r| r.status == BackupStatus::Complete && r.kind == BackupKind::Full);
+    // Real times decide, not names: the clock may have been set back between two backups.
+    records.sort_by(|a, b| (finished(a), &a.backup).cmp(&(finished(b), &b.backup)));
+    if !records.is_empty() {
+        return Ok(records);
     }
-    Ok((record, folder))
+    Err(Error::new(
+        ErrorKind::BackupNotFound,
+        format!("cluster \"{}\" has no complete backup", cluster.name()),
+    )
+    .hint(others_hint(cluster).unwrap_or_else(|| {
+        "\"pgark list\" shows what there is; --cluster chooses another cluster.".to_string()
+    })))
 }
 
 /// The cluster as its newest system identifier has it: what `latest` is looked for in.
@@ -134,27 +150,6 @@ pub fn others_hint(cluster: &Cluster) -> Option<String> {
             others.join(", ")
         )
     })
-}
-
-fn latest(cluster: &Cluster) -> Result<(Record, String)> {
-    let newest_system = newest_system(cluster)?;
-    let complete = |r: &Record| r.status == BackupStatus::Complete && r.kind == BackupKind::Full;
-    // Real times decide, not names: the clock may have been set back between two backups.
-    let newest = newest_system
-        .backups()?
-        .into_iter()
-        .filter(complete)
-        .max_by(|a, b| (finished(a), &a.backup).cmp(&(finished(b), &b.backup)));
-    match newest {
-        Some(record) => newest_system.backup(&record.backup),
-        None => Err(Error::new(
-            ErrorKind::BackupNotFound,
-            format!("cluster \"{}\" has no complete backup", cluster.name()),
-        )
-        .hint(others_hint(cluster).unwrap_or_else(|| {
-            "\"pgark list\" shows what there is; --cluster chooses another cluster.".to_string()
-        }))),
-    }
 }
 
 fn finished(record: &Record) -> Option<chrono::DateTime<chrono::Utc>> {

@@ -9,6 +9,7 @@ use super::config_in_data;
 use super::expected::Expected;
 use super::link;
 use super::marker::{MARKER, Marker};
+use super::old_place::{self, Taken};
 use super::plan::{Plan, Prepared, total};
 use super::recovery;
 use super::request::ConfigChoice;
@@ -36,6 +37,8 @@ pub struct Restored {
     pub control_time: i64,
     /// What in the data directory is not as in the backup, so that `pg_verifybackup` must `-i`gnore it.
     pub changed: Vec<String>,
+    /// Folders that keep the old server's WAL.
+    pub saved_wal: Vec<PathBuf>,
 }
 
 /// Restores. Afterwards everything is durable and a server can be started.
@@ -43,14 +46,18 @@ pub struct Restored {
 /// # Errors
 /// `Corrupt` for damage, `DiskFull`, `Cancelled`, what the store or the file systems said. The marker then stays.
 pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<Restored> {
-    let Prepared { plan, record, folder, config: members } = prepared;
+    let Prepared { plan, record, folder, config: members, archive } = prepared;
     let data = &plan.data_directory;
     let roots = Roots {
         data: data.clone(),
         wal: plan.wal_directory.clone(),
         tablespaces: plan.tablespaces.iter().map(|t| (t.oid, t.to.clone())).collect(),
     };
-    let opened = create_roots(plan, &roots)?;
+    let taken = match &plan.old_wal {
+        Some(salvage) => old_place::take(plan, record, archive, salvage, watch)?,
+        None => Taken::default(),
+    };
+    let opened = create_roots(plan, &roots, &taken, watch)?;
     let expected = load_manifest(storage, folder, record, plan)?;
     watch.stage(Stage::Unpack, tar_bytes(record));
     let unpack = Unpack {
@@ -67,12 +74,15 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
     drop(expected);
     let control = check_control(data, record)?;
     link::wal(&roots, record.server_version_num / 10_000, &plan.access)?;
+    if let Some(salvage) = &plan.old_wal {
+        old_place::give(&taken, salvage, record, archive, &data.join("pg_wal"), &plan.access, watch)?;
+    }
     let map = link::tablespaces(data, &plan.tablespaces, &plan.access)?;
     config::apply(&plan.config, record, members, data, &plan.access, watch)?;
     let moved = *data != plan.old_data_directory;
     let rest = plan.config.main.is_none() && (moved || plan.config.choice == ConfigChoice::Pgdata);
     let detached = rest && config_in_data::detach(record, members, data, &plan.access, watch)?;
-    if recovery::prepare(data, &plan.access)? {
+    if recovery::prepare(data, &plan.recovery, &plan.access)? && !plan.recovery.standby {
         watch.warn("the backup is of a standby; it will start as a server of its own");
     }
     watch::check(watch)?;
@@ -82,6 +92,7 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
         data_directory: data.clone(),
         control_time: control.time,
         changed: changed(plan, map, detached),
+        saved_wal: taken.folders,
     })
 }
 
@@ -117,17 +128,25 @@ fn tar_bytes(record: &Record) -> u64 {
     total(unpacked.map(|archive| archive.tar_bytes))
 }
 
-/// Creates the folders, writes the marker, and opens each folder, so that errors of writeback are noticed later.
-fn create_roots(plan: &Plan, roots: &Roots) -> Result<Vec<(PathBuf, File)>> {
+/// Writes the marker, clears what is replaced, creates the folders, and opens each of them, so that errors of writeback
+/// are noticed later.
+fn create_roots(
+    plan: &Plan,
+    roots: &Roots,
+    taken: &Taken,
+    watch: &dyn Watch,
+) -> Result<Vec<(PathBuf, File)>> {
     let mut folders = vec![roots.data.clone()];
     folders.extend(roots.wal.clone());
     folders.extend(roots.tablespaces.values().cloned());
     folders.extend(plan.new_tablespaces.iter().cloned());
     create_folder(&roots.data, &plan.access)?;
-    let marker = Marker { backup: plan.backup.clone(), started_at: catalog::now(), folders: folders.clone() };
+    let mut marker = Marker::new(&plan.backup, &catalog::now(), folders.clone());
+    old_place::mark(&mut marker, plan, taken);
     let json = serde_json::to_vec_pretty(&marker)
         .map_err(|e| Error::new(ErrorKind::Internal, "could not write the marker").detail(e))?;
     plan.access.replace_file(&roots.data.join(MARKER), &json, 0o600)?;
+    old_place::clear(plan, watch)?;
     let mut opened = Vec::new();
     for folder in folders {
         create_folder(&folder, &plan.access)?;

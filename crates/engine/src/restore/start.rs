@@ -1,54 +1,30 @@
 //! Starts the restored server as the owner of its data directory and follows recovery to its end.
 
-use super::access::{Access, Owner};
-use super::follow::{self, Lock};
+use super::access::Access;
+use super::ask::Asked;
+use super::course::RecoveryPlan;
+use super::follow::{self, Road, Until};
 use super::plan::Prepared;
 use super::recovery;
+use super::report;
+pub use super::report::{ServerState, Started};
 use super::run::Restored;
-use super::server::Server;
+use super::run_as::as_owner;
+use super::target::TargetAction;
 use super::watch::{Stage, Watch};
-use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
-use crate::postgres::timeline::{TimelineHistory, history_file_name};
-use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
-use serde::Serialize;
+use pg_ark_contract::{Error, ErrorKind, Result};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// Name of the log in the data directory, where no better place is known.
 const LOG: &str = "pg_ark_start.log";
 /// Most bytes of a log that are looked at.
 const LOG_TAIL: u64 = 256 << 10;
 
-/// A server that has recovered and takes connections.
-#[derive(Debug, Clone, Serialize)]
-pub struct Started {
-    /// Process of the server.
-    pub pid: u32,
-    /// When the origin was last known to run: RFC 3339, UTC.
-    pub interrupted_at: Option<String>,
-    /// Commit time of the last transaction that recovery replayed: RFC 3339, UTC.
-    pub last_transaction_at: Option<String>,
-    /// Why `last_transaction_at` is not known.
-    pub last_transaction_note: Option<String>,
-    /// The server's timeline.
-    pub timeline: Timeline,
-    /// Where recovery ended and the timeline begins.
-    pub reached_lsn: Option<Lsn>,
-    /// Where the backup ended.
-    pub stop_lsn: Option<Lsn>,
-    /// Port.
-    pub port: u16,
-    /// Folder of its socket; empty when it has none.
-    pub socket_folder: String,
-    /// File that the server's messages went to while it started.
-    pub log: PathBuf,
-}
-
-/// Starts the server and waits until it takes connections; then removes what recovery alone needed.
+/// Starts the server and follows recovery to its end; then removes what recovery alone needed, if it is over.
 ///
 /// # Errors
 /// `RecoveryFailed` with the last lines of the log when the server ends; `Cancelled` when the user stops waiting;
@@ -63,27 +39,51 @@ pub fn start(prepared: &Prepared, restored: &Restored, watch: &dyn Watch) -> Res
     let arguments = arguments(data, plan.config.main.as_deref())?;
     let log = log_path(data, plan.config.main.as_deref());
     let (log_file, log_begin) = open_log(&log, &plan.access)?;
+    let log = Log { path: log, begin: log_begin };
     let program = server.bindir.join("postgres");
     let mut command = as_owner(&program, &plan.access)?;
     command.args(arguments).current_dir("/").stdin(Stdio::null());
-    let second =
-        log_file.try_clone().map_err(|e| Error::io(format!("could not open \"{}\"", log.display()), &e))?;
+    let second = log_file
+        .try_clone()
+        .map_err(|e| Error::io(format!("could not open \"{}\"", log.path.display()), &e))?;
     command.stdout(log_file).stderr(second);
-    let (from, to) = (record.start_lsn.unwrap_or_default(), record.stop_lsn.unwrap_or_default());
-    watch.stage(Stage::Recover, to.0.saturating_sub(from.0));
+    let road = Road {
+        data,
+        segment_size: record.wal_segment_size,
+        from: record.start_lsn.unwrap_or_default(),
+        to: plan.recovery.goal(),
+    };
+    watch.stage(Stage::Recover, road.to.0.saturating_sub(road.from.0));
     let mut child =
         command.spawn().map_err(|e| Error::io(format!("could not run \"{}\"", program.display()), &e))?;
-    let followed = follow::until_ready(&mut child, data, record.wal_segment_size, from, to, watch);
-    let lock = match followed {
+    let asked = Asked { server, access: &plan.access };
+    let until = until(&plan.recovery);
+    let lock = match follow::until(until, &mut child, &road, &|lock| asked.is_paused(lock), watch) {
         Ok(lock) => lock,
         Err(error) if error.kind == ErrorKind::RecoveryFailed => {
-            return Err(failed(error, data, &log, log_begin));
+            return Err(failed(error, data, &log));
         }
         Err(error) => return Err(error),
     };
-    let report = report(server, prepared, restored, lock, child.id(), &log, log_begin)?;
-    recovery::clean_up(data, &plan.access)?;
-    Ok(report)
+    let mut started = report::build(prepared, restored, until, lock.as_ref(), &asked, &log)?;
+    if started.state == ServerState::Primary {
+        recovery::clean_up(data, &plan.access)?;
+    }
+    if let (true, ServerState::Primary, Some(lock)) = (plan.recovery.analyze, started.state, &lock) {
+        watch.stage(Stage::Analyze, 0);
+        started.analyze_error = asked.analyze(lock, watch)?;
+        started.analyzed = Some(started.analyze_error.is_none());
+    }
+    Ok(started)
+}
+
+fn until(plan: &RecoveryPlan) -> Until {
+    match plan.action {
+        _ if plan.standby => Until::Standby,
+        TargetAction::Promote => Until::Primary,
+        TargetAction::Pause => Until::Paused,
+        TargetAction::Shutdown => Until::Stopped,
+    }
 }
 
 /// Arguments of `postgres`. A main file elsewhere is named, and cannot lead to another data directory.
@@ -150,45 +150,24 @@ fn open_log(path: &Path, access: &Access) -> Result<(File, u64)> {
     open().map_err(|e| Error::io(format!("could not open log \"{}\"", path.display()), &e))
 }
 
-/// A command that runs `program` in a session of its own, so that no signal for this terminal reaches it, and as the
-/// owner with all groups the owner has (a key file may be readable by one of them alone).
-fn as_owner(program: &Path, access: &Access) -> Result<Command> {
-    let mut words: Vec<std::ffi::OsString> = Vec::new();
-    if tool("setsid") {
-        words.push("setsid".into());
-    }
-    let root = rustix::process::geteuid().is_root();
-    let owner = match &access.owner {
-        Some(owner) if owner.uid != 0 => Some(owner),
-        _ if root => {
-            return Err(Error::new(ErrorKind::PermissionDenied, "a server cannot be run as root").hint(
-                "The restore itself is complete. Give the files to the server's user and start it by hand.",
-            ));
-        }
-        _ => None,
-    };
-    let with_tool = owner.filter(|owner| owner.user.is_some() && tool("setpriv"));
-    if let Some(Owner { uid, gid, .. }) = with_tool {
-        words.extend(["setpriv", "--init-groups", "--reset-env"].map(Into::into));
-        words.extend([format!("--reuid={uid}"), format!("--regid={gid}"), "--".to_string()].map(Into::into));
-    }
-    words.push(program.into());
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
-    if let (None, Some(owner)) = (with_tool, owner) {
-        command.uid(owner.uid).gid(owner.gid);
-    }
-    Ok(command)
+/// The server's messages since it was started.
+pub(super) struct Log {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes that were in it before.
+    pub begin: u64,
 }
 
-fn tool(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+impl Log {
+    /// The end of what the server said.
+    pub fn tail(&self) -> String {
+        tail(&self.path, self.begin)
+    }
 }
 
-fn failed(error: Error, data: &Path, log: &Path, begin: u64) -> Error {
-    let mut text = tail(log, begin);
-    let mut place = log.to_path_buf();
+fn failed(error: Error, data: &Path, log: &Log) -> Error {
+    let mut text = log.tail();
+    let mut place = log.path.clone();
     // With logging_collector on, the reason is in the collector's file.
     if let Ok(current) = std::fs::read_to_string(data.join("current_logfiles"))
         && let Some(path) = current.lines().find_map(|line| line.strip_prefix("stderr "))
@@ -197,7 +176,7 @@ fn failed(error: Error, data: &Path, log: &Path, begin: u64) -> Error {
         text.push_str(&tail(&place, 0));
     }
     let lines: Vec<&str> = text.lines().collect();
-    let last = lines[lines.len().saturating_sub(15)..].join("\n");
+    let last = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n");
     error.detail(last).hint(format!(
         "The restored files are in \"{}\". The server's messages are in \"{}\".",
         data.display(),
@@ -217,76 +196,6 @@ fn tail(path: &Path, begin: u64) -> String {
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
-fn report(
-    server: &Server,
-    prepared: &Prepared,
-    restored: &Restored,
-    lock: Lock,
-    pid: u32,
-    log: &Path,
-    log_begin: u64,
-) -> Result<Started> {
-    let data = &restored.data_directory;
-    let path = data.join(CONTROL_FILE);
-    let bytes =
-        std::fs::read(&path).map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e))?;
-    let timeline = ControlFile::parse(&bytes)?.checkpoint_timeline;
-    let history = std::fs::read(data.join("pg_wal").join(history_file_name(timeline))).ok();
-    let history = history.and_then(|bytes| TimelineHistory::parse(timeline, &bytes).ok());
-    let (last_transaction_at, last_transaction_note) =
-        match last_transaction(server, &lock, &prepared.plan.access) {
-            Ok(Some(time)) => (Some(time), None),
-            Ok(None) => (None, Some("recovery replayed no transaction".to_string())),
-            Err(why) => match logged_transaction(&tail(log, log_begin)) {
-                Some(time) => (Some(time), None),
-                None => (None, Some(format!("could not ask the server: {why}"))),
-            },
-        };
-    let interrupted_at = chrono::DateTime::from_timestamp(restored.control_time, 0)
-        .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
-    Ok(Started {
-        pid,
-        interrupted_at,
-        last_transaction_at,
-        last_transaction_note,
-        timeline,
-        reached_lsn: history.and_then(|h| h.entries.last().map(|entry| entry.switch_lsn)),
-        stop_lsn: prepared.record.stop_lsn,
-        port: lock.port,
-        socket_folder: lock.socket_folder,
-        log: log.to_path_buf(),
-    })
-}
-
-/// Asks the server for the last replayed commit.
-fn last_transaction(
-    server: &Server,
-    lock: &Lock,
-    access: &Access,
-) -> std::result::Result<Option<String>, String> {
-    const QUERY: &str = "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
-    let mut command = as_owner(&server.bindir.join("psql"), access).map_err(|e| e.to_string())?;
-    let host = if lock.socket_folder.is_empty() { "localhost" } else { &lock.socket_folder };
-    command.args(["-X", "-A", "-t", "-q", "-w", "-d", "postgres", "-h", host, "-p"]);
-    command.arg(lock.port.to_string()).args(["-c", QUERY]).current_dir("/").stdin(Stdio::null());
-    command.env("PGCONNECT_TIMEOUT", "5").env("PGOPTIONS", "");
-    let output = command.output().map_err(|e| e.to_string())?;
-    if !output.status.success() {
-        let why = String::from_utf8_lossy(&output.stderr);
-        return Err(why.lines().next().unwrap_or("psql failed").to_string());
-    }
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
-    Ok(Some(text).filter(|text| !text.is_empty()))
-}
-
-/// What the server logged about it, in its own time zone.
-fn logged_transaction(log: &str) -> Option<String> {
-    log.lines()
-        .rev()
-        .find_map(|line| line.split_once("last completed transaction was at log time "))
-        .map(|(_, time)| time.trim().to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,12 +208,5 @@ mod tests {
         assert_eq!(arguments(dir.path(), None).unwrap().len(), 4);
         let external = arguments(Path::new("/d"), Some(Path::new("/etc/p.conf"))).unwrap();
         assert_eq!(external[4..], ["-c", "config_file=/etc/p.conf", "-c", "data_directory=/d"]);
-    }
-
-    #[test]
-    fn the_log_tells_the_last_transaction() {
-        let log =
-            "x\n2026-01-01 LOG:  last completed transaction was at log time 2026-01-01 10:00:00.5+01\ny\n";
-        assert_eq!(logged_transaction(log).unwrap(), "2026-01-01 10:00:00.5+01");
     }
 }

@@ -43,7 +43,6 @@ fn what_is_not_one_moment_is_refused() {
         ("22.11.2026 14:00:00Z", "date"),
         ("2026-11-22", "time of day"),
         ("yesterday", "date"),
-        ("9999-12-31 24:00:00+15:59", "0000"),
         ("", "time of day"),
     ] {
         let shown = utc(text);

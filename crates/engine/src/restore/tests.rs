@@ -2,6 +2,7 @@ use super::fixture::{Entry, Fixture, OID, Recipe, What, file, folder, link};
 use super::marker::MARKER;
 use super::watch::{Silent, Stage, Watch};
 use super::*;
+use crate::repository::Cluster;
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::settings::Checksum;
 use pg_ark_contract::{Error, ErrorKind};
@@ -261,8 +262,8 @@ fn latest_is_the_one_that_finished_last() {
         record.finished_at = Some(finished.into());
         record.save(fixture.cluster.storage(), &fixture.cluster.backup_folder(system, name)).unwrap();
     }
-    let (record, _) = request::choose(&fixture.cluster, "latest").unwrap();
-    assert_eq!(record.backup, "20261121T020000Z-full");
+    let prepared = prepare(&fixture.cluster, &request(&fixture)).unwrap();
+    assert_eq!(prepared.record.backup, "20261121T020000Z-full");
 }
 
 #[test]
@@ -271,18 +272,22 @@ fn latest_stays_within_the_newest_system_identifier() {
     let old = fixture.record.system_identifier.parse().unwrap();
     let mut cluster = fixture.cluster.clone();
     cluster.remember_system(7, 160_000).unwrap();
-    let error = request::choose(&cluster, "latest").unwrap_err();
+    let choose = |cluster: &Cluster, name: &str| {
+        let request = Request { backup: name.into(), ..request(&fixture) };
+        prepare(cluster, &request).map(|prepared| prepared.record)
+    };
+    let error = choose(&cluster, "latest").unwrap_err();
     assert_eq!(error.kind, ErrorKind::BackupNotFound);
     assert!(error.hint.unwrap().contains(&format!("--system-identifier chooses: {old}.")));
     let narrowed = cluster.clone().only_system(old).unwrap();
-    assert_eq!(request::choose(&narrowed, "latest").unwrap().0, fixture.record);
+    assert_eq!(choose(&narrowed, "latest").unwrap(), fixture.record);
     // The same name in both: the newest system's is the latest, whichever finished later.
     let mut record = fixture.record.clone();
     record.system_identifier = "7".into();
     record.finished_at = Some("2026-11-22T01:00:00Z".into());
     record.save(cluster.storage(), &cluster.backup_folder(7, &record.backup)).unwrap();
-    assert_eq!(request::choose(&cluster, "latest").unwrap().0, record);
-    assert_eq!(request::choose(&cluster, &record.backup).unwrap_err().kind, ErrorKind::InvalidArgument);
+    assert_eq!(choose(&cluster, "latest").unwrap(), record);
+    assert_eq!(choose(&cluster, &record.backup).unwrap_err().kind, ErrorKind::InvalidArgument);
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub enum Stage {
     Sync,
     /// The server replays WAL; counted in bytes of WAL.
     Recover,
+    /// Statistics are gathered; not counted.
+    Analyze,
 }
 
 /// Hears from a restore. Called from several threads.

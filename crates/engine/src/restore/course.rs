@@ -1,0 +1,241 @@
+//! From a request to the backup, the timeline and the end of recovery: looks into the repository, and hands what it finds
+//! to [`super::choice`].
+
+use super::choice::{self, Aim, Stored, Wish};
+use super::old_wal::{Identity, OldWal};
+use super::reach::Reach;
+use super::recovery;
+use super::request::{self, ArchiveMode, Request};
+use super::salvage;
+use super::target::{Target, TargetAction, shown_moment};
+use crate::postgres::wal_segment::SegmentName;
+use crate::repository::{Cluster, Record};
+use crate::wal::moments::{Moment, Moments};
+use crate::wal::{Archive, Survey};
+use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What the repository holds for a request.
+#[derive(Debug, Clone)]
+pub struct Stock {
+    /// Backups of one system identifier that can be restored; the named one alone, if one was named.
+    pub records: Vec<Record>,
+    /// Their system identifier.
+    pub system_identifier: u64,
+    /// Their WAL.
+    pub archive: Archive,
+    /// What is there of it.
+    pub survey: Survey,
+    /// What an old server left.
+    pub old: Option<OldWal>,
+    /// Both.
+    joined: Survey,
+    named: bool,
+}
+
+/// A place in the WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Point {
+    /// End of a record.
+    pub lsn: Lsn,
+    /// Time of the last transaction that ended up to there, where known: RFC 3339, UTC.
+    pub time: Option<String>,
+}
+
+impl From<Moment> for Point {
+    fn from(moment: Moment) -> Self {
+        Point { lsn: moment.lsn, time: moment.time.and_then(shown_moment) }
+    }
+}
+
+/// How far recovery goes, and along which way.
+#[derive(Debug, Clone, Serialize)]
+pub struct RecoveryPlan {
+    /// Where it ends. A time is in UTC.
+    pub target: Target,
+    /// The target itself is left out.
+    pub exclusive: bool,
+    /// What the server does there.
+    pub action: TargetAction,
+    /// It becomes a standby instead, and goes on.
+    pub standby: bool,
+    /// The timeline that it follows.
+    pub timeline: Timeline,
+    /// That one with its ancestors, oldest first: `1,2`.
+    pub timelines: String,
+    /// The backup brings the WAL from its start to its end.
+    pub wal_included: bool,
+    /// The first segment that must come from the archive.
+    pub first_segment: Option<String>,
+    /// The last one.
+    pub last_segment: Option<String>,
+    /// How many.
+    pub segments: u64,
+    /// Where the target stops recovery; none at the end of the WAL.
+    pub stop: Option<Point>,
+    /// Where the WAL ends.
+    pub end: Point,
+    /// The server's `restore_command`.
+    pub restore_command: String,
+    /// The program that it runs.
+    pub program: Option<PathBuf>,
+    /// Statistics are gathered afterwards.
+    pub analyze: bool,
+    /// Whether the restored server archives.
+    pub archive_mode: ArchiveMode,
+    /// What `wal_keep_size` is while the server recovers, in MB: it must not remove WAL that is only in its pg_wal.
+    pub wal_keep_size: Option<u64>,
+}
+
+impl RecoveryPlan {
+    /// A copy beside its origin does not archive, unless that was asked for.
+    pub(super) fn for_copy(&mut self, request: &Request, is_copy: bool) {
+        let usual = if is_copy { ArchiveMode::Off } else { ArchiveMode::Keep };
+        self.archive_mode = request.archive_mode.unwrap_or(usual);
+    }
+
+    /// What recovery must reach: the target, or the end of the WAL.
+    pub fn goal(&self) -> Lsn {
+        self.stop.as_ref().map_or(self.end.lsn, |stop| stop.lsn)
+    }
+}
+
+/// A backup, and the way from it.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The backup.
+    pub record: Record,
+    /// Its folder in the repository.
+    pub folder: String,
+    /// The way.
+    pub recovery: RecoveryPlan,
+    /// What the user should know.
+    pub remarks: Vec<String>,
+}
+
+/// Looks at what the repository holds for the request.
+///
+/// # Errors
+/// See [`request::named`] and [`request::complete`]; `InvalidArgument` for options that contradict each other; what the
+/// store said.
+pub fn look(cluster: &Cluster, request: &Request) -> Result<Stock> {
+    check(request)?;
+    let named = request.backup != "latest";
+    let records = match named {
+        true => vec![request::named(cluster, &request.backup)?],
+        false => request::complete(cluster)?,
+    };
+    let system_identifier =
+        records.first().and_then(|r| r.system_identifier.parse().ok()).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "the record of a backup has no valid system identifier")
+        })?;
+    let archive = Archive::of(cluster, system_identifier);
+    let mut survey = Survey::take(&archive, &|| Ok(()))?;
+    let Some(newest) = records.last() else {
+        return Err(Error::new(ErrorKind::BackupNotFound, "there is no complete backup"));
+    };
+    if survey.is_empty() {
+        survey.segment_size = newest.wal_segment_size;
+    }
+    let identity = Identity {
+        system_identifier,
+        size: newest.wal_segment_size,
+        server_major: newest.server_version_num / 10_000,
+    };
+    let old = salvage::look(request, identity, &archive, &survey)?;
+    let joined = salvage::joined(old.as_ref(), &survey, &records);
+    Ok(Stock { records, system_identifier, archive, survey, old, joined, named })
+}
+
+/// Refuses options that contradict each other.
+fn check(request: &Request) -> Result<()> {
+    let invalid = |message: &str, hint: &str| Err(Error::new(ErrorKind::InvalidArgument, message).hint(hint));
+    let follows = matches!(request.target, Target::Latest);
+    if request.exclusive && !request.target.may_exclude() {
+        return invalid(
+            "--exclusive needs a time, an LSN or a transaction",
+            "Leave it out, or name such a target.",
+        );
+    }
+    if follows && request.action != TargetAction::Promote {
+        return invalid(
+            "--target-action pause and shutdown need a target",
+            "At the end of the WAL a server always becomes a primary. Name a target, or use --standby.",
+        );
+    }
+    if request.standby && !follows {
+        return invalid("a standby has no target", "Leave out --standby, or the target.");
+    }
+    if request.analyze && (request.standby || request.action != TargetAction::Promote) {
+        return invalid(
+            "--analyze needs a server that can be written",
+            "Leave it out, and let it be a primary: neither --standby nor --target-action.",
+        );
+    }
+    Ok(())
+}
+
+/// Chooses the backup and the way.
+///
+/// # Errors
+/// See [`choice::choose`].
+pub fn choose(stock: &Stock, cluster: &Cluster, request: &Request) -> Result<Chosen> {
+    let size = stock.joined.segment_size;
+    let mut wal = Reach::new(Moments::new(&stock.archive, size), stock.old.as_ref(), size);
+    let aim = Aim { target: &request.target, exclusive: request.exclusive };
+    let wish = Wish { aim, timeline: request.timeline, named: stock.named };
+    let stored = Stored { records: &stock.records, survey: &stock.joined };
+    let course = choice::choose(stored, wish, &mut wal)?;
+    let record = course.record;
+    let first = choice::Candidate::of(record).map_or(0, |c| c.first_needed(&course.line, size));
+    let goal = course.stop.map_or(course.end.lsn, |stop| stop.lsn);
+    let last = size.last_segment_before(goal);
+    let named = |number: u64| {
+        let segment = course.stretch.as_ref().filter(|_| number <= last).and_then(|s| s.segment(number));
+        segment.map(|name: SegmentName| name.file_name(size))
+    };
+    let needed = named(first).is_some();
+    // Where nothing is archived the backup's own WAL is all there is, and nothing has to be asked.
+    let (program, restore_command) =
+        match stock.survey.is_empty() && stock.survey.histories.is_empty() && !request.standby {
+            true => (None, recovery::NO_ARCHIVE.to_string()),
+            false => {
+                let program = recovery::program(request)?;
+                let command = recovery::command(&program, cluster, stock.system_identifier)?;
+                (Some(program), command)
+            }
+        };
+    let mut remarks = course.remarks;
+    if let (Target::Name(name), Some(stop)) = (&request.target, course.stop) {
+        remarks.push(format!(
+            "restore point \"{}\" is met at {}, the first of that name behind the backup",
+            name.escape_debug(),
+            stop.lsn
+        ));
+    }
+    Ok(Chosen {
+        folder: cluster.backup_folder(stock.system_identifier, &record.backup),
+        recovery: RecoveryPlan {
+            target: request.target.clone(),
+            exclusive: request.exclusive,
+            action: request.action,
+            standby: request.standby,
+            timeline: course.line.timeline(),
+            timelines: course.line.shown(),
+            wal_included: record.wal_included,
+            first_segment: named(first),
+            last_segment: if needed { named(last) } else { None },
+            segments: if needed { last - first + 1 } else { 0 },
+            stop: course.stop.map(Point::from),
+            end: course.end.into(),
+            restore_command,
+            program,
+            analyze: request.analyze,
+            archive_mode: ArchiveMode::Keep,
+            wal_keep_size: None,
+        },
+        record: record.clone(),
+        remarks,
+    })
+}
