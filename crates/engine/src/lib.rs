@@ -15,4 +15,5 @@ pub mod postgres;
 pub mod repository;
 pub mod restore;
 pub mod session;
+pub mod verify;
 pub mod wal;

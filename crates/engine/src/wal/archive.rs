@@ -156,6 +156,22 @@ impl Archive {
         Ok(None)
     }
 
+    /// Every object that holds a segment or `.partial`: more than one when servers with other codecs stored it.
+    ///
+    /// # Errors
+    /// As [`Archive::find`].
+    pub fn copies(&self, name: &str) -> Result<Vec<Found>> {
+        let path = self.path(name)?;
+        let mut copies = Vec::new();
+        for codec in CODECS {
+            let path = format!("{path}{}", codec.suffix());
+            if self.storage.size(&path)?.is_some() {
+                copies.push(Found { path, codec });
+            }
+        }
+        Ok(copies)
+    }
+
     /// Reads a stored segment or `.partial` and shows it to `sink` in pieces of a few MiB at the most. Its first page
     /// must be that of `expected`, its length that of a segment. Pieces before a fault was found have been shown.
     ///

@@ -6,7 +6,7 @@
 //! * [`survey`]: what is there, as ranges; [`line`]: a timeline with its ancestors over it: where recovery finds every
 //!   segment, and where it does not.
 //! * [`summary`]: what one segment holds: commit times, restore points, its end; [`index`]: summaries kept beside the
-//!   segments, which can be lost and made again.
+//!   segments, which can be lost and made again. [`moments`]: times and ends of ranges, from both.
 //!
 //! *Line*: a timeline and its ancestors. *Stretch*: a gap-free part of a line. *Hole*: what is missing between two.
 //! What is not there is never guessed from dates of files; an error of the repository is never "not there".
@@ -17,6 +17,7 @@ pub mod archiver;
 pub mod index;
 pub mod keeper;
 pub mod line;
+pub mod moments;
 pub mod object;
 pub mod ready;
 pub mod store;

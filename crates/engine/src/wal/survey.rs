@@ -124,7 +124,9 @@ impl Look {
     pub fn take(archive: &Archive, check: &dyn Fn() -> Result<()>) -> Result<Look> {
         let (segment_size, size) = match archive.segment_size() {
             Ok(size) => (size.unwrap_or_default(), None),
-            Err(e) if e.kind == ErrorKind::Corrupt => (SegmentSize::default(), Some(e)),
+            Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::ForeignCluster) => {
+                (SegmentSize::default(), Some(e))
+            }
             Err(e) => return Err(e),
         };
         let survey = Survey {

@@ -1,26 +1,8 @@
 use super::*;
 use crate::postgres::wal_segment::magic_of;
-use crate::repository::{Cluster, Repository};
-use crate::wal::object;
-use pg_ark_contract::settings::Compression;
+use crate::verify::fixture::{SIZE, Stored};
 
-const SYSTEM: u64 = 7;
-const SIZE: u32 = 1 << 20;
-
-struct Fixture {
-    _dir: tempfile::TempDir,
-    cluster: Cluster,
-    archive: Archive,
-}
-
-fn fixture() -> Fixture {
-    let dir = tempfile::tempdir().unwrap();
-    let (repository, _) = Repository::open_or_create(&format!("file://{}", dir.path().display())).unwrap();
-    let mut cluster = repository.cluster("main").unwrap();
-    cluster.remember_system(SYSTEM, 150_000).unwrap();
-    let archive = Archive::of(&cluster, SYSTEM);
-    Fixture { _dir: dir, cluster, archive }
-}
+const SYSTEM: u64 = crate::postgres::wal_fixture::SYSTEM_IDENTIFIER;
 
 /// A segment that has nothing but its first header.
 fn content(timeline: u32, number: u64, system: u64) -> Vec<u8> {
@@ -28,40 +10,28 @@ fn content(timeline: u32, number: u64, system: u64) -> Vec<u8> {
     bytes[0..2].copy_from_slice(&magic_of(15).unwrap().to_le_bytes());
     bytes[2..4].copy_from_slice(&2u16.to_le_bytes());
     bytes[4..8].copy_from_slice(&timeline.to_le_bytes());
-    bytes[8..16].copy_from_slice(&(number * u64::from(SIZE)).to_le_bytes());
+    bytes[8..16].copy_from_slice(&(number * SIZE).to_le_bytes());
     bytes[24..32].copy_from_slice(&system.to_le_bytes());
-    bytes[32..36].copy_from_slice(&SIZE.to_le_bytes());
+    bytes[32..36].copy_from_slice(&(SIZE as u32).to_le_bytes());
     bytes[36..40].copy_from_slice(&8192u32.to_le_bytes());
     bytes
 }
 
-fn put(archive: &Archive, timeline: u32, number: u64, suffix: &str, bytes: &[u8]) {
-    let name = SegmentName { timeline: Timeline(timeline), number };
-    let path = archive.path(&name.file_name(SegmentSize::new(SIZE).unwrap())).unwrap();
-    let codec = if suffix.ends_with("lz4") { "lz4" } else { "zstd:1" };
-    let compression: Compression = codec.parse().unwrap();
-    let stored = object::encode(compression, &mut &bytes[..], bytes.len() as u64, "x", &mut |_| Ok(()));
-    archive.storage().put(&format!("{path}{suffix}"), stored.unwrap()).unwrap();
-}
-
-fn put_plain(archive: &Archive, name: &str, bytes: &'static [u8]) {
-    archive.storage().put(&format!("{}/{name}", archive.folder()), bytes).unwrap();
-}
-
 #[test]
 fn what_is_there_becomes_runs_over_logs() {
-    let Fixture { archive, .. } = &fixture();
+    let stored = Stored::new();
+    let archive = &stored.archive;
     // A log holds 4096 segments of 1 MiB.
     for number in [3, 4, 7, 4094, 4095, 4096, 4097] {
-        put(archive, 1, number, ".zst", &content(1, number, SYSTEM));
+        stored.put(1, number, ".zst", &content(1, number, SYSTEM));
     }
-    put(archive, 2, 7, ".zst", &content(2, 7, SYSTEM));
-    put(archive, 1, 8, ".partial.zst", &content(1, 8, SYSTEM));
-    put_plain(archive, "00000002.history", b"1\t0/700100\tno recovery target specified\n");
-    put_plain(archive, "00000001/00000000/index.jsonl", b"{}");
-    put_plain(archive, "00000001/00000000/000000010000000000000004.00000028.backup", b"x");
+    stored.put(2, 7, ".zst", &content(2, 7, SYSTEM));
+    stored.put(1, 8, ".partial.zst", &content(1, 8, SYSTEM));
+    stored.put_plain("00000002.history", b"1\t0/700100\tno recovery target specified\n");
+    stored.put_plain("00000001/00000000/index.jsonl", b"{}");
+    stored.put_plain("00000001/00000000/000000010000000000000004.00000028.backup", b"x");
     let survey = Survey::take(archive, &|| Ok(())).unwrap();
-    assert_eq!(survey.segment_size.bytes(), u64::from(SIZE));
+    assert_eq!(survey.segment_size.bytes(), SIZE);
     let one = &survey.timelines[&Timeline(1)];
     let runs: Vec<_> = one.runs.iter().map(|run| (run.first, run.last)).collect();
     assert_eq!(runs, [(3, 4), (7, 7), (4094, 4097)]);
@@ -72,11 +42,12 @@ fn what_is_there_becomes_runs_over_logs() {
 
 #[test]
 fn what_is_damaged_does_not_hide_the_rest() {
-    let Fixture { archive, .. } = &fixture();
-    put(archive, 1, 3, ".zst", &content(1, 3, SYSTEM));
-    put(archive, 1, 4, ".zst", &content(1, 4, 99));
-    put(archive, 1, 5, ".zst", b"too short");
-    put_plain(archive, "00000002.history", b"nonsense\n");
+    let stored = Stored::new();
+    let archive = &stored.archive;
+    stored.put(1, 3, ".zst", &content(1, 3, SYSTEM));
+    stored.put(1, 4, ".zst", &content(1, 4, 99));
+    stored.put(1, 5, ".zst", b"too short");
+    stored.put_plain("00000002.history", b"nonsense\n");
     let look = Look::take(archive, &|| Ok(())).unwrap();
     assert_eq!(look.size, None, "segment 3 has a header of ours");
     assert_eq!(look.survey.timelines[&Timeline(1)].runs, [Run { first: 3, last: 5 }]);
@@ -87,8 +58,9 @@ fn what_is_damaged_does_not_hide_the_rest() {
 
 #[test]
 fn without_a_single_header_the_size_is_unknown() {
-    let Fixture { archive, .. } = &fixture();
-    put(archive, 1, 3, ".zst", b"nonsense");
+    let stored = Stored::new();
+    let archive = &stored.archive;
+    stored.put(1, 3, ".zst", b"nonsense");
     let look = Look::take(archive, &|| Ok(())).unwrap();
     assert!(look.size.is_some());
     assert_eq!(Survey::take(archive, &|| Ok(())).unwrap_err().kind, ErrorKind::Corrupt);
@@ -96,14 +68,15 @@ fn without_a_single_header_the_size_is_unknown() {
 
 #[test]
 fn strangers_and_segments_under_two_codecs() {
-    let Fixture { archive, cluster, .. } = &fixture();
-    put(archive, 1, 3, ".zst", &content(1, 3, SYSTEM));
-    put(archive, 1, 3, ".lz4", &content(1, 3, SYSTEM));
-    put_plain(archive, "notes.txt", b"x");
-    put_plain(archive, "00000001/notes.txt", b"x");
-    put_plain(archive, "00000001/00000000/000000010000000000000009", b"without a codec");
-    put_plain(archive, "00000001/00000000/00000002000000000000000A.zst", b"another timeline's");
-    put_plain(archive, "00000001/00000000/0000000100000000FFFFFFFF.zst", b"no such number");
+    let stored = Stored::new();
+    let archive = &stored.archive;
+    stored.put(1, 3, ".zst", &content(1, 3, SYSTEM));
+    stored.put(1, 3, ".lz4", &content(1, 3, SYSTEM));
+    stored.put_plain("notes.txt", b"x");
+    stored.put_plain("00000001/notes.txt", b"x");
+    stored.put_plain("00000001/00000000/000000010000000000000009", b"without a codec");
+    stored.put_plain("00000001/00000000/00000002000000000000000A.zst", b"another timeline's");
+    stored.put_plain("00000001/00000000/0000000100000000FFFFFFFF.zst", b"no such number");
     let look = Look::take(archive, &|| Ok(())).unwrap();
     assert_eq!(look.twice, [SegmentName { timeline: Timeline(1), number: 3 }]);
     let base = format!("main/{SYSTEM}/wal");
@@ -120,15 +93,15 @@ fn strangers_and_segments_under_two_codecs() {
         ]
     );
     assert_eq!(look.strangers, 5);
-    assert_eq!(cluster.systems(), [SYSTEM]);
 }
 
 #[test]
 fn an_order_to_stop_ends_the_listing() {
-    let Fixture { archive, .. } = &fixture();
-    put(archive, 1, 3, ".zst", &content(1, 3, SYSTEM));
+    let stored = Stored::new();
+    let archive = &stored.archive;
+    stored.put(1, 3, ".zst", &content(1, 3, SYSTEM));
     let stop = || Err(Error::new(ErrorKind::Cancelled, "stop"));
     assert_eq!(Survey::take(archive, &stop).unwrap_err().kind, ErrorKind::Cancelled);
-    let empty = fixture();
+    let empty = Stored::new();
     assert!(Survey::take(&empty.archive, &stop).unwrap().is_empty());
 }

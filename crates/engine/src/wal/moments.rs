@@ -1,0 +1,294 @@
+//! When: the times and the end of ranges of the archive. From the index where it has a line, else from the segment itself.
+//!
+//! Why: windows and restore targets ask about the ends of ranges, so a few lines of the index answer for a million
+//! segments. Memory holds the indexes of a few folders and the summaries of a few segments that had to be read.
+//! "Time of the last commit" is the latest time of a commit, an abort or a restore point: all of them end a recovery
+//! to a time (`getRecordTimestamp` in access/transam/xlogrecovery.c).
+
+use super::archive::Archive;
+use super::index::Index;
+use super::line::Stretch;
+use super::summary::{Summarizer, Summary};
+use super::survey::Run;
+use crate::codec::frame::FRAME_SIZE;
+use crate::postgres::wal_record::{Event, Record, WalReader, to_utc};
+use crate::postgres::wal_segment::{ExpectedSegment, SegmentName, check_first_page};
+use chrono::SecondsFormat;
+use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize, Timeline};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Indexes and summaries that are remembered.
+const MAX_INDEXES: usize = 4;
+const MAX_SUMMARIES: usize = 256;
+/// Segments that are read in search of one time, where the index does not know them.
+const MAX_READS: u32 = 64;
+
+/// A moment in the WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// End of a record.
+    pub lsn: Lsn,
+    /// Time of the last commit up to there, in microseconds since 2000-01-01 UTC; `None` when none is known.
+    pub time: Option<i64>,
+}
+
+/// Summaries of segments.
+pub struct Moments<'a> {
+    archive: &'a Archive,
+    size: SegmentSize,
+    folder: Option<&'a Path>,
+    check: Option<&'a dyn Fn() -> Result<()>>,
+    indexes: BTreeMap<(Timeline, u64), Index>,
+    summaries: BTreeMap<SegmentName, Summary>,
+    reads: u32,
+}
+
+impl<'a> Moments<'a> {
+    /// Of an archive whose segments have `size` bytes. Nothing is looked at.
+    pub fn new(archive: &'a Archive, size: SegmentSize) -> Self {
+        let (indexes, summaries) = (BTreeMap::new(), BTreeMap::new());
+        Moments { archive, size, folder: None, check: None, indexes, summaries, reads: 0 }
+    }
+
+    /// Also looks into this folder of plain segments (an old pg_wal) for what the archive lacks.
+    pub fn with_folder(self, folder: &'a Path) -> Self {
+        Moments { folder: Some(folder), ..self }
+    }
+
+    /// `check` is called before each read and may end it.
+    pub fn with_check(self, check: &'a dyn Fn() -> Result<()>) -> Self {
+        Moments { check: Some(check), ..self }
+    }
+
+    /// What a segment holds.
+    ///
+    /// # Errors
+    /// `WalMissing` when it is not there; `Corrupt` or `ForeignCluster` when it is not what its name says; what the
+    /// store said.
+    pub fn summary(&mut self, name: SegmentName) -> Result<Summary> {
+        if let Some(known) = self.known(name)? {
+            return Ok(known);
+        }
+        if let Some(known) = self.summaries.get(&name) {
+            return Ok(known.clone());
+        }
+        self.reads += 1;
+        let mut summarizer = Summarizer::new(name, self.size);
+        self.read(name, &mut |bytes| summarizer.feed(bytes))?;
+        let summary = summarizer.finish();
+        if self.summaries.len() >= MAX_SUMMARIES {
+            self.summaries.clear();
+        }
+        self.summaries.insert(name, summary.clone());
+        Ok(summary)
+    }
+
+    /// End of the last whole record of a stretch, and the time of the last commit in it.
+    ///
+    /// # Errors
+    /// As [`Moments::summary`], for the last segment.
+    pub fn end(&mut self, stretch: &Stretch) -> Result<Moment> {
+        let mut lsn = self.size.start_of(stretch.first());
+        for name in backwards(stretch, stretch.last()) {
+            let summary = self.summary(name)?;
+            // A record that is longer than a segment can fill one.
+            if summary.end > name.start(self.size) {
+                lsn = summary.end;
+                break;
+            }
+        }
+        Ok(Moment { lsn, time: self.latest(backwards(stretch, stretch.last()))? })
+    }
+
+    /// Time of the last commit of a stretch whose record ends at or before `lsn`; `None` when the stretch has none.
+    ///
+    /// # Errors
+    /// As [`Moments::summary`], for the segment that holds `lsn`.
+    pub fn last_before(&mut self, stretch: &Stretch, lsn: Lsn) -> Result<Option<i64>> {
+        let number = self.size.last_segment_before(lsn).min(stretch.last());
+        let Some(name) = stretch.segment(number) else { return Ok(None) };
+        let summary = self.summary(name)?;
+        let found = match summary.last_time {
+            Some(time) if summary.end <= lsn => Some(time),
+            Some(_) => self.scan(stretch, number, lsn)?,
+            None => None,
+        };
+        match (found, number.checked_sub(1)) {
+            (None, Some(before)) if before >= stretch.first() => self.latest(backwards(stretch, before)),
+            _ => Ok(found),
+        }
+    }
+
+    /// The latest time of a record that ends in segment `number`, at or before `lsn`.
+    fn scan(&self, stretch: &Stretch, number: u64, lsn: Lsn) -> Result<Option<i64>> {
+        // A record that begins in the segment before is seen only from there.
+        let first = number.saturating_sub(1).max(stretch.first());
+        let mut reader = WalReader::new(self.size.start_of(first), self.size, false);
+        let mut latest = None;
+        let mut look = |record: &Record<'_>| {
+            if record.end <= lsn {
+                latest = latest.max(time_of(record));
+            }
+        };
+        for name in (first..=number).filter_map(|number| stretch.segment(number)) {
+            self.read(name, &mut |bytes| reader.feed(bytes, &mut look))?;
+        }
+        Ok(latest)
+    }
+
+    /// Earliest time in the first segment of a run that has one, and latest in the last that has one; `None` when they
+    /// are too far from the ends.
+    ///
+    /// # Errors
+    /// As [`Moments::summary`], for the first and the last segment.
+    pub fn times(&mut self, timeline: Timeline, run: Run) -> Result<(Option<i64>, Option<i64>)> {
+        let named = |number| SegmentName { timeline, number };
+        self.summary(named(run.first))?;
+        self.summary(named(run.last))?;
+        let first = self.search((run.first..=run.last).map(named), |summary| summary.first_time)?;
+        let last = self.latest((run.first..=run.last).rev().map(named))?;
+        Ok((first, last))
+    }
+
+    fn latest(&mut self, names: impl Iterator<Item = SegmentName>) -> Result<Option<i64>> {
+        self.search(names, |summary| summary.last_time)
+    }
+
+    /// The first answer that a segment gives. Segments that cannot be read, or too many that had to be, end the search.
+    fn search(
+        &mut self,
+        names: impl Iterator<Item = SegmentName>,
+        answer: impl Fn(&Summary) -> Option<i64>,
+    ) -> Result<Option<i64>> {
+        self.reads = 0;
+        for name in names {
+            match self.summary(name) {
+                Ok(summary) => match answer(&summary) {
+                    None if self.reads < MAX_READS => {}
+                    found => return Ok(found),
+                },
+                Err(e) if is_damage(&e) => return Ok(None),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the index says about a segment; `None` when it does not know it.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn known(&mut self, name: SegmentName) -> Result<Option<Summary>> {
+        let per_log = (1 << 32) / self.size.bytes();
+        let key = (name.timeline, name.number / per_log);
+        if !self.indexes.contains_key(&key) {
+            self.check()?;
+            if self.indexes.len() >= MAX_INDEXES {
+                self.indexes.clear();
+            }
+            let path = self.archive.index_path(key.0, u32::try_from(key.1).unwrap_or(u32::MAX));
+            let index = match Index::load(self.archive.storage(), &path, self.size) {
+                Ok(index) => index,
+                // It can be lost; the segments are the truth.
+                Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::FormatTooNew) => return Ok(None),
+                Err(e) => return Err(e),
+            };
+            self.indexes.insert(key, index);
+        }
+        Ok(self.indexes.get(&key).and_then(|index| index.get(name.number)).cloned())
+    }
+
+    /// Shows the bytes of a segment to `sink`.
+    ///
+    /// # Errors
+    /// As [`Moments::summary`].
+    pub fn read(&self, name: SegmentName, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
+        self.check()?;
+        let expected = ExpectedSegment {
+            name,
+            segment_size: self.size,
+            system_identifier: self.archive.system_identifier(),
+            server_major: None,
+        };
+        let file_name = name.file_name(self.size);
+        if let Some(found) = self.archive.find(&file_name)? {
+            return self.archive.read_segment(&found, &expected, &mut |bytes| {
+                self.check()?;
+                sink(bytes);
+                Ok(())
+            });
+        }
+        match self.folder.map(|folder| folder.join(&file_name)) {
+            Some(path) if path.exists() => read_plain(&path, &expected, sink),
+            _ => Err(Error::new(
+                ErrorKind::WalMissing,
+                format!(
+                    "segment {file_name} is not in \"{}\"",
+                    self.archive.storage().display(&self.archive.folder())
+                ),
+            )),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check.map_or(Ok(()), |check| check())
+    }
+}
+
+fn time_of(record: &Record<'_>) -> Option<i64> {
+    match record.event()? {
+        Event::Commit { time, .. } | Event::Abort { time, .. } | Event::RestorePoint { time, .. } => {
+            Some(time)
+        }
+        Event::Switch => None,
+    }
+}
+
+/// The segments of a stretch from number `last` down to its first.
+fn backwards(stretch: &Stretch, last: u64) -> impl Iterator<Item = SegmentName> + '_ {
+    let pieces = stretch.pieces.iter().rev();
+    pieces.flat_map(move |piece| {
+        let numbers = piece.run.first..=piece.run.last.min(last);
+        numbers.rev().map(|number| SegmentName { timeline: piece.timeline, number })
+    })
+}
+
+/// Whether a segment itself is at fault, not the way to it.
+pub fn is_damage(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Corrupt | ErrorKind::ForeignCluster | ErrorKind::WalMissing)
+}
+
+/// A time as rows show it: RFC 3339, UTC, with microseconds.
+pub fn shown_time(microseconds_since_2000: i64) -> Option<String> {
+    to_utc(microseconds_since_2000).map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, true))
+}
+
+fn read_plain(path: &Path, expected: &ExpectedSegment, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
+    let shown = path.display();
+    let mut file = File::open(path).map_err(|e| Error::io(format!("could not open \"{shown}\""), &e))?;
+    let mut piece = vec![0; FRAME_SIZE];
+    let mut left = expected.segment_size.bytes();
+    while left > 0 {
+        let want = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let bytes = piece.get_mut(..want).unwrap_or_default();
+        file.read_exact(bytes).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                Error::new(ErrorKind::Corrupt, format!("\"{shown}\" ends {left} bytes too early"))
+            }
+            _ => Error::io(format!("could not read \"{shown}\""), &e),
+        })?;
+        if left == expected.segment_size.bytes() {
+            check_first_page(bytes, expected)?;
+        }
+        sink(bytes);
+        left -= want as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "moments_tests.rs"]
+mod tests;
