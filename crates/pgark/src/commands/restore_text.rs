@@ -1,0 +1,279 @@
+//! What `pgark restore` tells people: the plan, what was restored, how to go on, what came of recovery.
+
+use crate::output;
+use pg_ark_contract::units::human_bytes;
+use pg_ark_engine::restore::course::Point;
+use pg_ark_engine::restore::facts::State;
+use pg_ark_engine::restore::start::{ServerState, Started};
+use pg_ark_engine::restore::{ArchiveMode, Plan, Restored, Target, TargetAction, config};
+
+/// The plan.
+pub fn plan_text(plan: &Plan) -> String {
+    let state = match plan.data_directory_state {
+        State::Absent => "to be created",
+        State::NotEmpty(_) => "to be replaced",
+        _ => "an empty folder",
+    };
+    let owner = plan.access.owner.as_ref().map(|owner| match &owner.user {
+        Some(name) => name.clone(),
+        None => owner.uid.to_string(),
+    });
+    let free = |f: &pg_ark_engine::restore::check::Filesystem| {
+        let folders: Vec<String> = f.folders.iter().map(|path| path.display().to_string()).collect();
+        format!(
+            "{} of {} free at {}",
+            human_bytes(f.needed_bytes),
+            human_bytes(f.free_bytes),
+            folders.join(", ")
+        )
+    };
+    let finished = plan
+        .finished_at
+        .as_deref()
+        .map_or_else(String::new, |t| format!(", finished {} UTC", output::time(t)));
+    let mut text = output::pairs(&[
+        ("Backup", Some(format!("{} of cluster {}{finished}", plan.backup, plan.cluster))),
+        ("System", Some(format!("identifier {}", plan.system_identifier))),
+        ("Server", Some(format!("PostgreSQL {}", plan.server_version))),
+        ("Programs", plan.server.as_ref().map(|server| server.bindir.display().to_string())),
+        ("Recovers to", Some(target_text(plan))),
+        ("Timeline", Some(timeline_text(plan))),
+        ("WAL", Some(wal_text(plan))),
+        ("Archiving", (plan.recovery.archive_mode == ArchiveMode::Off).then(|| NO_ARCHIVING.to_string())),
+        ("Data directory", Some(format!("{} ({state})", plan.data_directory.display()))),
+        ("WAL directory", plan.wal_directory.as_ref().map(|path| path.display().to_string())),
+        ("Owner", owner),
+        ("Reads", Some(format!("{} with {} threads", human_bytes(plan.read_bytes), plan.jobs))),
+        ("Writes", Some(format!("{} in {} files", human_bytes(plan.write_bytes), plan.files))),
+        ("Space", Some(plan.filesystems.iter().map(free).collect::<Vec<_>>().join("; "))),
+    ]);
+    for line in plan_lines(plan) {
+        text.push('\n');
+        text.push_str(&output::indented(&line, 4));
+    }
+    text
+}
+
+/// Why a copy does not archive.
+const NO_ARCHIVING: &str = "off: it is a copy (--archive-mode keep)";
+
+/// Where recovery ends.
+fn target_text(plan: &Plan) -> String {
+    let recovery = &plan.recovery;
+    let point = recovery.stop.as_ref().unwrap_or(&recovery.end);
+    let time = point.time.as_ref().map_or_else(String::new, |time| format!(", {} UTC", output::time(time)));
+    let place = format!("{}{time}", point.lsn);
+    let just_before = if recovery.exclusive { "just before " } else { "" };
+    let then = match recovery.action {
+        _ if recovery.standby => return format!("standby; {} so far ({place})", recovery.target.shown()),
+        TargetAction::Promote => "",
+        TargetAction::Pause => ", then pauses",
+        TargetAction::Shutdown => ", then shuts down",
+    };
+    format!("{just_before}{} ({place}){then}", recovery.target.shown())
+}
+
+fn timeline_text(plan: &Plan) -> String {
+    let recovery = &plan.recovery;
+    match recovery.timelines.contains(',') {
+        true => format!("{} (history {})", recovery.timeline, recovery.timelines),
+        false => recovery.timeline.to_string(),
+    }
+}
+
+/// Where the WAL comes from.
+fn wal_text(plan: &Plan) -> String {
+    let recovery = &plan.recovery;
+    let own = if recovery.wal_included { "the backup's own" } else { "" };
+    match (&recovery.first_segment, &recovery.last_segment) {
+        (Some(first), Some(last)) => {
+            let and = if own.is_empty() { "" } else { ", then " };
+            let range = if first == last { first.clone() } else { format!("{first} to {last}") };
+            let many = if recovery.segments == 1 { "" } else { "s" };
+            format!("{own}{and}{} segment{many}: {range}", recovery.segments)
+        }
+        _ => own.to_string(),
+    }
+}
+
+/// The parts of the plan of which there may be many.
+fn plan_lines(plan: &Plan) -> Vec<String> {
+    let mut lines = plan.replaced.lines();
+    lines.extend(plan.old_wal.iter().flat_map(|old| old.lines()));
+    for tablespace in &plan.tablespaces {
+        let was = match tablespace.to.to_str() == Some(&tablespace.from) {
+            true => String::new(),
+            false => format!(" (was {})", tablespace.from),
+        };
+        lines.push(format!("Tablespace {}: {}{was}", tablespace.oid, tablespace.to.display()));
+    }
+    for path in &plan.new_tablespaces {
+        lines.push(format!("New tablespace: {} (recovery will create it)", path.display()));
+    }
+    for file in &plan.config.files {
+        let action = match file.action {
+            config::Action::Write if file.from == file.to => "written",
+            config::Action::Write => "written, from the backup's",
+            config::Action::Same => "there already, equal",
+            config::Action::KeepOther => "another one is there, which is kept",
+        };
+        let from = if file.from == file.to { String::new() } else { format!(" {}", file.from.display()) };
+        lines.push(format!("Configuration:  {}: {action}{from}", file.to.display()));
+    }
+    lines.extend(plan.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines
+}
+
+pub fn restored_text(plan: &Plan, restored: &Restored, seconds: f64) -> String {
+    let rate = human_bytes((plan.write_bytes as f64 / seconds.max(0.001)) as u64);
+    let mut text =
+        format!("Restored {} in {seconds:.1} s ({rate}/s), durable.", human_bytes(plan.write_bytes));
+    if !restored.changed.is_empty() {
+        let ignored: Vec<String> =
+            restored.changed.iter().map(|path| format!("-i {}", quoted(path))).collect();
+        text.push_str(&format!(
+            "\nThe restore changed files, which pg_verifybackup has to ignore: {}",
+            ignored.join(" ")
+        ));
+    }
+    for folder in &restored.saved_wal {
+        text.push_str(&format!(
+            "\nThe old server's WAL is kept in {}.",
+            quoted(&folder.display().to_string())
+        ));
+    }
+    text
+}
+
+/// How to go on by hand.
+pub fn next_text(plan: &Plan) -> String {
+    let mut command = match &plan.server {
+        Some(server) => format!("{}/pg_ctl", server.bindir.display()),
+        None => "pg_ctl".to_string(),
+    };
+    command.push_str(&format!(" start -D {}", quoted(&plan.data_directory.display().to_string())));
+    if let Some(main) = &plan.config.main {
+        command.push_str(&format!(
+            " -o {}",
+            quoted(&format!("-c config_file={}", quoted(&main.display().to_string())))
+        ));
+    }
+    let user = plan.access.owner.as_ref().and_then(|owner| owner.user.as_deref());
+    let user = user.map_or_else(String::new, |name| format!(" as {name}"));
+    let recovery = &plan.recovery;
+    let then = match (recovery.standby, &recovery.target, recovery.action) {
+        (true, ..) => {
+            "It becomes a standby. The block marked \"pg_ark restore\" in postgresql.auto.conf stays as long \
+                       as it is one."
+                .to_string()
+        }
+        (_, _, TargetAction::Pause) => PAUSED.to_string(),
+        (_, _, TargetAction::Shutdown) => STOPPED.to_string(),
+        (_, target, _) => format!(
+            "It recovers to {}, and goes on on a new timeline. Then the block marked \"pg_ark restore\" in \
+             postgresql.auto.conf can go.",
+            target.shown()
+        ),
+    };
+    format!("Start it{user}: {command}\n{then}")
+}
+
+/// How a server that waits at its target goes on.
+const PAUSED: &str = "It waits at the target and lets clients read. SELECT pg_wal_replay_resume() makes it a primary. Then \
+    the block marked \"pg_ark restore\" in postgresql.auto.conf can go.";
+/// How a server that stops at its target goes on.
+const STOPPED: &str = "It stops at the target, and again after each start, until the block marked \"pg_ark restore\" in \
+    postgresql.auto.conf names another target or recovery_target_action. Without recovery.signal it would not recover.";
+
+/// A word for the shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:".contains(c);
+    if text.chars().all(plain) { text.to_string() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// What came of recovery.
+pub fn started_text(plan: &Plan, started: &Started) -> String {
+    let utc = |time: &String| format!("{} UTC", output::time(time));
+    let point = |point: &Point| match &point.time {
+        Some(time) => format!("{}, last transaction {}", point.lsn, utc(time)),
+        None => point.lsn.to_string(),
+    };
+    let last = started.last_transaction_at.as_ref().map(utc);
+    let timeline = match started.state {
+        ServerState::Primary => format!("{} (new), after {}", started.timeline, started.followed_timeline),
+        _ => started.timeline.to_string(),
+    };
+    let connect = match (&started.socket_folder, started.port) {
+        (Some(folder), Some(port)) => {
+            let host = if folder.is_empty() { "localhost" } else { folder };
+            Some(format!("psql -h {} -p {port} postgres", quoted(host)))
+        }
+        _ => None,
+    };
+    let ready = match (started.state, started.pid) {
+        (ServerState::Stopped, _) | (_, None) => format!("no: it shut down at the target. {STOPPED}"),
+        (state, Some(pid)) => {
+            let what = match state {
+                ServerState::Paused => "paused, read-only, ",
+                ServerState::Standby => "standby, read-only, ",
+                _ => "",
+            };
+            format!("{what}process {pid} in {}", plan.data_directory.display())
+        }
+    };
+    let statistics = started.analyzed.map(|done| match (done, &started.analyze_error) {
+        (true, _) => "gathered".to_string(),
+        (false, why) => format!("NOT gathered: {}", why.as_deref().unwrap_or("vacuumdb failed")),
+    });
+    output::pairs(&[
+        ("Interrupted at", started.interrupted_at.as_ref().map(utc)),
+        ("Last transaction", last.or_else(|| started.last_transaction_note.clone())),
+        ("Recovered to", started.reached_lsn.map(|lsn| lsn.to_string())),
+        ("Stopped", started.server_said.clone()),
+        ("Known end of WAL", Some(point(&started.known_end))),
+        ("Complete", Some(complete(plan, started))),
+        ("Timeline", Some(timeline)),
+        ("Statistics", statistics),
+        ("Log", Some(started.log.display().to_string())),
+        ("Ready", Some(ready)),
+        ("Connect", connect),
+        ("Next", (started.state == ServerState::Paused).then(|| RESUME.to_string())),
+    ])
+}
+
+/// What to do with a server that waits.
+const RESUME: &str =
+    "SELECT pg_wal_replay_resume() makes it a primary; then the block marked \"pg_ark restore\" can go";
+
+/// Whether recovery went as far as it had to.
+fn complete(plan: &Plan, started: &Started) -> String {
+    let behind = started.not_replayed_bytes.unwrap_or(0);
+    let more = match behind {
+        0 => String::new(),
+        bytes => format!("; {} of WAL behind it not replayed", human_bytes(bytes)),
+    };
+    match (started.complete, started.reached_lsn, started.stop_lsn) {
+        (_, Some(reached), Some(stop)) if reached < stop => {
+            format!("NO: {reached} is before the backup's end {stop}")
+        }
+        (Some(false), ..) => format!("NO: {} before the known end are missing", human_bytes(behind)),
+        (Some(true), ..) if plan.recovery.target == Target::Latest => "yes: all that is known".to_string(),
+        (Some(true), ..) => format!("yes: {}{more}", plan.recovery.target.shown()),
+        (None, ..) if started.state == ServerState::Standby => {
+            "it follows the archive and goes on".to_string()
+        }
+        (None, ..) => "unknown".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_the_shell() {
+        assert_eq!(quoted("/a/b"), "/a/b");
+        assert_eq!(quoted("/a b"), "'/a b'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
+}
