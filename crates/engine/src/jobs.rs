@@ -5,6 +5,7 @@ use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::lease;
 use crate::repository::record::Record;
 use crate::session::Session;
+use crate::verify::{self, Depth};
 use crate::wal::archiver;
 use pg_ark_contract::conversation::{Answer, Job, Task};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
@@ -45,8 +46,18 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             let cluster = cluster(job)?;
             abandon(&cluster, backup.as_deref(), reason).map(|()| Answer::Abandoned)
         }
-        Task::VerifyArchive { .. } | Task::Windows { .. } | Task::Status { .. } => {
-            Err(Error::new(ErrorKind::Unsupported, "not built yet"))
+        Task::VerifyArchive { system_identifier, deep } => {
+            let depth = if *deep { Depth::Everything(0) } else { Depth::Names };
+            verify::archive_rows(&cluster(job)?, *system_identifier, depth, session).map(Answer::Archive)
+        }
+        Task::Windows { system_identifier } => {
+            let found = verify::windows_of(&cluster(job)?, *system_identifier, session)?;
+            found.remarks.into_iter().for_each(|remark| session.warn(remark, None));
+            Ok(Answer::Windows(found.rows))
+        }
+        Task::Status { system_identifier } => {
+            let row = verify::status_of(&cluster(job)?, *system_identifier, session)?;
+            Ok(Answer::Status(Box::new(row)))
         }
     }
 }

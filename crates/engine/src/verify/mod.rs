@@ -18,10 +18,15 @@ pub mod twice;
 pub mod windows;
 
 pub use archive::{Depth, verify_archive};
-pub use windows::windows;
+pub use windows::{Windows, windows};
 
+use crate::repository::{Cluster, Record};
 use crate::session::Session;
+use crate::wal::archive::Archive;
+use crate::wal::moments::Moments;
+use crate::wal::survey::Look;
 use pg_ark_contract::Result;
+use pg_ark_contract::rows::{ArchiveRow, StatusRow};
 
 /// Whoever waits for the work: hears how far it is, and can end it.
 pub trait Watch: Sync {
@@ -42,4 +47,61 @@ impl Watch for Session {
     fn check(&self) -> Result<()> {
         Session::check(self)
     }
+}
+
+/// The archive of a system identifier; of the cluster's newest when none is named.
+pub fn archive_of(cluster: &Cluster, system_identifier: Option<u64>) -> Option<Archive> {
+    let newest = || cluster.systems().last().copied();
+    system_identifier.or_else(newest).map(|system| Archive::of(cluster, system))
+}
+
+/// [`verify_archive`] of a cluster; one that has no archive has no rows.
+///
+/// # Errors
+/// As [`verify_archive`].
+pub fn archive_rows(
+    cluster: &Cluster,
+    system_identifier: Option<u64>,
+    depth: Depth,
+    watch: &dyn Watch,
+) -> Result<Vec<ArchiveRow>> {
+    let archive = archive_of(cluster, system_identifier);
+    archive.map_or(Ok(Vec::new()), |archive| verify_archive(&archive, depth, watch))
+}
+
+/// [`windows()`] of a cluster. Timelines whose history cannot be read have none, and a remark.
+///
+/// # Errors
+/// As [`windows()`].
+pub fn windows_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn Watch) -> Result<Windows> {
+    let Some(archive) = archive_of(cluster, system_identifier) else { return Ok(Windows::default()) };
+    let check = || watch.check();
+    let Look { mut survey, histories, size, .. } = Look::take(&archive, &check)?;
+    for (timeline, _) in &histories {
+        survey.timelines.remove(timeline);
+    }
+    let records = records_of(cluster, &archive)?;
+    let mut moments = Moments::new(&archive, survey.segment_size).with_check(&check);
+    let mut found = windows(&survey, &records, &mut moments)?;
+    let faults = histories.iter().map(|(_, error)| error).chain(&size);
+    found.remarks.splice(0..0, faults.map(ranges::text));
+    Ok(found)
+}
+
+/// [`status::status`] of a cluster.
+///
+/// # Errors
+/// As [`status::status`].
+pub fn status_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn Watch) -> Result<StatusRow> {
+    let archive = archive_of(cluster, system_identifier);
+    let records = archive.as_ref().map_or(Ok(Vec::new()), |archive| records_of(cluster, archive))?;
+    status::status(&records, archive.as_ref(), &|| watch.check())
+}
+
+/// The cluster's backups that go with an archive.
+fn records_of(cluster: &Cluster, archive: &Archive) -> Result<Vec<Record>> {
+    let system = archive.system_identifier().to_string();
+    let mut records = cluster.backups()?;
+    records.retain(|record| record.system_identifier == system);
+    Ok(records)
 }

@@ -60,11 +60,20 @@ struct Readable {
     damage: Option<Error>,
 }
 
-/// Every window, by time. Backups that are not complete do not count.
+/// What can be recovered, and what cannot though it looks so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Windows {
+    /// By time.
+    pub rows: Vec<WindowRow>,
+    /// Sentences for people: complete backups from which nothing can be recovered, and why.
+    pub remarks: Vec<String>,
+}
+
+/// Every window. Backups that are not complete do not count.
 ///
 /// # Errors
 /// What the store said.
-pub fn windows(survey: &Survey, records: &[Record], times: &mut dyn Times) -> Result<Vec<WindowRow>> {
+pub fn windows(survey: &Survey, records: &[Record], times: &mut dyn Times) -> Result<Windows> {
     let bases: Vec<Base<'_>> = records.iter().filter_map(Base::of).collect();
     let mut rows: Vec<WindowRow> = Vec::new();
     let mut in_a_window: Vec<&str> = Vec::new();
@@ -93,13 +102,21 @@ pub fn windows(survey: &Survey, records: &[Record], times: &mut dyn Times) -> Re
             }
         }
     }
-    let alone = bases.iter().filter(|base| !in_a_window.contains(&&base.record.backup[..]));
-    rows.extend(alone.filter(|base| base.record.wal_included).map(|base| base.moment(survey)));
+    let mut remarks = Vec::new();
+    for base in bases.iter().filter(|base| !in_a_window.contains(&&base.record.backup[..])) {
+        match base.record.wal_included {
+            true => rows.push(base.moment(survey)),
+            false => remarks.push(format!(
+                "backup \"{}\" cannot be recovered: its WAL from {} to {} on timeline {} is not whole in the archive",
+                base.record.backup, base.start, base.stop, base.timeline
+            )),
+        }
+    }
     rows.sort_by_cached_key(|row| {
         let time = row.from_time.as_deref().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
         (time, row.from_lsn, row.timelines.clone())
     });
-    Ok(rows)
+    Ok(Windows { rows, remarks })
 }
 
 /// The stretch without the damaged segments at its end; `None` when nothing of it can be read.

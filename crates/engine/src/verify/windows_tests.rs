@@ -62,7 +62,7 @@ impl Times for Clock {
 /// Rows as text: backup, timelines, LSNs as segment numbers, seconds, note.
 fn shown(survey: &Survey, records: &[Record], clock: &mut Clock) -> Vec<String> {
     let second = |time: &Option<String>| time.as_deref().map_or("-", |t| &t[17..19]).to_string();
-    let rows = windows(survey, records, clock).unwrap().into_iter().map(|row| {
+    let rows = windows(survey, records, clock).unwrap().rows.into_iter().map(|row| {
         format!(
             "{} {} {:.1}..{:.1} {}..{} {}",
             row.backup,
@@ -104,6 +104,11 @@ fn backups_that_cannot_be_used_begin_no_window() {
         assert!(shown(&survey, &[record], &mut Clock::default()).is_empty(), "{name}");
     }
     assert_eq!(shown(&survey, &[good], &mut Clock::default()).len(), 1);
+    let lost = backup("lost", 1, lsn(1, 40), lsn(4, 0), 50);
+    let found = windows(&survey, &[lost], &mut Clock::default()).unwrap();
+    let remark = "backup \"lost\" cannot be recovered: its WAL from 0/100028 to 0/400000 on timeline 1 is not whole \
+                  in the archive";
+    assert_eq!(found.remarks, [remark]);
 }
 
 #[test]
@@ -238,5 +243,5 @@ fn a_fault_of_the_store_is_an_error() {
     let survey = survey(&[(1, &[(2, 9)])], &[]);
     let backups = [backup("a", 1, lsn(2, 40), lsn(3, 0), 50)];
     assert_eq!(windows(&survey, &backups, &mut Broken).unwrap_err().kind, ErrorKind::Io);
-    assert!(windows(&survey, &[], &mut Broken).unwrap().is_empty());
+    assert_eq!(windows(&survey, &[], &mut Broken).unwrap(), Windows::default());
 }
