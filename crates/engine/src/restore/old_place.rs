@@ -15,6 +15,7 @@ use crate::repository::Record;
 use crate::wal::Archive;
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result};
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -101,6 +102,26 @@ pub fn mark(marker: &mut Marker, plan: &Plan, taken: &Taken) {
     let cleared = plan.replaced.folders.iter().filter(|removal| removal.what == What::Tablespace);
     let younger = cleared.map(|removal| removal.folder.clone()).filter(|f| !marker.folders.contains(f));
     marker.younger = younger.collect();
+}
+
+/// Keeps other restores away from the data directory while its handle is open. A server may have been started since the
+/// plan was made.
+///
+/// # Errors
+/// `Busy`, `ServerRunning`; what the system said.
+pub fn lock(plan: &Plan) -> Result<File> {
+    let folder = &plan.data_directory;
+    let failed = |e| Error::io(format!("could not open folder \"{}\"", folder.display()), &e);
+    let file = File::open(folder).map_err(failed)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
+            ErrorKind::Busy,
+            format!("another restore to \"{}\" is at work", folder.display()),
+        )
+        .hint("Wait until it has ended, or restore to another folder.")),
+        // Not every file system has locks.
+        _ => plan.replaced.check_unused(folder).map(|()| file),
+    }
 }
 
 /// Clears the old place; the marker has been written.

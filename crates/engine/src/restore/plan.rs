@@ -127,6 +127,7 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
         Facts::collect(request, &targets, &record.new_tablespaces, cluster.storage().folder(), old_data)?;
     let replaced = replace::judge(request, &record, &mapped, &mut facts)?;
     check::targets(request, &facts)?;
+    told.extend(replaced.remark(&facts.data.path, request.waldir.as_deref()));
     let immediate = request.target == Target::Immediate;
     let decide = |old| salvage::decide(old, &stock.survey, &record, recovery.timeline, immediate, &mut told);
     let old_wal = stock.old.as_ref().map(decide);

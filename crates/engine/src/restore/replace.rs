@@ -77,6 +77,39 @@ impl Replaced {
         there.fold(0, |sum, removal| sum.saturating_add(removal.bytes))
     }
 
+    /// Refuses to touch what a server uses.
+    ///
+    /// # Errors
+    /// `ServerRunning`.
+    pub fn check_unused(&self, data: &Path) -> Result<()> {
+        if self.folders.is_empty() {
+            return Ok(());
+        }
+        let mut folders: Vec<PathBuf> = self.folders.iter().map(|removal| removal.folder.clone()).collect();
+        folders.extend(self.wal.clone());
+        match in_use::by(data, &folders) {
+            None => Ok(()),
+            Some(pid) => Err(Error::new(
+                ErrorKind::ServerRunning,
+                format!(
+                    "a server still uses what is to be replaced at \"{}\" (process {pid})",
+                    data.display()
+                ),
+            )
+            .hint("Stop it first (pg_ctl stop), or wait until its last process has ended.")),
+        }
+    }
+
+    /// What to say when the old `pg_wal` was a link, and the new one will not be.
+    pub fn remark(&self, data: &Path, waldir: Option<&Path>) -> Option<String> {
+        let wal = self.wal.as_ref().filter(|wal| waldir.is_none() && !wal.starts_with(data))?;
+        Some(format!(
+            "pg_wal was a link to \"{0}\" and will be a folder of the data directory; what is in \"{0}\" stays. \
+             --waldir \"{0}\" uses it again",
+            wal.display()
+        ))
+    }
+
     /// Lines of a plan.
     pub fn lines(&self) -> Vec<String> {
         let shown = |removal: &Removal| {
@@ -131,16 +164,8 @@ pub fn judge(request: &Request, record: &Record, mapped: &[Mapped], facts: &mut 
         }
     }
     replaced.wal = wal;
-    let mut folders: Vec<PathBuf> = replaced.folders.iter().map(|removal| removal.folder.clone()).collect();
-    folders.extend(replaced.wal.clone());
-    match in_use::by(&data, &folders) {
-        None => Ok(replaced),
-        Some(pid) => Err(Error::new(
-            ErrorKind::ServerRunning,
-            format!("a server still uses what is to be replaced at \"{}\" (process {pid})", data.display()),
-        )
-        .hint("Stop it first (pg_ctl stop), or wait until its last process has ended.")),
-    }
+    replaced.check_unused(&data)?;
+    Ok(replaced)
 }
 
 impl Replaced {

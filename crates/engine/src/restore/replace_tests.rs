@@ -144,28 +144,45 @@ fn a_restore_that_was_killed_is_done_again_by_the_same_command() {
     let fixture = old_place();
     let prepared = try_prepare(&fixture).unwrap();
     let data = fixture.path("target/data");
-    let mut marker = Marker::new("x", "2026-11-22T02:00:00Z", vec![data.clone(), fixture.path("target/fast")]);
+    let mut marker =
+        Marker::new("x", "2026-11-22T02:00:00Z", vec![data.clone(), fixture.path("target/fast")]);
     super::super::old_place::mark(&mut marker, &prepared.plan, &Default::default());
     let access = Access { owner: None, group_access: false };
     access.replace_file(&data.join(MARKER), &serde_json::to_vec(&marker).unwrap(), 0o600).unwrap();
     // Killed behind any of the steps: the control file, the links, everything.
     for gone in [CONTROL_FILE, "pg_tblspc", "PG_VERSION", "base"] {
         let path = data.join(gone);
-        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
         assert_eq!(try_prepare(&fixture).unwrap().plan.replaced.folders.len(), 2, "{gone}");
     }
     // The marker of another cluster's restore is no proof.
     let foreign = Marker { system_identifier: Some("7".into()), ..marker };
     access.replace_file(&data.join(MARKER), &serde_json::to_vec(&foreign).unwrap(), 0o600).unwrap();
     assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
-    access.replace_file(&data.join(MARKER), &serde_json::to_vec(&Marker { system_identifier: Some(prepared.plan.system_identifier), ..foreign }).unwrap(), 0o600).unwrap();
+    access
+        .replace_file(
+            &data.join(MARKER),
+            &serde_json::to_vec(&Marker {
+                system_identifier: Some(prepared.plan.system_identifier),
+                ..foreign
+            })
+            .unwrap(),
+            0o600,
+        )
+        .unwrap();
     restore(&fixture);
     assert!(saved::find(&data, 7).unwrap().finished.is_empty());
 }
 
 #[test]
 fn names_in_pg_wal() {
-    for name in ["000000010000000000000004", "00000002.history", "archive_status", "xlogtemp.12", "RECOVERYXLOG"] {
+    for name in
+        ["000000010000000000000004", "00000002.history", "archive_status", "xlogtemp.12", "RECOVERYXLOG"]
+    {
         assert!(is_wal_name(OsStr::new(name)), "{name}");
     }
     for name in ["letter", "pg_wal", "000000010000000000000004.bak", "base"] {

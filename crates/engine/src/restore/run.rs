@@ -145,10 +145,10 @@ fn create_roots(
     old_place::mark(&mut marker, plan, taken);
     let json = serde_json::to_vec_pretty(&marker)
         .map_err(|e| Error::new(ErrorKind::Internal, "could not write the marker").detail(e))?;
+    let mut opened = vec![(roots.data.clone(), old_place::lock(plan)?)];
     plan.access.replace_file(&roots.data.join(MARKER), &json, 0o600)?;
     old_place::clear(plan, watch)?;
-    let mut opened = Vec::new();
-    for folder in folders {
+    for folder in folders.into_iter().skip(1) {
         create_folder(&folder, &plan.access)?;
         let file = File::open(&folder)
             .map_err(|e| Error::io(format!("could not open folder \"{}\"", folder.display()), &e))?;
