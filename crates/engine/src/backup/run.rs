@@ -1,6 +1,7 @@
 //! One backup from beginning to end.
 
 use super::archive::ArchiveWriter;
+use super::archived::{self, Needed};
 use super::begin::{self, Begun};
 use super::books::Books;
 use super::copy::Copier;
@@ -19,6 +20,7 @@ use crate::repository::layout;
 use crate::repository::lease::{HeldLease, RENEW_EVERY};
 use crate::repository::record::{ArchiveContent, Record, TablespaceRecord};
 use crate::session::{BackupStopped, Session};
+use crate::wal::Archive;
 use pg_ark_contract::conversation::{BackupTask, Event, Phase};
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
@@ -118,7 +120,7 @@ impl Work<'_> {
         record.save(self.begun.cluster.storage(), &self.begun.folder)?;
         std::thread::scope(|scope| {
             // Whoever fails first stops the other; the first reason counts.
-            let wal = scope.spawn(|| self.copy_wal(start).inspect_err(|e| self.session.stop(e.clone())));
+            let wal = scope.spawn(|| self.follow_wal(start).inspect_err(|e| self.session.stop(e.clone())));
             let copied = self
                 .copy_data(record, &tablespaces, start, &progress)
                 .inspect_err(|e| self.session.stop(e.clone()));
@@ -126,14 +128,17 @@ impl Work<'_> {
                 progress.tell(Phase::Wal);
             }
             let wal = wal.join().unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Internal, "the thread that copies WAL panicked"))
+                Err(Error::new(ErrorKind::Internal, "the thread that follows WAL panicked"))
             });
             let (Ok(wal), Ok((mut record, books, stopped))) = (wal, copied) else {
                 self.session.check()?;
                 return Err(Error::new(ErrorKind::Internal, "a backup failed without a reason"));
             };
-            record.archives.push(wal.finish()?);
+            record.archives.extend(wal.map(ArchiveWriter::finish).transpose()?);
             self.store_config(&mut record)?;
+            if !self.task.include_wal {
+                self.wait_for_archive(start, stopped.stop_lsn, &progress)?;
+            }
             progress.tell(Phase::Finish);
             self.session.check()?;
             record.warnings = self.session.warnings();
@@ -206,7 +211,8 @@ impl Work<'_> {
         Ok(sum)
     }
 
-    fn copy_wal(&self, start: Start) -> Result<ArchiveWriter> {
+    /// The archive of WAL, when it goes into the backup.
+    fn follow_wal(&self, start: Start) -> Result<Option<ArchiveWriter>> {
         let source = WalSource {
             folder: self.begun.data_directory.join("pg_wal"),
             start: start.lsn,
@@ -215,8 +221,25 @@ impl Work<'_> {
             system_identifier: self.begun.control.system_identifier,
             server_major: self.server_major(),
         };
+        if !self.task.include_wal {
+            return wal::watch(&source, self.session).map(|()| None);
+        }
         let archive = self.archive("pg_wal", ArchiveContent::Wal)?;
-        wal::copy(&source, archive, self.task.compression, self.session)
+        wal::copy(&source, archive, self.task.compression, self.session).map(Some)
+    }
+
+    fn wait_for_archive(&self, start: Start, stop: Lsn, progress: &Progress<'_>) -> Result<()> {
+        let control = &self.begun.control;
+        let archive = Archive::of(&self.begun.cluster, control.system_identifier);
+        let needed = Needed {
+            start: start.lsn,
+            stop,
+            timeline: start.timeline,
+            size: control.wal_segment_size,
+            from_standby: self.task.in_recovery,
+        };
+        let patience = Duration::from_secs(u64::from(self.task.archive_wait));
+        archived::wait(&archive, &needed, patience, self.session, &|| progress.tell(Phase::Wal))
     }
 
     /// Tablespaces, then the data directory, pg_control, and after pg_backup_stop the label.

@@ -62,6 +62,23 @@ pub fn copy(
     writer.end()
 }
 
+/// Sees to it that the server stays on its timeline, for a backup whose WAL the archive takes.
+///
+/// # Errors
+/// `ServerNotReady` when the timeline changed.
+pub fn watch(source: &WalSource, session: &Session) -> Result<()> {
+    let size = source.segment_size;
+    let mut number = size.segment_of(source.start);
+    loop {
+        let state = session.wait_for_wal(size.start_of(number + 1))?;
+        check_timeline(source, &state)?;
+        if state.stop_lsn.is_some() {
+            return Ok(());
+        }
+        number = size.segment_of(state.flushed.unwrap_or_default()).max(number + 1);
+    }
+}
+
 fn check_timeline(source: &WalSource, state: &WalState) -> Result<()> {
     match state.timeline {
         Some(now) if now != source.timeline => Err(Error::new(
