@@ -7,6 +7,8 @@
 //!   started with has changed.
 //! * While a file is waited for, the archiver still hears: a stop, a reload, other processes that wait for it, the
 //!   postmaster's death, and the shutdown of the server, which [`wait`] keeps from lasting for ever.
+//! * An engine of another version means that pg_ark was upgraded under the running server: the archiver ends, and the
+//!   postmaster starts another one, with the new library.
 //! * Whatever fails is one WARNING and [`crate::last_failure`], never an ERROR: the server tries the file again.
 //!
 //! The server's side of this is [`crate::postgres::archive`].
@@ -45,6 +47,7 @@ pub fn archive(file: &str) -> bool {
         Err(Refusal::Failed(raised))
     });
     let stored = result.is_ok();
+    let outdated = matches!(&result, Err(Refusal::Failed(error)) if error.kind == ErrorKind::VersionMismatch);
     let context = || format!("pg_ark: could not archive \"{file}\"");
     match result {
         Ok(()) => archiver.notes.clear(),
@@ -56,6 +59,11 @@ pub fn archive(file: &str) -> bool {
         Err(Refusal::GivenUp) => {}
     }
     ARCHIVER.set(archiver);
+    if outdated {
+        server::end_archiver(
+            "pg_ark: the archiver ends, so that the next one loads the library installed now",
+        );
+    }
     stored
 }
 

@@ -141,7 +141,7 @@ pub fn checks() -> Result<Vec<CheckRow>> {
         rows.push(row(
             "archive_lag",
             if many { CheckStatus::Warning } else { CheckStatus::Ok },
-            format!("{} segments wait to be archived", progress.waiting),
+            format!("segments that wait to be archived: {}", progress.waiting),
             many.then(|| {
                 "The repository is slow or archiving fails; pg_wal grows until it catches up.".into()
             }),

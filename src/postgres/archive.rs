@@ -5,7 +5,7 @@
 //! calls back in contexts that live as long as it does.
 
 use super::{guc, interrupts, latch};
-use crate::archive_module;
+use crate::{archive_module, translate};
 use pg_ark_contract::Result;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -206,6 +206,18 @@ pub fn let_others_go_on() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Ends this process when it is the archiver; the postmaster starts another one. The archiver itself does the same when
+/// archive_library changes, because a library cannot be unloaded.
+pub fn end_archiver(why: &str) {
+    // SAFETY: a read of a variable of this process; proc_exit runs the server's own callbacks and does not return.
+    unsafe {
+        if pg_sys::MyBackendType == pg_sys::BackendType::B_ARCHIVER {
+            translate::log(why);
+            pg_sys::proc_exit(0);
+        }
+    }
 }
 
 /// True when `pg_control` says that the server shuts down: nothing but the archiver keeps it from ending then.
