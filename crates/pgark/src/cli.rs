@@ -56,9 +56,26 @@ pub enum Command {
     /// Restore a backup into an empty or absent folder
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
+    /// Check the WAL archive: what it holds, what it lacks, what in it is damaged
+    #[command(after_help = VERIFY_ARCHIVE_EXAMPLES)]
+    VerifyArchive(VerifyArchiveArgs),
+    /// Show from which moment to which the cluster can be restored
+    #[command(after_help = WINDOWS_EXAMPLES)]
+    Windows,
     /// Store a WAL file, for the server's archive_command
     #[command(after_help = WAL_PUSH_EXAMPLES)]
     WalPush(WalPushArgs),
+}
+
+/// Arguments of `pgark verify-archive`.
+#[derive(Debug, Args)]
+pub struct VerifyArchiveArgs {
+    /// Read every segment and follow its records, instead of looking at names alone
+    #[arg(long)]
+    pub deep: bool,
+    /// Threads that read [default: one per core]
+    #[arg(long, short = 'j', value_name = "N", requires = "deep", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: Option<u16>,
 }
 
 /// Arguments of `pgark restore`.
@@ -255,6 +272,21 @@ there already with equal content is fine, one with other content is refused (27)
 On a standby with archive_mode = always the same command stores to the same cluster.";
 const CHECK_EXAMPLES: &str = "Examples:
   pgark --repo file:///backups check";
+const VERIFY_ARCHIVE_EXAMPLES: &str = "Examples:
+  Is there a gap, a timeline without history, something that does not belong there?
+    pgark --repo file:///backups verify-archive
+  Can every segment be read, and does every record follow the one before?
+    pgark --repo file:///backups verify-archive --deep
+  What is wrong, for programs:
+    pgark --repo file:///backups --format json verify-archive | jq '.[] | select(.status != \"ok\")'
+
+Exit code: 0 all is well, 19 there are gaps and nothing else is wrong, 13 anything else.";
+const WINDOWS_EXAMPLES: &str = "Examples:
+  pgark --repo file:///backups windows
+  How far back, and how far forward?
+    pgark --repo file:///backups --format json windows | jq '[.[0].from_time, .[-1].to_time]'
+
+Every moment from FROM to TO can be restored with pgark restore --target-time. TO is the last commit that is stored.";
 const RESTORE_EXAMPLES: &str = "Examples:
   See what would happen:
     pgark --repo file:///backups restore --pgdata /var/lib/postgresql/15/main --dry-run

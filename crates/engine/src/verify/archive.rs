@@ -42,3 +42,7 @@ pub fn verify_archive(archive: &Archive, depth: Depth, watch: &dyn Watch) -> Res
     };
     ranges::rows(&look, &mut damage, &partials, &mut times)
 }
+
+#[cfg(test)]
+#[path = "archive_tests.rs"]
+mod tests;

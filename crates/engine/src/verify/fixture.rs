@@ -2,7 +2,7 @@
 
 use crate::postgres::wal_fixture::{SYSTEM_IDENTIFIER, WalWriter};
 use crate::postgres::wal_segment::SegmentName;
-use crate::repository::{Cluster, Repository};
+use crate::repository::Repository;
 use crate::wal::archive::Archive;
 use crate::wal::index::Index;
 use crate::wal::object;
@@ -24,7 +24,6 @@ pub(crate) fn name(timeline: u32, number: u64) -> SegmentName {
 /// A repository with one cluster.
 pub(crate) struct Stored {
     pub archive: Archive,
-    pub cluster: Cluster,
     _dir: tempfile::TempDir,
 }
 
@@ -36,7 +35,7 @@ impl Stored {
         let mut cluster = repository.cluster("main").unwrap();
         cluster.remember_system(SYSTEM_IDENTIFIER, 150_000).unwrap();
         let archive = Archive::of(&cluster, SYSTEM_IDENTIFIER);
-        Stored { archive, cluster, _dir: dir }
+        Stored { archive, _dir: dir }
     }
 
     /// Stores a segment, or what shall pass for one.

@@ -4,7 +4,9 @@ mod check;
 mod list;
 mod restore;
 mod show;
+mod verify_archive;
 mod wal_push;
+mod windows;
 
 use crate::cli::{Cli, Command};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -19,6 +21,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::List => list::run(&open(cli)?, cli.format),
         Command::Show { backup } => show::run(&open(cli)?, backup, cli.format),
         Command::Check => check::run(cli),
+        Command::VerifyArchive(arguments) => verify_archive::run(&open(cli)?, arguments, cli.format),
+        Command::Windows => windows::run(&open(cli)?, cli.format),
         Command::WalPush(arguments) => wal_push::run(cli, arguments),
         Command::Restore(arguments) => restore::run(&open(cli)?, arguments, cli.format),
     }

@@ -1,0 +1,199 @@
+//! `pgark verify-archive`: what the archive holds, what it lacks, what in it is damaged.
+
+use super::windows::moment;
+use crate::cli::{Format, VerifyArchiveArgs};
+use crate::{output, talk};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus};
+use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_engine::repository::Cluster;
+use pg_ark_engine::verify::{self, Depth, Watch};
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const HEAD: [&str; 6] = ["TLI", "SEGMENTS", "COUNT", "STATUS", "FROM (UTC)", "TO (UTC)"];
+
+/// Prints a row for each range, gap and fault, and fails when there is a fault.
+pub fn run(cluster: &Cluster, arguments: &VerifyArchiveArgs, format: Format) -> Result<()> {
+    let depth = match arguments.deep {
+        true => Depth::Everything(arguments.jobs.map_or(0, usize::from)),
+        false => Depth::Names,
+    };
+    let stop = Stop::new()?;
+    let rows = verify::archive_rows(cluster, None, depth, &stop);
+    stop.finish();
+    let rows = rows?;
+    match format {
+        Format::Json => output::json(&rows)?,
+        Format::Text if rows.is_empty() => {
+            talk::say(&format!("the archive of cluster \"{}\" is empty", cluster.name()));
+        }
+        Format::Text => output::lines(&text(&rows))?,
+    }
+    judge(&rows)
+}
+
+/// The error for what was found: damage counts more than gaps.
+fn judge(rows: &[ArchiveRow]) -> Result<()> {
+    let count = |is: &dyn Fn(ArchiveStatus) -> bool| rows.iter().filter(|row| is(row.status)).count();
+    let gaps = count(&|status| status == ArchiveStatus::Gap);
+    let faults = count(&ArchiveStatus::is_fault);
+    let (kind, what) = match (faults - gaps, gaps) {
+        (0, 0) => return Ok(()),
+        (0, gaps) => (ErrorKind::WalMissing, counted(gaps, "gap")),
+        (faults, 0) => (ErrorKind::Corrupt, counted(faults, "fault")),
+        (faults, gaps) => {
+            (ErrorKind::Corrupt, format!("{} and {}", counted(faults, "fault"), counted(gaps, "gap")))
+        }
+    };
+    let hint = match kind {
+        ErrorKind::WalMissing => {
+            "Recovery cannot pass a gap. Look for the segments on the server and its standbys and store them with pgark wal-push; \
+             else take a backup now: it begins a new recovery window."
+        }
+        _ => {
+            "Get what is damaged back from a copy of the repository. pgark windows shows what can be recovered."
+        }
+    };
+    Err(Error::new(kind, format!("the archive has {what}")).hint(hint))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// A table, and below it what was found in words.
+fn text(rows: &[ArchiveRow]) -> String {
+    let table = output::table(&HEAD, &rows.iter().map(cells).collect::<Vec<_>>());
+    let detail = |row: &ArchiveRow| {
+        let detail = row.detail.as_ref()?;
+        let place = row.first_segment.as_ref().map_or_else(String::new, |name| format!("{name}: "));
+        Some(output::indented(&format!("{} {place}{detail}", row.status.as_str()), 4))
+    };
+    let details: Vec<String> = rows.iter().filter_map(detail).collect();
+    match details.is_empty() {
+        true => table,
+        false => format!("{table}\n\n{}", details.join("\n")),
+    }
+}
+
+fn cells(row: &ArchiveRow) -> Vec<String> {
+    let time = |time: &Option<String>| time.as_deref().map_or_else(String::new, moment);
+    let segments = match (&row.first_segment, &row.last_segment) {
+        (Some(first), Some(last)) if first == last => first.clone(),
+        // The timeline has a column of its own.
+        (Some(first), Some(last)) => format!("{first}..{}", last.get(8..).unwrap_or(last)),
+        _ => String::new(),
+    };
+    vec![
+        row.timeline.map_or_else(String::new, |timeline| timeline.to_string()),
+        segments,
+        row.segments.to_string(),
+        row.status.as_str().to_string(),
+        time(&row.start_time),
+        time(&row.end_time),
+    ]
+}
+
+/// Shows how far the reading is, and passes on the wish to stop.
+pub struct Stop {
+    flag: Arc<AtomicBool>,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Stop {
+    /// Listens to signals.
+    ///
+    /// # Errors
+    /// When they cannot be caught.
+    pub fn new() -> Result<Self> {
+        Ok(Stop { flag: talk::stop_flag()?, bar: Mutex::new(None) })
+    }
+
+    fn bar(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = self.bar().take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Watch for Stop {
+    fn check(&self) -> Result<()> {
+        match self.flag.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Error::new(ErrorKind::Cancelled, "stopped by a signal")),
+        }
+    }
+
+    fn total(&self, bytes: u64) {
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr_with_hz(5));
+        let template = "reading WAL [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        *self.bar() = Some(bar);
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(bar) = &*self.bar() {
+            bar.inc(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pg_ark_contract::Timeline;
+
+    fn row(status: ArchiveStatus, detail: Option<&str>) -> ArchiveRow {
+        ArchiveRow {
+            timeline: Some(Timeline(1)),
+            first_segment: Some("000000010000000000000004".into()),
+            last_segment: Some("000000010000000000000009".into()),
+            start_lsn: Some("0/4000000".parse().unwrap()),
+            end_lsn: Some("0/A000000".parse().unwrap()),
+            start_time: Some("2026-11-22T02:00:00.000001Z".into()),
+            end_time: None,
+            segments: 6,
+            status,
+            detail: detail.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn what_is_found_decides_the_exit_code() {
+        use ArchiveStatus::{Damaged, Gap, NoHistory, Ok, Stranger};
+        let code = |found: &[ArchiveStatus]| {
+            let rows: Vec<_> = found.iter().map(|status| row(*status, None)).collect();
+            judge(&rows).err().map_or(0, |error| error.kind.exit_code())
+        };
+        assert_eq!(code(&[]), 0);
+        assert_eq!(code(&[Ok, Ok]), 0);
+        assert_eq!(code(&[Ok, Gap, Gap]), 19);
+        for fault in [Damaged, Stranger, NoHistory] {
+            assert_eq!(code(&[Ok, fault]), 13);
+            assert_eq!(code(&[Gap, fault]), 13);
+        }
+        let message = judge(&[row(Gap, None), row(Damaged, None), row(Gap, None)]).unwrap_err().message;
+        assert_eq!(message, "the archive has 1 fault and 2 gaps");
+    }
+
+    #[test]
+    fn tables_keep_their_width_and_lose_nothing() {
+        let why = "x".repeat(200);
+        let text = text(&[row(ArchiveStatus::Ok, None), row(ArchiveStatus::Damaged, Some(&why))]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[..3].iter().all(|line| line.chars().count() <= 100), "{text}");
+        assert!(lines[1].starts_with("1    000000010000000000000004..0000000000000009  6 "), "{text}");
+        assert_eq!(lines.last().copied(), Some(&format!("damaged 000000010000000000000004: {why}")[..]));
+    }
+}

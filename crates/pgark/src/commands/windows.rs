@@ -1,0 +1,82 @@
+//! `pgark windows`: from which moment to which the cluster can be restored.
+
+use crate::cli::Format;
+use crate::commands::verify_archive::Stop;
+use crate::{output, talk};
+use pg_ark_contract::Result;
+use pg_ark_contract::rows::WindowRow;
+use pg_ark_engine::repository::Cluster;
+use pg_ark_engine::verify;
+
+const HEAD: [&str; 5] = ["FROM (UTC)", "TO (UTC)", "TIMELINES", "BACKUP", "NOTE"];
+
+/// Prints the windows, oldest first.
+pub fn run(cluster: &Cluster, format: Format) -> Result<()> {
+    let found = verify::windows_of(cluster, None, &Stop::new()?)?;
+    found.remarks.iter().for_each(|remark| talk::warn(remark));
+    match format {
+        Format::Json => output::json(&found.rows),
+        Format::Text if found.rows.is_empty() => {
+            talk::say(&format!("cluster \"{}\" has no moment to which it can be restored", cluster.name()));
+            Ok(())
+        }
+        Format::Text => output::lines(&text(&found.rows)),
+    }
+}
+
+/// A table, and below it what does not fit a line: the LSNs, and why each window ends.
+fn text(rows: &[WindowRow]) -> String {
+    let cells = |row: &WindowRow| {
+        vec![
+            row.from_time.as_deref().map_or_else(unknown, moment),
+            row.to_time.as_deref().map_or_else(unknown, moment),
+            row.timelines.clone(),
+            row.backup.clone(),
+            row.note.clone(),
+        ]
+    };
+    let table = output::table(&HEAD, &rows.iter().map(cells).collect::<Vec<_>>());
+    let lsns = |row: &WindowRow| {
+        let line = format!("{} to {} from {}: {}", row.from_lsn, row.to_lsn, row.backup, row.note);
+        output::indented(&line, 4)
+    };
+    format!("{table}\n\n{}", rows.iter().map(lsns).collect::<Vec<_>>().join("\n"))
+}
+
+fn unknown() -> String {
+    "unknown".to_string()
+}
+
+/// A time to the second: `2026-11-22T02:00:00.123456Z` as `2026-11-22 02:00:00`.
+pub fn moment(time: &str) -> String {
+    output::time(time.split_once('.').map_or(time, |(seconds, _)| seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_keep_their_width_and_lose_nothing() {
+        let note = "segments 000000010000000000000004 to 000000010000000000000009 of timeline 1 are missing";
+        let row = WindowRow {
+            backup: "20261122T020000Z-full".into(),
+            timelines: "1,2".into(),
+            from_time: Some("2026-11-22T02:10:00.123456Z".into()),
+            to_time: None,
+            from_lsn: "0/3000028".parse().unwrap(),
+            to_lsn: "16/B374D848".parse().unwrap(),
+            note: note.into(),
+        };
+        let text = text(&[row]);
+        assert!(text.lines().take(2).all(|line| line.chars().count() <= 100), "{text}");
+        assert!(
+            text.contains("\n2026-11-22 02:10:00  unknown   1,2        20261122T020000Z-full  segments"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(&format!("0/3000028 to 16/B374D848 from 20261122T020000Z-full: {note}")),
+            "{text}"
+        );
+    }
+}
