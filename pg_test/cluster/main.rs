@@ -9,14 +9,18 @@
 //! * [`layouts`]: every layout of a data directory. * [`load`]: backups while everything is written, created, dropped.
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
+//! * [`archiver`]: promise 2, archived means stored.
 //! * [`archiving`]: steps of tests whose servers archive. * [`recovery_cases`]: what PostgreSQL's own recovery tests hold.
 //! * [`moments`]: archive, backup, loss, and back to a moment, on every version.
+//! * [`targets`]: recovery to a moment: it lands there, or is refused before anything is written.
 //! * [`encodings`]: databases whose encoding is not UTF-8.
+//! * [`old_wal`]: WAL that was not archived when the server died.
 //! * [`promises`]: the promises that are named in the design.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
 //! * [`waiting`]: what a caller that waits hears.
 //! * [`refusals`]: what bad input gets.
 
+mod archiver;
 mod archiving;
 mod by_hand;
 mod debian;
@@ -28,6 +32,7 @@ mod large;
 mod layouts;
 mod load;
 mod moments;
+mod old_wal;
 mod promises;
 mod recovery_cases;
 mod refusals;
@@ -35,4 +40,5 @@ mod restore;
 mod sessions;
 mod standby;
 mod support;
+mod targets;
 mod waiting;

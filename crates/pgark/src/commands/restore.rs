@@ -6,6 +6,7 @@ use crate::progress::Progress;
 use crate::{output, talk};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pg_ark_engine::repository::Cluster;
+use pg_ark_engine::restore::marker::MARKER;
 use pg_ark_engine::restore::start::{self, Started};
 use pg_ark_engine::restore::{self, Plan, Request, Restored};
 use serde::Serialize;
@@ -84,9 +85,10 @@ pub fn run(cluster: &Cluster, arguments: &RestoreArgs, format: Format) -> Result
 }
 
 fn unfinished(error: Error, plan: &Plan) -> Error {
+    let begun = plan.data_directory.join(MARKER).exists();
     match error.kind {
-        ErrorKind::Cancelled => error.hint(format!(
-            "\"{}\" holds an unfinished restore, which no server starts from. Remove it before you try again.",
+        ErrorKind::Cancelled if begun => error.hint(format!(
+            "\"{}\" holds an unfinished restore, which no server starts from. Try again with --replace, or remove it.",
             plan.data_directory.display()
         )),
         _ => error,
