@@ -1,5 +1,6 @@
 //! Arguments and help.
 
+use crate::commands::wal_get::{self, WalGetArgs};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use pg_ark_contract::settings::Compression;
 use pg_ark_contract::{ErrorKind, Lsn};
@@ -56,6 +57,9 @@ pub enum Command {
     /// Restore a backup into an empty or absent folder
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
+    /// Give a WAL file to a server in recovery, for its restore_command
+    #[command(after_long_help = wal_get::long_help(), after_help = "See --help for the exit codes.")]
+    WalGet(WalGetArgs),
     /// Check the WAL archive: what it holds, what it lacks, what in it is damaged
     #[command(after_help = VERIFY_ARCHIVE_EXAMPLES)]
     VerifyArchive(VerifyArchiveArgs),
@@ -302,8 +306,8 @@ An interrupted restore leaves a file pg_ark_restore.unfinished; a server does no
 /// Reads the command line; on `--help` and on mistakes this ends the process.
 pub fn parse() -> Cli {
     let command = Cli::command().after_long_help(exit_codes()).after_help("See --help for the exit codes.");
-    let matches = command.get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+    let read = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    read.unwrap_or_else(|e| wal_get::usage(&e))
 }
 
 /// The table of exit codes, from the one table of errors.

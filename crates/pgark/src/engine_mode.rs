@@ -155,7 +155,7 @@ fn emit(event: Event) {
 }
 
 /// Closes what the server had open: sockets of clients, data files, pipes.
-fn close_inherited() {
+pub fn close_inherited() {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     let open: Vec<i32> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
     for descriptor in open.into_iter().filter(|fd| *fd > 2) {

@@ -19,9 +19,5 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "engine") && arguments.next().is_none() {
         return engine_mode::run();
     }
-    let cli = cli::parse();
-    match commands::run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => talk::fail(&error),
-    }
+    commands::wal_get::guarded(|| commands::run(&cli::parse()).unwrap_or_else(|error| talk::fail(&error)))
 }

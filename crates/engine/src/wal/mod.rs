@@ -11,16 +11,25 @@
 //! *Line*: a timeline and its ancestors. *Stretch*: a gap-free part of a line. *Hole*: what is missing between two.
 //! What is not there is never guessed from dates of files; an error of the repository is never "not there".
 
+pub mod absent;
 pub mod ahead;
 pub mod archive;
 pub mod archiver;
+pub mod deliver;
+pub mod get;
+#[cfg(test)]
+pub(crate) mod get_fixture;
 pub mod index;
 pub mod keeper;
 pub mod line;
 pub mod moments;
 pub mod object;
+pub mod prefetch;
 pub mod ready;
+pub mod spool;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod store_fixture;
 pub mod summary;
 pub mod survey;
 

@@ -3,21 +3,25 @@
 mod check;
 mod list;
 mod restore;
+mod restore_text;
 mod show;
 mod verify_archive;
+pub mod wal_get;
 mod wal_push;
 mod windows;
 
 use crate::cli::{Cli, Command};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pg_ark_engine::repository::{Cluster, Repository};
+use std::process::ExitCode;
 
-/// Does what the command line says.
+/// Does what the command line says; returns the exit code.
 ///
 /// # Errors
 /// What went wrong.
-pub fn run(cli: &Cli) -> Result<()> {
+pub fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
+        Command::WalGet(arguments) => return Ok(wal_get::run(cli, arguments)),
         Command::List => list::run(&open(cli)?, cli.format),
         Command::Show { backup } => show::run(&open(cli)?, backup, cli.format),
         Command::Check => check::run(cli),
@@ -26,6 +30,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::WalPush(arguments) => wal_push::run(cli, arguments),
         Command::Restore(arguments) => restore::run(&open(cli)?, arguments, cli.format),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 /// The repository that the command line names.

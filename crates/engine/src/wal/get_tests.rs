@@ -1,0 +1,193 @@
+use super::*;
+use crate::postgres::wal_fixture::SYSTEM_IDENTIFIER;
+use crate::repository::Repository;
+use crate::wal::get_fixture::{content, plain, store, store_as, tl};
+use crate::wal::store_fixture::{Place, size};
+use std::cell::Cell;
+use std::os::unix::fs::PermissionsExt;
+
+/// A server that asks, as PostgreSQL does.
+struct Asker<'a> {
+    place: &'a Place,
+    data: PathBuf,
+    system: Option<u64>,
+    started: Cell<u32>,
+}
+
+impl<'a> Asker<'a> {
+    fn new(place: &'a Place) -> Self {
+        Asker { place, data: place.dir.path().join("data"), system: None, started: Cell::new(0) }
+    }
+
+    fn destination(&self) -> PathBuf {
+        self.place.pg_wal().join("RECOVERYXLOG")
+    }
+
+    fn ask(&self, name: &str) -> Result<Answer> {
+        let url = self.place.url();
+        let open = || {
+            let repository = Repository::open(&url)?;
+            Ok((repository.id().to_string(), repository.cluster("main")?))
+        };
+        get(&Request {
+            data: self.data.clone(),
+            name,
+            destination: self.destination(),
+            system_identifier: self.system,
+            spool: None,
+            spool_bytes: 8 << 20,
+            jobs: 2,
+            origin: vec![&url, "main"],
+            open: &open,
+            start: &|| self.started.set(self.started.get() + 1),
+        })
+    }
+
+    fn segment(&self, timeline: u32, number: u64) -> Result<Answer> {
+        self.ask(&tl(timeline, number).file_name(size()))
+    }
+
+    /// A fault: its kind, and nothing at the destination.
+    #[track_caller]
+    fn fault(&self, name: &str) -> Error {
+        let error = self.ask(name).unwrap_err();
+        assert!(!self.destination().exists(), "{error}");
+        let left = std::fs::read_dir(self.place.pg_wal()).unwrap().flatten();
+        let left: Vec<_> =
+            left.map(|entry| entry.file_name()).filter(|name| name != "archive_status").collect();
+        assert!(left.is_empty(), "{left:?}");
+        error
+    }
+}
+
+#[test]
+fn what_is_there_is_handed_over() {
+    let place = Place::new();
+    let asker = Asker::new(&place);
+    store(&place, 1, 3);
+    store(&place, 2, 5);
+    plain(&place, "00000002.history", "1\t0/500100\tx\n");
+    for (timeline, number) in [(1, 3), (2, 5), (1, 3)] {
+        std::fs::write(asker.destination(), b"what was there before").unwrap();
+        assert_eq!(asker.segment(timeline, number), Ok(Answer::Delivered));
+        assert!(std::fs::read(asker.destination()).unwrap() == content(timeline, number));
+        let mode = std::fs::metadata(asker.destination()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    assert_eq!(asker.ask("00000002.history"), Ok(Answer::Delivered));
+    assert_eq!(std::fs::read(asker.destination()).unwrap(), b"1\t0/500100\tx\n");
+    assert_eq!(asker.started.get(), 0, "no server recovers here");
+
+    // By hand, in a folder that is no data directory.
+    let elsewhere = Asker { data: place.dir.path().to_path_buf(), ..Asker::new(&place) };
+    for system in [None, Some(SYSTEM_IDENTIFIER)] {
+        let elsewhere = Asker { system, data: place.dir.path().to_path_buf(), ..Asker::new(&place) };
+        std::fs::remove_file(asker.destination()).unwrap();
+        assert_eq!(elsewhere.segment(1, 3), Ok(Answer::Delivered), "the cluster's newest");
+    }
+    assert!(std::fs::read(asker.destination()).unwrap() == content(1, 3));
+    assert_eq!(elsewhere.segment(2, 6), Ok(Answer::Absent));
+}
+
+#[test]
+fn absent_means_proven_absent_and_every_fault_is_one() {
+    let place = Place::new();
+    let asker = Asker::new(&place);
+    let name = |number| tl(1, number).file_name(size());
+    // No archive at all.
+    assert_eq!(asker.fault(&name(1)).kind, ErrorKind::RepositoryNotFound);
+    let damaged = store(&place, 1, 1);
+    store(&place, 1, 3);
+    assert_eq!(asker.segment(1, 4), Ok(Answer::Absent));
+    assert_eq!(asker.ask("00000002.history"), Ok(Answer::Absent));
+    assert_eq!(asker.ask("000000010000000000000003.partial"), Ok(Answer::Absent));
+    let gap = asker.fault(&name(2));
+    assert_eq!(gap.kind, ErrorKind::WalMissing);
+    assert!(gap.to_string().contains("000000010000000000000003"), "{gap}");
+
+    let whole = std::fs::read(&damaged).unwrap();
+    for bytes in
+        [&whole[..whole.len() / 2], &whole[..0], &b"nonsense"[..], &[whole.as_slice(), &whole].concat()]
+    {
+        std::fs::write(&damaged, bytes).unwrap();
+        let error = asker.fault(&name(1));
+        assert_eq!(error.kind, ErrorKind::Corrupt, "{error}");
+    }
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    std::fs::write(&damaged, &flipped).unwrap();
+    assert_eq!(asker.fault(&name(1)).kind, ErrorKind::Corrupt);
+    std::fs::write(&damaged, &whole).unwrap();
+    assert_eq!(asker.segment(1, 1), Ok(Answer::Delivered));
+    std::fs::remove_file(asker.destination()).unwrap();
+
+    // Sound objects under a wrong name.
+    store_as(&place, 1, 6, &content(1, 7));
+    assert_eq!(asker.fault(&name(6)).kind, ErrorKind::Corrupt);
+    let mut foreign = content(1, 8);
+    foreign[24..32].copy_from_slice(&7u64.to_le_bytes());
+    store_as(&place, 1, 8, &foreign);
+    assert_eq!(asker.fault(&name(8)).kind, ErrorKind::ForeignCluster);
+    store_as(&place, 1, 9, &content(1, 9)[..1 << 19]);
+    assert_eq!(asker.fault(&name(9)).kind, ErrorKind::Corrupt);
+    plain(&place, "00000003.history", "damaged");
+    assert_eq!(asker.fault("00000003.history").kind, ErrorKind::Corrupt);
+    // A damaged history might tell that there is more.
+    assert_eq!(asker.fault(&name(10)).kind, ErrorKind::Corrupt);
+
+    for bad in
+        ["", "x", "../000000010000000000000001", "00000001000000000000000a", "000000010000000000001000"]
+    {
+        assert_eq!(asker.fault(bad).kind, ErrorKind::InvalidArgument, "{bad}");
+    }
+    let other = Asker { system: Some(7), ..Asker::new(&place) };
+    assert_eq!(other.fault(&name(1)).kind, ErrorKind::ForeignCluster);
+    let folder = place.repository.storage().folder().to_path_buf();
+    std::fs::rename(&folder, place.dir.path().join("away")).unwrap();
+    assert_eq!(asker.fault(&name(11)).kind, ErrorKind::RepositoryNotFound);
+    std::fs::write(place.dir.path().join("data/global/pg_control"), b"short").unwrap();
+    assert_eq!(asker.fault(&name(1)).kind, ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_segment_that_comes_late_is_no_gap() {
+    let place = Place::new();
+    let asker = Asker::new(&place);
+    store(&place, 1, 1);
+    store(&place, 1, 3);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::park_timeout(Duration::from_millis(300));
+            store(&place, 1, 2);
+        });
+        assert_eq!(asker.segment(1, 2), Ok(Answer::Delivered));
+    });
+    // A standby asks again by itself, and is not kept waiting.
+    std::fs::write(asker.data.join("standby.signal"), b"").unwrap();
+    store(&place, 1, 5);
+    let begun = Instant::now();
+    std::fs::remove_file(asker.destination()).unwrap();
+    assert_eq!(asker.fault(&tl(1, 4).file_name(size())).kind, ErrorKind::WalMissing);
+    assert!(begun.elapsed() < PATIENCE);
+}
+
+#[test]
+fn a_server_in_recovery_has_the_next_segments_fetched() {
+    let place = Place::new();
+    let asker = Asker::new(&place);
+    for number in [1, 2] {
+        store(&place, 1, number);
+    }
+    let file = |name: &str, text: &str| std::fs::write(asker.data.join(name), text).unwrap();
+    file("recovery.signal", "");
+    assert_eq!(asker.segment(1, 1), Ok(Answer::Delivered));
+    assert_eq!(asker.started.get(), 0, "no server runs");
+    file("postmaster.pid", &format!("{}\n/data\n1700000000\n5432\n", std::process::id()));
+    assert_eq!(asker.segment(1, 1), Ok(Answer::Delivered));
+    assert_eq!(asker.started.get(), 1);
+    assert_eq!(asker.segment(1, 2), Ok(Answer::Delivered));
+    assert_eq!(asker.started.get(), 1, "there is no next one");
+    std::fs::remove_file(asker.data.join("recovery.signal")).unwrap();
+    assert_eq!(asker.segment(1, 1), Ok(Answer::Delivered));
+    assert_eq!(asker.started.get(), 1);
+}
