@@ -133,13 +133,18 @@ struct Client {
 impl Client {
     #[track_caller]
     fn start(server: &Cluster, number: u32) -> Client {
-        let mut script = tempfile::tempfile().expect("a temporary file");
+        let file = |name: &str| {
+            let path = server.base().join(format!("client {number} {name}"));
+            fs::File::options().read(true).write(true).create(true).truncate(true).open(path).expect("a file")
+        };
+        let mut script = std::io::BufWriter::new(file("script"));
         for row in 1..200_000 {
             writeln!(script, "INSERT INTO told VALUES ({number}, {row}, repeat('x', 900)) RETURNING number;")
                 .expect("a script");
         }
+        let mut script = script.into_inner().expect("a script");
         script.rewind().expect("a script");
-        let output = tempfile::tempfile().expect("a temporary file");
+        let output = file("output");
         let mut psql = server.client("psql");
         psql.args(["-XAtq", "-d", "postgres"]).stdin(script).stderr(Stdio::null());
         psql.stdout(output.try_clone().expect("a second handle"));
@@ -202,14 +207,15 @@ fn nothing_acknowledged_is_lost_when_the_same_place_is_replaced() {
     let story = Story::begin(Cluster::builder());
     story.stop_archiving();
     let told = story.commit_and_die(20);
-    let last = story.waiting().pop().expect("a segment");
+    let waiting = story.waiting();
+    let (first, last) = (waiting.first().expect("a segment"), waiting.last().expect("a segment"));
     let data = story.server().data();
     // The disaster: the data is damaged, the WAL is not.
     fs::remove_dir_all(data.join("base")).expect("the data");
     fs::remove_file(data.join("PG_VERSION")).expect("a file");
     story.go_on_archiving();
     let plan = run_ok(&mut story.restore(&["--replace", "--dry-run"]));
-    for words in ["Removes:", "saves first", "gives to recovery", last.as_str()] {
+    for words in ["Removes:", "saves first", "gives to recovery", first.as_str()] {
         assert!(plan.contains(words), "\"{words}\" expected: {plan}");
     }
     let plan = run_ok(story.restore(&["--replace", "--dry-run"]).args(["--format", "json"]));
@@ -221,11 +227,11 @@ fn nothing_acknowledged_is_lost_when_the_same_place_is_replaced() {
     let output = run(&mut story.restore(&["--replace", "--start"]));
     assert!(output.success(), "{output}");
     let [saved] = &saved_folders(data)[..] else { panic!("one folder with saved WAL") };
-    assert!(saved.join(&last).is_file() && saved.join("saved.json").is_file());
+    assert!(saved.join(last).is_file() && saved.join("saved.json").is_file());
     let all = format!("{}{}", output.stdout, output.stderr);
     assert!(all.contains(&saved.display().to_string()), "the report names what it saved: {output}");
     story.assert_nothing_lost(&told);
-    story.assert_archived(&last);
+    story.assert_archived(last);
     story.server().amcheck();
 }
 
