@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-const HEAD: [&str; 6] = ["TLI", "SEGMENTS", "COUNT", "STATUS", "FROM (UTC)", "TO (UTC)"];
+const HEAD: [&str; 6] = ["TLI", "STATUS", "COUNT", "FROM (UTC)", "TO (UTC)", "SEGMENTS"];
 
 /// Prints a row for each range, gap and fault, and fails when there is a fault.
 pub fn run(cluster: &Cluster, arguments: &VerifyArchiveArgs, format: Format) -> Result<()> {
@@ -80,20 +80,26 @@ fn text(rows: &[ArchiveRow]) -> String {
 
 fn cells(row: &ArchiveRow) -> Vec<String> {
     let time = |time: &Option<String>| time.as_deref().map_or_else(String::new, moment);
-    let segments = match (&row.first_segment, &row.last_segment) {
-        (Some(first), Some(last)) if first == last => first.clone(),
-        // The timeline has a column of its own.
-        (Some(first), Some(last)) => format!("{first}..{}", last.get(8..).unwrap_or(last)),
-        _ => String::new(),
-    };
     vec![
         row.timeline.map_or_else(String::new, |timeline| timeline.to_string()),
-        segments,
-        row.segments.to_string(),
         row.status.as_str().to_string(),
+        if row.segments > 0 { row.segments.to_string() } else { String::new() },
         time(&row.start_time),
         time(&row.end_time),
+        match (&row.first_segment, &row.last_segment) {
+            (Some(first), Some(last)) => names(first, last),
+            _ => String::new(),
+        },
     ]
+}
+
+/// The first name whole, of the last one what differs: `000000010000000000000003..08`.
+fn names(first: &str, last: &str) -> String {
+    let equal = first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
+    match last.get(equal.min(last.len().saturating_sub(2))..) {
+        Some(differs) if first != last => format!("{first}..{differs}"),
+        _ => first.to_string(),
+    }
 }
 
 /// Shows how far the reading is, and passes on the wish to stop.
@@ -193,7 +199,12 @@ mod tests {
         let text = text(&[row(ArchiveStatus::Ok, None), row(ArchiveStatus::Damaged, Some(&why))]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[..3].iter().all(|line| line.chars().count() <= 100), "{text}");
-        assert!(lines[1].starts_with("1    000000010000000000000004..0000000000000009  6 "), "{text}");
+        let columns = "1    ok       6      2026-11-22 02:00:00            000000010000000000000004..09";
+        assert_eq!(lines[1], columns);
+        assert_eq!(
+            names("000000010000000000000FFF", "000000010000000100000000"),
+            "000000010000000000000FFF..100000000"
+        );
         assert_eq!(lines.last().copied(), Some(&format!("damaged 000000010000000000000004: {why}")[..]));
     }
 }
