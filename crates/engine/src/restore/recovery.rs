@@ -27,6 +27,15 @@ const STANDBY_SIGNAL: &str = "standby.signal";
 const COPY_BEGIN: &str = "# pg_ark copy: begin";
 const COPY_END: &str = "# pg_ark copy: end";
 
+/// Every setting that names a target.
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_name",
+    "recovery_target_lsn",
+];
+
 /// Commands of the origin that a restored server must not run.
 const CLEARED: &str = "archive_cleanup_command = ''
 recovery_end_command = ''
@@ -102,21 +111,27 @@ fn settings(plan: &RecoveryPlan) -> String {
     let mut lines = format!("restore_command = {}\n", for_setting(&plan.restore_command));
     let timeline = if plan.standby { "latest".to_string() } else { plan.timeline.to_string() };
     lines.push_str(&format!("recovery_target_timeline = '{timeline}'\n"));
-    let mut set = |name: &str, value: Option<String>| {
-        lines.push_str(&format!("{name} = {}\n", for_setting(&value.unwrap_or_default())));
+    let set = |lines: &mut String, name: &str, value: &str| {
+        lines.push_str(&format!("{name} = {}\n", for_setting(value)));
     };
-    let target = &plan.target;
-    set("recovery_target", matches!(target, Target::Immediate).then(|| "immediate".to_string()));
-    set(
-        "recovery_target_time",
-        if let Target::Time(time) = target { Some(setting_time(*time)) } else { None },
-    );
-    set("recovery_target_xid", if let Target::Xid(xid) = target { Some(xid.to_string()) } else { None });
-    set("recovery_target_name", if let Target::Name(name) = target { Some(name.clone()) } else { None });
-    set("recovery_target_lsn", if let Target::Lsn(lsn) = target { Some(lsn.to_string()) } else { None });
+    let (own, value) = match &plan.target {
+        Target::Latest => ("", String::new()),
+        Target::Immediate => ("recovery_target", "immediate".to_string()),
+        Target::Time(time) => ("recovery_target_time", setting_time(*time)),
+        Target::Xid(xid) => ("recovery_target_xid", xid.to_string()),
+        Target::Name(name) => ("recovery_target_name", name.clone()),
+        Target::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
+    };
+    // The server takes even an empty one for a second target once it has one, so the others come first.
+    for name in TARGETS.iter().filter(|name| **name != own) {
+        set(&mut lines, name, "");
+    }
+    if !own.is_empty() {
+        set(&mut lines, own, &value);
+    }
     let inclusive = if plan.exclusive { "off" } else { "on" };
-    set("recovery_target_inclusive", Some(inclusive.to_string()));
-    set("recovery_target_action", Some(plan.action.as_str().to_string()));
+    set(&mut lines, "recovery_target_inclusive", inclusive);
+    set(&mut lines, "recovery_target_action", plan.action.as_str());
     lines.push_str(CLEARED);
     if !plan.standby {
         lines.push_str("recovery_min_apply_delay = '0'\n");

@@ -71,6 +71,9 @@ fn a_target_clears_all_others() {
             text.lines().filter(|l| l.starts_with("recovery_target") && l.ends_with("= ''")).count(),
             4
         );
+        let at = |line: &str| text.lines().position(|found| found == line).unwrap();
+        let empty = text.lines().filter(|line| line.starts_with("recovery_target") && line.ends_with("= ''"));
+        assert!(empty.into_iter().all(|empty| at(empty) < at(line)), "{text}");
         assert!(text.contains("recovery_target_inclusive = 'on'\nrecovery_target_action = 'promote'\n"));
     }
     let stopping = RecoveryPlan { exclusive: true, action: TargetAction::Pause, ..plan(Target::Xid(5)) };
