@@ -55,7 +55,9 @@ pub fn ask_within(target: &Target, task: Task, limit: Option<Duration>) -> Resul
     loop {
         let left = limit.map(|limit| limit.saturating_sub(engine.started.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
-            return Err(Error::new(ErrorKind::EngineDied, "the engine takes too long"));
+            return Err(Error::new(ErrorKind::EngineDied, "the engine takes too long")
+                .detail(format!("It has no answer after {} s.", engine.started.elapsed().as_secs()))
+                .hint("The repository may hang: look at its storage."));
         }
         if interrupts::dying() {
             engine.close(); // FATAL runs no destructors, and an engine that hangs does not see its pipe closed.

@@ -10,6 +10,10 @@ use pg_ark_contract::rows::{CheckRow, CheckStatus};
 use pg_ark_contract::{Error, Result, VERSION};
 use pgrx::prelude::*;
 use serde::Deserialize;
+use std::time::Duration;
+
+/// How long the engine may take to look at the repository: a check of one that hangs shall say so.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One row per thing that a backup needs: what was found, and what to do about it.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -138,7 +142,7 @@ fn server_rows(facts: &Facts) -> Vec<CheckRow> {
 /// What the engine finds, or why it could not be asked.
 fn repository_rows(target: &Target) -> Vec<CheckRow> {
     let answer = settings::data_directory()
-        .and_then(|data_directory| engine::ask(target, Task::Check { data_directory }))
+        .and_then(|data_directory| engine::ask_within(target, Task::Check { data_directory }, Some(PATIENCE)))
         .and_then(|answer| match answer {
             Answer::Checks(rows) => Ok(rows),
             other => Err(engine::unexpected(&other)),
