@@ -9,7 +9,7 @@
 //! * [`layouts`]: every layout of a data directory. * [`load`]: backups while everything is written, created, dropped.
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
-//! * [`archiver`]: promise 2, archived means stored.
+//! * [`archiver`]: promise 2, archived means stored. * [`archived_backups`]: backups without WAL of their own.
 //! * [`archiving`]: steps of tests whose servers archive. * [`recovery_cases`]: what PostgreSQL's own recovery tests hold.
 //! * [`moments`]: archive, backup, loss, and back to a moment, on every version.
 //! * [`targets`]: recovery to a moment: it lands there, or is refused before anything is written.
@@ -17,9 +17,11 @@
 //! * [`old_wal`]: WAL that was not archived when the server died.
 //! * [`promises`]: the promises that are named in the design.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
+//! * [`wal_get`]: promise 3, absent means proven absent.
 //! * [`waiting`]: what a caller that waits hears.
 //! * [`refusals`]: what bad input gets.
 
+mod archived_backups;
 mod archiver;
 mod archiving;
 mod by_hand;
@@ -42,3 +44,4 @@ mod standby;
 mod support;
 mod targets;
 mod waiting;
+mod wal_get;
