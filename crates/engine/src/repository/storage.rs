@@ -204,18 +204,12 @@ impl Storage {
         }
     }
 
-    /// Names of the folders directly below `prefix` (`""`: the root), sorted.
+    /// Names of the folders directly below `prefix` (`""`: the root), sorted. A folder that is not there has none.
     ///
     /// # Errors
     /// What the store said.
     pub fn folders(&self, prefix: &str) -> Result<Vec<String>> {
-        let location = self.location(prefix)?;
-        let listing = block_on(self.store.list_with_delimiter(Some(&location)))
-            .map_err(|e| self.error("list", prefix, &e))?;
-        let mut names: Vec<String> =
-            listing.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_string)).collect();
-        names.sort();
-        Ok(names)
+        self.names(prefix, true)
     }
 
     /// Paths of the objects directly in `prefix`, sorted. A folder that is not there has none.
@@ -223,13 +217,35 @@ impl Storage {
     /// # Errors
     /// What the store said.
     pub fn files(&self, prefix: &str) -> Result<Vec<String>> {
-        let location = self.location(prefix)?;
-        let listing = block_on(self.store.list_with_delimiter(Some(&location)))
-            .map_err(|e| self.error("list", prefix, &e))?;
-        let names = listing.objects.iter().filter_map(|object| object.location.filename());
-        let mut paths: Vec<String> = names.map(|name| format!("{prefix}/{name}")).collect();
-        paths.sort();
-        Ok(paths)
+        Ok(self.names(prefix, false)?.into_iter().map(|name| format!("{prefix}/{name}")).collect())
+    }
+
+    /// Names alone, without a look at each file: an archive holds millions. Staging files of unfinished uploads
+    /// ("name#1") are hidden, as in [`Storage::list`].
+    fn names(&self, prefix: &str, folders: bool) -> Result<Vec<String>> {
+        self.location(prefix)?;
+        let folder = self.folder.join(prefix);
+        let failed = |e: std::io::Error| Error::io(format!("could not list \"{}\"", folder.display()), &e);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed(e)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let kind = entry.file_type().map_err(failed)?;
+            let is_folder = match kind.is_symlink() {
+                true => entry.path().is_dir(),
+                false => kind.is_dir(),
+            };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_folder == folders && (is_folder || !is_staged(&name)) {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Objects below `prefix`, sorted by path.
@@ -315,8 +331,7 @@ impl Storage {
         };
         for entry in std::fs::read_dir(self.folder.join(prefix)).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let staged = name.rsplit_once('#').is_some_and(|(_, n)| n.bytes().all(|b| b.is_ascii_digit()));
-            if (staged || is_passing(&name)) && old(&entry) {
+            if (is_staged(&name) || is_passing(&name)) && old(&entry) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -476,6 +491,11 @@ impl std::io::Write for Upload {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether the local store is still writing the file, or died while it did.
+fn is_staged(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn local_store() -> Arc<dyn ObjectStore> {
