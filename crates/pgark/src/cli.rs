@@ -54,7 +54,7 @@ pub enum Command {
     /// Look whether the repository and this machine are fit for a restore
     #[command(after_help = CHECK_EXAMPLES)]
     Check,
-    /// Restore a backup into an empty or absent folder
+    /// Restore a cluster: a backup, and WAL from the archive up to its end or to any moment
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
     /// Give a WAL file to a server in recovery, for its restore_command
@@ -113,8 +113,6 @@ pub struct RestoreArgs {
     /// Start the server and follow recovery to its end
     #[arg(long)]
     pub start: bool,
-    #[command(flatten)]
-    pub recovery: RecoveryArgs,
     /// Replace what stands at --pgdata; WAL there that the archive lacks is saved and used first
     #[arg(long)]
     pub replace: bool,
@@ -128,6 +126,9 @@ pub struct RestoreArgs {
     /// After --start, gather statistics: vacuumdb --all --analyze-in-stages
     #[arg(long, requires = "start")]
     pub analyze: bool,
+    /// Where recovery ends, and what comes then.
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
 }
 
 /// Where recovery ends, and what comes then.
@@ -270,9 +271,9 @@ const WAL_PUSH_EXAMPLES: &str = "Examples:
   By hand, in the data directory:
     pgark --repo file:///backups --cluster main wal-push pg_wal/000000010000000000000004
 
-The repository must exist: ark.enable creates it. A cluster that it does not know yet is created there.
-Exits 0, and says nothing, only when the file is stored durably; nothing that is stored is ever replaced. A file that is
-there already with equal content is fine, one with other content is refused (27).
+The repository must exist: ark.enable creates it. A new cluster is created when it is named.
+Exits 0, and says nothing, only when the file is stored durably. Nothing that is stored is ever
+replaced: a file that is there already is fine when it is equal, else it is refused (27).
 On a standby with archive_mode = always the same command stores to the same cluster.";
 const CHECK_EXAMPLES: &str = "Examples:
   pgark --repo file:///backups check";
@@ -294,13 +295,21 @@ Every moment from FROM to TO can be restored with pgark restore --target-time. T
 const RESTORE_EXAMPLES: &str = "Examples:
   See what would happen:
     pgark --repo file:///backups restore --pgdata /var/lib/postgresql/15/main --dry-run
-  Restore the newest backup and start the server:
+  The disk is gone: restore all that is stored, and start the server:
     pgark --repo file:///backups restore --pgdata /var/lib/postgresql/15/main --start
-  Restore a copy beside the original:
+  The data directory is damaged, pg_wal is not: back to the last commit:
+    pgark --repo file:///backups restore --pgdata /var/lib/postgresql/15/main --replace --start
+  A table was dropped: a copy as it was before, to look into:
+    pgark --repo file:///backups restore --pgdata /srv/copy --config pgdata \\
+        --target-time '2026-11-22 14:30:00 Europe/Berlin' --target-action pause
+  A copy of a backup beside the original:
     pgark --repo file:///backups restore 20261122T020000Z-full --pgdata /srv/copy \\
-        --tablespace /mnt/fast=/srv/copy_fast --config pgdata
+        --tablespace /mnt/fast=/srv/copy_fast --config pgdata --target immediate
 
-Nothing is ever overwritten: the data directory, --waldir and tablespace targets must be absent or empty.
+The newest backup from which the target can be reached is chosen, unless one is named. A target that cannot be reached is
+refused before anything is written; \"pgark windows\" shows what can be.
+Nothing is overwritten but with --replace, and only what belongs to the cluster: otherwise the data directory, --waldir and
+tablespace targets must be absent or empty.
 An interrupted restore leaves a file pg_ark_restore.unfinished; a server does not start from what it left.";
 
 /// Reads the command line; on `--help` and on mistakes this ends the process.

@@ -73,13 +73,13 @@ struct Slot {
 enum Stage {
     Waiting,
     Preparing,
-    Prepared(Result<Prepared>),
+    Prepared(Result<Box<Prepared>>),
     Storing,
 }
 
 enum Job {
     Prepare(u64, String),
-    Store(u64, String, Result<Prepared>),
+    Store(u64, String, Result<Box<Prepared>>),
 }
 
 impl<'a> Ahead<'a> {
@@ -210,7 +210,7 @@ impl<'a> Ahead<'a> {
 
     fn prepare(&self, id: u64, name: &str) {
         let Route { archive, source, compression, .. } = self.route;
-        let prepared = guarded(|| store::prepare(archive, source, name, *compression));
+        let prepared = guarded(|| store::prepare(archive, source, name, *compression).map(Box::new));
         let mut state = self.lock();
         // Forgotten meanwhile, when another one failed.
         if let Some(slot) = state.line.iter_mut().find(|slot| slot.id == id) {
@@ -218,8 +218,8 @@ impl<'a> Ahead<'a> {
         }
     }
 
-    fn store(&self, id: u64, name: &str, prepared: Result<Prepared>) {
-        let result = guarded(|| self.try_store(name, prepared?));
+    fn store(&self, id: u64, name: &str, prepared: Result<Box<Prepared>>) {
+        let result = guarded(|| self.try_store(name, *prepared?));
         if let Ok(Outcome { summary: Some(summary), .. }) = &result
             && let Some(parsed) = SegmentName::parse(name, self.route.source.segment_size)
         {
