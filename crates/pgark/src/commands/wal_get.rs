@@ -49,15 +49,16 @@ pub fn long_help() -> String {
         "Example, for postgresql.conf:
   restore_command = 'pgark --repo file:///backups --cluster main wal-get \"%f\" \"%p\"'
 
-What is handed over was checked: its checksums, its length, and that its first page has the server's system identifier,
-the timeline and the address of its name. While a server recovers, the following segments are fetched ahead by a process of
-their own, which ends with the recovery.
+What is handed over was checked: its checksums, its length, and that its first page has the system
+identifier, the timeline and the address that its name promises. While a server recovers, the segments
+that follow are fetched ahead by a process of their own, which ends with the recovery.
 
 Exit codes:
     0  the file is at DESTINATION
     1  proved: the archive does not have it, nor any WAL after it; recovery may end here
-Faults, after which PostgreSQL stops and says so (a standby goes on: with standby.signal in the working directory a
-fault is told on stderr and answered with 1, and PostgreSQL asks again):",
+Faults, after which PostgreSQL stops and says so. On a standby, with standby.signal in the working
+directory, they are told on stderr and answered with 1, and PostgreSQL asks again; but mistakes in
+restore_command itself (202, 203) are not:",
     );
     for kind in ErrorKind::ALL {
         text.push_str(&format!("\n  {:>3}  {}", kind.wal_get_exit_code(), kind.meaning()));
