@@ -398,7 +398,8 @@ fn a_started_server_is_reported_for_people_and_for_programs() {
     times(&began, field(&text, "Interrupted at"));
     times(field(&text, "Interrupted at"), field(&text, "Last transaction"));
     assert!(field(&text, "Timeline").starts_with("2 "), "{text}");
-    assert!(field(&text, "Recovered to").contains(&stop), "{text}");
+    assert_eq!(field(&text, "Known end of WAL"), stop, "{text}");
+    assert!(field(&text, "Complete").starts_with("yes"), "{text}");
     let pid = server.pid().expect("a server").to_string();
     assert!(field(&text, "Ready").contains(&pid), "{text}");
     assert!(output.stderr.contains("Restored"), "talk goes to stderr: {output}");

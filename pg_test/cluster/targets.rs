@@ -274,7 +274,7 @@ fn a_dry_run_tells_everything_and_touches_nothing() {
         "Recovers to:",
         " time 2",
         "Z (0/",
-        "then pauses",
+        "it pauses",
         "Timeline:",
         "WAL:",
         &segment,

@@ -54,7 +54,7 @@ pub enum Command {
     /// Look whether the repository and this machine are fit for a restore
     #[command(after_help = CHECK_EXAMPLES)]
     Check,
-    /// Restore a cluster: a backup, and WAL from the archive up to its end or to any moment
+    /// Restore a cluster to the end of its WAL, or to any moment
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
     /// Give a WAL file to a server in recovery, for its restore_command

@@ -37,6 +37,8 @@ pub fn plan_text(plan: &Plan) -> String {
         ("Server", Some(format!("PostgreSQL {}", plan.server_version))),
         ("Programs", plan.server.as_ref().map(|server| server.bindir.display().to_string())),
         ("Recovers to", Some(target_text(plan))),
+        ("Known end of WAL", Some(point_text(&plan.recovery.end))),
+        ("Then", then_text(plan)),
         ("Timeline", Some(timeline_text(plan))),
         ("WAL", Some(wal_text(plan))),
         ("Archiving", (plan.recovery.archive_mode == ArchiveMode::Off).then(|| NO_ARCHIVING.to_string())),
@@ -60,17 +62,27 @@ const NO_ARCHIVING: &str = "off: it is a copy (--archive-mode keep)";
 /// Where recovery ends.
 fn target_text(plan: &Plan) -> String {
     let recovery = &plan.recovery;
-    let point = recovery.stop.as_ref().unwrap_or(&recovery.end);
-    let time = point.time.as_ref().map_or_else(String::new, |time| format!(", {} UTC", output::time(time)));
-    let place = format!("{}{time}", point.lsn);
-    let just_before = if recovery.exclusive { "just before " } else { "" };
-    let then = match recovery.action {
-        _ if recovery.standby => return format!("standby; {} so far ({place})", recovery.target.shown()),
-        TargetAction::Promote => "",
-        TargetAction::Pause => ", then pauses",
-        TargetAction::Shutdown => ", then shuts down",
+    let without = if recovery.exclusive { ", not included" } else { "" };
+    let stop = recovery.stop.as_ref().map_or_else(String::new, |stop| format!(" ({})", stop.lsn));
+    format!("{}{without}{stop}", recovery.target.shown())
+}
+
+/// What the server does then, where it is not the usual.
+fn then_text(plan: &Plan) -> Option<String> {
+    let text = match plan.recovery.action {
+        _ if plan.recovery.standby => "it is a standby, and goes on",
+        TargetAction::Promote => return None,
+        TargetAction::Pause => "it pauses, and lets clients read",
+        TargetAction::Shutdown => "it shuts down",
     };
-    format!("{just_before}{} ({place}){then}", recovery.target.shown())
+    Some(text.to_string())
+}
+
+fn point_text(point: &Point) -> String {
+    match &point.time {
+        Some(time) => format!("{}, last transaction {} UTC", point.lsn, output::time(time)),
+        None => point.lsn.to_string(),
+    }
 }
 
 fn timeline_text(plan: &Plan) -> String {
@@ -162,15 +174,11 @@ pub fn next_text(plan: &Plan) -> String {
     let user = user.map_or_else(String::new, |name| format!(" as {name}"));
     let recovery = &plan.recovery;
     let then = match (recovery.standby, &recovery.target, recovery.action) {
-        (true, ..) => {
-            "It becomes a standby. The block marked \"pg_ark restore\" in postgresql.auto.conf stays as long \
-                       as it is one."
-                .to_string()
-        }
+        (true, ..) => STANDBY.to_string(),
         (_, _, TargetAction::Pause) => PAUSED.to_string(),
         (_, _, TargetAction::Shutdown) => STOPPED.to_string(),
         (_, target, _) => format!(
-            "It recovers to {}, and goes on on a new timeline. Then the block marked \"pg_ark restore\" in \
+            "It recovers to {}, and goes on on a new timeline.\nThen the block marked \"pg_ark restore\" in \
              postgresql.auto.conf can go.",
             target.shown()
         ),
@@ -179,11 +187,17 @@ pub fn next_text(plan: &Plan) -> String {
 }
 
 /// How a server that waits at its target goes on.
-const PAUSED: &str = "It waits at the target and lets clients read. SELECT pg_wal_replay_resume() makes it a primary. Then \
-    the block marked \"pg_ark restore\" in postgresql.auto.conf can go.";
+const PAUSED: &str =
+    "It waits at the target and lets clients read. SELECT pg_wal_replay_resume() makes it a primary.
+Then the block marked \"pg_ark restore\" in postgresql.auto.conf can go.";
 /// How a server that stops at its target goes on.
-const STOPPED: &str = "It stops at the target, and again after each start, until the block marked \"pg_ark restore\" in \
-    postgresql.auto.conf names another target or recovery_target_action. Without recovery.signal it would not recover.";
+const STOPPED: &str =
+    "It stops at the target, and again after each start, as long as the block marked \"pg_ark restore\"
+in postgresql.auto.conf says so: name another target or recovery_target_action there. Do not remove
+recovery.signal before recovery is over.";
+/// What a standby needs.
+const STANDBY: &str = "It follows the archive until it is promoted. The block marked \"pg_ark restore\" in
+postgresql.auto.conf stays until then: restore_command is in it.";
 
 /// A word for the shell.
 fn quoted(text: &str) -> String {
@@ -194,10 +208,6 @@ fn quoted(text: &str) -> String {
 /// What came of recovery.
 pub fn started_text(plan: &Plan, started: &Started) -> String {
     let utc = |time: &String| format!("{} UTC", output::time(time));
-    let point = |point: &Point| match &point.time {
-        Some(time) => format!("{}, last transaction {}", point.lsn, utc(time)),
-        None => point.lsn.to_string(),
-    };
     let last = started.last_transaction_at.as_ref().map(utc);
     let timeline = match started.state {
         ServerState::Primary => format!("{} (new), after {}", started.timeline, started.followed_timeline),
@@ -211,7 +221,7 @@ pub fn started_text(plan: &Plan, started: &Started) -> String {
         _ => None,
     };
     let ready = match (started.state, started.pid) {
-        (ServerState::Stopped, _) | (_, None) => format!("no: it shut down at the target. {STOPPED}"),
+        (ServerState::Stopped, _) | (_, None) => "no: it shut down at the target".to_string(),
         (state, Some(pid)) => {
             let what = match state {
                 ServerState::Paused => "paused, read-only, ",
@@ -225,25 +235,26 @@ pub fn started_text(plan: &Plan, started: &Started) -> String {
         (true, _) => "gathered".to_string(),
         (false, why) => format!("NOT gathered: {}", why.as_deref().unwrap_or("vacuumdb failed")),
     });
-    output::pairs(&[
+    let table = output::pairs(&[
         ("Interrupted at", started.interrupted_at.as_ref().map(utc)),
         ("Last transaction", last.or_else(|| started.last_transaction_note.clone())),
         ("Recovered to", started.reached_lsn.map(|lsn| lsn.to_string())),
         ("Stopped", started.server_said.clone()),
-        ("Known end of WAL", Some(point(&started.known_end))),
+        ("Known end of WAL", Some(point_text(&started.known_end))),
         ("Complete", Some(complete(plan, started))),
         ("Timeline", Some(timeline)),
         ("Statistics", statistics),
         ("Log", Some(started.log.display().to_string())),
         ("Ready", Some(ready)),
         ("Connect", connect),
-        ("Next", (started.state == ServerState::Paused).then(|| RESUME.to_string())),
-    ])
+    ]);
+    match started.state {
+        ServerState::Primary => table,
+        ServerState::Standby => format!("{table}\n{STANDBY}"),
+        ServerState::Paused => format!("{table}\n{PAUSED}"),
+        ServerState::Stopped => format!("{table}\n{STOPPED}"),
+    }
 }
-
-/// What to do with a server that waits.
-const RESUME: &str =
-    "SELECT pg_wal_replay_resume() makes it a primary; then the block marked \"pg_ark restore\" can go";
 
 /// Whether recovery went as far as it had to.
 fn complete(plan: &Plan, started: &Started) -> String {
