@@ -325,11 +325,14 @@ fn absent_means_proven_absent_but_a_standby_waits_and_catches_up() {
     wait_until("the standby", LONG, || rows() == last);
 }
 
-/// Stops a recovery in its middle, with four segments fetched ahead.
+/// Stops a recovery in its middle, which fetches four segments ahead. PostgreSQL's own reading ahead would ask for all.
 fn paused(story: &Story) -> Recovery {
     let target = format!("recovery_target_lsn = '{}'", lsn_of(story.middle()));
     let bound = story.with_options("--spool-size 4MB");
-    let recovery = story.recovery("recovery.signal", &[&target, "recovery_target_action = pause", &bound]);
+    let recovery = story.recovery(
+        "recovery.signal",
+        &[&target, "recovery_target_action = pause", "recovery_prefetch = off", &bound],
+    );
     recovery.server.start();
     wait_until("the pause", LONG, || {
         recovery.server.psql("SELECT pg_get_wal_replay_pause_state()") == "paused"
