@@ -112,6 +112,9 @@ fn now(server: &Cluster) -> String {
     server.psql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z'")
 }
 
+/// Whether a transaction is expected.
+type Judge<'a> = &'a dyn Fn(&u32) -> bool;
+
 #[test]
 fn recovery_under_load_lands_exactly_on_a_time_an_lsn_a_transaction_and_a_name() {
     let ready = archiving(builder());
@@ -145,7 +148,7 @@ fn recovery_under_load_lands_exactly_on_a_time_an_lsn_a_transaction_and_a_name()
     let upto = |xid: &u32| commits[xid].0 <= at;
     let earlier = |xid: &u32| commits[xid].1 < time;
     let not_later = |xid: &u32| commits[xid].1 <= time;
-    let cases: [(&[&str], &dyn Fn(&u32) -> bool); 6] = [
+    let cases: [(&[&str], Judge<'_>); 6] = [
         (&["--target-lsn", &place], &upto),
         (&["--target-lsn", &place, "--exclusive"], &before),
         (&["--target-xid", &xid], &upto),
@@ -230,10 +233,7 @@ fn what_cannot_be_reached_is_refused_before_anything_is_written() {
     invalid(&["--standby", "--target-xid", "5"], &["cannot be used with"]);
 
     fs::remove_file(object(&ready, &gone).expect("stored")).expect("could not remove a segment");
-    check(
-        &[],
-        &["the end of the archive cannot be reached", "WAL is missing behind 0/", &gone, "--keep-wal"],
-    );
+    check(&[], &["the end of the WAL cannot be reached", "WAL is missing behind 0/", &gone, "--keep-wal"]);
     check(&["--target-time", &last], &["WAL is missing", &gone]);
     // Behind the hole no backup is left, before it one is.
     let mut plan = room.restore(&ready, "latest", "plan", &["--target", "immediate", "--dry-run"]);
@@ -270,17 +270,9 @@ fn a_dry_run_tells_everything_and_touches_nothing() {
     let mut pgark = ready.pgark();
     pgark.args(["restore", "--pgdata"]).arg(room.data("new")).args(options);
     let text = run(&mut pgark).ok();
-    for word in [
-        "Recovers to:",
-        " time 2",
-        "Z (0/",
-        "it pauses",
-        "Timeline:",
-        "WAL:",
-        &segment,
-        "Archiving:",
-        "off",
-    ] {
+    for word in
+        ["Recovers to:", " time 2", "Z (0/", "it pauses", "Timeline:", "WAL:", &segment, "Archiving:", "off"]
+    {
         assert!(text.contains(word), "\"{word}\" expected: {text}");
     }
     assert_eq!(names_below(room.folder.path()), Vec::<String>::new());

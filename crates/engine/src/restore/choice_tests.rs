@@ -105,13 +105,16 @@ fn backup(name: &str, timeline: u32, segments: (u64, u64), finished: i64, includ
     }
 }
 
+/// Backup, timeline, where the target stops, where the WAL ends, remarks.
+type Found = (String, u32, Option<Lsn>, Lsn, Vec<String>);
+
 fn run(
     records: &[Record],
     survey: &Survey,
     events: &[(u32, Lsn, What)],
     target: Target,
     timeline: TimelineChoice,
-) -> Result<(String, u32, Option<Lsn>, Lsn, Vec<String>)> {
+) -> Result<Found> {
     let wish = Wish { aim: Aim { target: &target, exclusive: false }, timeline, named: records.len() == 1 };
     let course = choose(Stored { records, survey }, wish, &mut Written(events.to_vec()))?;
     let Course { record, line, stop, end, remarks, .. } = course;
@@ -123,7 +126,7 @@ fn time(at: i64) -> Target {
 }
 
 /// The backup's name, or the error's kind and message.
-fn name(found: Result<(String, u32, Option<Lsn>, Lsn, Vec<String>)>) -> String {
+fn name(found: Result<Found>) -> String {
     found.map_or_else(|e| format!("{:?}: {}", e.kind, e.message), |found| format!("{} {}", found.0, found.1))
 }
 
@@ -226,7 +229,7 @@ fn holes() {
     for (target, expected) in [
         (
             Target::Latest,
-            "TargetUnreachable: the end of the archive cannot be reached: WAL is missing behind 0/700064 (2000-01-01T00:10:00Z): segment 000000010000000000000008",
+            "TargetUnreachable: the end of the WAL cannot be reached: WAL is missing behind 0/700064 (2000-01-01T00:10:00Z): segment 000000010000000000000008",
         ),
         (Target::Immediate, "b 1"),
         (time(550 * SECOND), "b 1"),
@@ -352,7 +355,7 @@ fn timelines() {
     let refused = name(run(&records[1..2], &survey, &[], Target::Latest, number(2)));
     assert_eq!(
         refused,
-        "TargetUnreachable: the end of the archive cannot be reached: timeline 2 does not continue this backup (its history is 1,2)"
+        "TargetUnreachable: the end of the WAL cannot be reached: timeline 2 does not continue this backup (its history is 1,2)"
     );
 }
 

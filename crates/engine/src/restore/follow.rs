@@ -107,7 +107,9 @@ pub fn until(
             let is_there = match until {
                 Until::Primary | Until::Stopped => is_primary,
                 Until::Standby => true,
-                Until::Paused => is_primary || (looks % ASK_EVERY == 0 && is_paused(&lock).unwrap_or(true)),
+                Until::Paused => {
+                    is_primary || (looks.is_multiple_of(ASK_EVERY) && is_paused(&lock).unwrap_or(true))
+                }
             };
             if is_there {
                 watch.advance(total.saturating_sub(done));

@@ -70,7 +70,7 @@ impl Target {
     /// What it is, for messages: `time 2026-11-22T13:30:00Z`.
     pub fn shown(&self) -> String {
         match self {
-            Target::Latest => "the end of the archive".to_string(),
+            Target::Latest => "the end of the WAL".to_string(),
             Target::Immediate => "the end of the backup".to_string(),
             Target::Time(time) => format!("time {}", shown_time(*time)),
             Target::Lsn(lsn) => format!("LSN {lsn}"),
