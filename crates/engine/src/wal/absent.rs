@@ -7,7 +7,8 @@
 //! * no timeline of the archive descends from its timeline with a branch in a later segment;
 //!
 //! or when it lies before the segment in which its timeline begins (its history file says where). A history file is
-//! absent only when the archive has no segment of the timeline, and no other timeline descends from it.
+//! absent only when the archive has no segment of the timeline, and no other timeline descends from it; or when the server
+//! has it itself.
 //!
 //! What PostgreSQL asks for beyond the end of the WAL (`XLogFileReadAnyTLI` in xlogrecovery.c): the segment on each
 //! timeline of the history from the newest on, unless the timeline begins in a later segment; history files from the next

@@ -9,7 +9,7 @@
 //! from the repository, and a process that fetches ahead is started ([`prefetch`]).
 
 use super::absent::{self, Verdict};
-use super::archive::{Archive, Found, WalFile};
+use super::archive::{Archive, Found, MAX_HISTORY, WalFile};
 use super::deliver::Delivery;
 use super::object::ObjectReader;
 use super::prefetch::{Ahead, Opened};
@@ -91,7 +91,10 @@ pub fn get(request: &Request<'_>) -> Result<Answer> {
     let told = ahead.as_ref().is_some_and(|ahead| ahead.spool.tell(name));
     let (id, archive) = archive(request, system)?;
     let size = control.as_ref().map(|control| control.wal_segment_size);
-    let judge = || judge(&archive, kind, name, size);
+    let judge = || match judge(&archive, kind, name, size)? {
+        Verdict::Lost(_) if is_history_in_pg_wal(&request.data, name) => Ok(Verdict::Absent),
+        verdict => Ok(verdict),
+    };
     let Some(found) = find(&archive, name, &request.data, &judge)? else {
         confirm(request, &id, system)?;
         if let Some(ahead) = ahead.filter(|_| !told) {
@@ -211,6 +214,17 @@ fn judge(archive: &Archive, kind: WalFile, name: &str, size: Option<SegmentSize>
         // Nothing follows from these: PostgreSQL never asks for them.
         _ => absent::any_wal(archive).map(|()| Verdict::Absent),
     }
+}
+
+/// Whether pg_wal has a sound history file of this name. PostgreSQL reads it there when the archive does not have it
+/// (`readTimeLineHistory` in timeline.c), as in a cluster that was promoted before it archived here.
+fn is_history_in_pg_wal(data: &Path, name: &str) -> bool {
+    let Some(timeline) = timeline_of_history_file(name) else { return false };
+    let mut content = Vec::new();
+    let read = File::open(data.join("pg_wal").join(name))
+        .and_then(|file| file.take(MAX_HISTORY).read_to_end(&mut content));
+    read.is_ok()
+        && TimelineHistory::parse(timeline, &content).is_ok_and(|history| !history.entries.is_empty())
 }
 
 /// Fails unless the repository is still the one that was asked: it may have been unmounted meanwhile.

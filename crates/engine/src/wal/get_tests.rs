@@ -150,6 +150,18 @@ fn absent_means_proven_absent_and_every_fault_is_one() {
 }
 
 #[test]
+fn a_history_that_only_the_server_has_is_read_there() {
+    let place = Place::new();
+    let asker = Asker::new(&place);
+    store(&place, 3, 8);
+    assert_eq!(asker.fault("00000003.history").kind, ErrorKind::WalMissing);
+    for (text, found) in [("", false), ("nonsense", false), ("1\t0/500100\tx\n", true)] {
+        place.put("00000003.history", text.as_bytes());
+        assert_eq!(asker.ask("00000003.history") == Ok(Answer::Absent), found, "{text}");
+    }
+}
+
+#[test]
 fn a_segment_that_comes_late_is_no_gap() {
     let place = Place::new();
     let asker = Asker::new(&place);

@@ -5,6 +5,8 @@
 //!   for, with [`ready`] (what waits), [`ahead`] (several threads, stored in order) and [`keeper`] (the index).
 //! * [`survey`]: what is there, as ranges; [`line`]: a timeline with its ancestors over it: where recovery finds every
 //!   segment, and where it does not.
+//! * [`get`]: archive to a server in recovery, one file, with [`absent`] (the proof that there is none), [`spool`] and
+//!   [`prefetch`] (segments fetched ahead), [`deliver`] (whole or not at all).
 //! * [`summary`]: what one segment holds: commit times, restore points, its end; [`index`]: summaries kept beside the
 //!   segments, which can be lost and made again. [`moments`]: times and ends of ranges, from both.
 //!
