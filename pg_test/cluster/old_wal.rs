@@ -4,7 +4,7 @@
 use crate::archiving::{archive_command, object, wal_folder};
 use crate::support::{Ready, enabled, fails_with, names_below, pgark_of};
 use pg_ark_contract::ErrorKind;
-use pg_ark_testkit::process::{CONTINUE, KILL, STOP, is_alive, send_signal};
+use pg_ark_testkit::process::{CONTINUE, KILL, STOP, is_alive, is_reaped, send_signal};
 use pg_ark_testkit::{
     Builder, Cluster, LONG, Output, Repo, SHORT, Scratch, Tmpfs, chown_tree_to_server, run, run_ok,
     wait_until,
@@ -207,7 +207,8 @@ fn nothing_acknowledged_is_lost_when_the_same_place_is_replaced() {
     let story = Story::begin(Cluster::builder());
     story.stop_archiving();
     let told = story.commit_and_die(20);
-    let waiting = story.waiting();
+    let mut waiting = story.waiting();
+    waiting.retain(|name| name.len() == 24);
     let (first, last) = (waiting.first().expect("a segment"), waiting.last().expect("a segment"));
     let data = story.server().data();
     // The disaster: the data is damaged, the WAL is not.
@@ -302,7 +303,8 @@ fn wal_behind_a_gap_is_kept_and_not_fed_and_that_is_said() {
     // What comes before the gap is there.
     let found: usize = story.server().psql("SELECT count(*) FROM told").parse().expect("a number");
     assert!(found > 0 && found < told.len(), "{found} of {}", told.len());
-    story.assert_archived(&waiting[1]);
+    // A record that goes on behind the gap ends recovery in the segment before it.
+    story.assert_archived(&waiting[0]);
 }
 
 #[test]
@@ -345,7 +347,7 @@ fn never_write_into_what_is_not_ours_a_process_that_outlived_its_server() {
     send_signal(backend, STOP);
     let postmaster = story.server().pid().expect("a server");
     send_signal(postmaster, KILL);
-    wait_until("the end of the postmaster", SHORT, || !is_alive(postmaster));
+    wait_until("the end of the postmaster", SHORT, || is_reaped(postmaster));
     let before = state(&story.server().data().join("base"));
     let output = fails_with(&mut story.restore(&["--replace"]), code(ErrorKind::ServerRunning));
     assert!(output.stderr.contains("still uses"), "{output}");
@@ -418,6 +420,9 @@ fn a_restore_that_is_killed_loses_no_saved_wal_and_is_done_again() {
     let space = story.server().create_tablespace("fast");
     story.server().psql("CREATE TABLE there TABLESPACE fast AS SELECT i FROM generate_series(1, 1000) i");
     story.ready.take_backup();
+    // Recovery makes this one again, where it is.
+    let young = story.server().create_tablespace("young");
+    story.server().psql("CREATE TABLE here TABLESPACE young AS SELECT i FROM generate_series(1, 2000) i");
     story.stop_archiving();
     let told = story.commit_and_die(30);
     let last = story.waiting().pop().expect("a segment");
@@ -442,7 +447,8 @@ fn a_restore_that_is_killed_loses_no_saved_wal_and_is_done_again() {
     assert!(!saved_folders(&data).iter().any(|folder| folder.to_string_lossy().ends_with(".unfinished")));
     story.assert_nothing_lost(&told);
     assert_eq!(story.server().psql("SELECT count(*) FROM there"), "1000");
-    assert!(space.is_dir());
+    assert_eq!(story.server().psql("SELECT count(*) FROM here"), "2000");
+    assert!(space.is_dir() && young.is_dir());
     story.assert_archived(&last);
     assert!(pgark_of(story.server().pg()).is_file());
 }
@@ -459,5 +465,98 @@ fn a_restore_to_an_earlier_moment_still_saves_and_archives_everything() {
     let found: usize = story.server().psql("SELECT count(*) FROM told").parse().expect("a number");
     assert!(found < told.len() / 2, "{found} of {}", told.len());
     // What lies behind the target is not lost: the server archives it.
+    story.assert_archived(&last);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_two_disasters_while_nothing_is_archived() {
+    let story = Story::begin(Cluster::builder());
+    story.stop_archiving();
+    let mut told = story.commit_and_die(8);
+    run(&mut story.restore(&["--replace", "--start"])).ok();
+    story.assert_nothing_lost(&told);
+    let timeline = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+    assert_eq!(story.server().psql(timeline), "00000002");
+    story
+        .server()
+        .psql("CREATE TABLE second AS SELECT client, max(number) FROM told GROUP BY client; TRUNCATE told");
+    // The old timeline's end, the new one's beginning and its history are in pg_wal alone.
+    told = story.commit_and_die(story.waiting().len() + 8);
+    assert!(story.waiting().contains(&"00000002.history".to_string()), "{:?}", story.waiting());
+    let last = story.waiting().into_iter().rfind(|name| name.len() == 24).expect("a segment");
+    assert!(last.starts_with("00000002"), "{last}");
+    story.go_on_archiving();
+    run(&mut story.restore(&["--replace", "--start"])).ok();
+    assert_eq!(story.server().psql(timeline), "00000003");
+    story.assert_nothing_lost(&told);
+    assert_eq!(story.server().psql("SELECT count(*) FROM second"), "3");
+    for file in ["00000002.history", "00000003.history", last.as_str()] {
+        wait_until(&format!("{file} in the archive"), LONG, || object(&story.ready, file).is_some());
+    }
+    let gaps = "SELECT count(*) FROM ark.verify_archive() WHERE status <> 'ok'";
+    wait_until("an archive without a gap", LONG, || story.server().psql(gaps) == "0");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_without_any_archive() {
+    let ready = enabled(Cluster::builder().wal_segment_mb(1).start(), Repo::new());
+    let server = &ready.server;
+    server.psql("CREATE TABLE told (client int, number int, filler text)");
+    ready.take_backup();
+    let client = Client::start(server, 1);
+    wait_until("some segments", LONG, || {
+        server.psql("SELECT pg_current_wal_lsn() > pg_switch_wal() - 6000000") == "t"
+            && server.psql("SELECT count(*) > 3000 FROM told") == "t"
+    });
+    server.kill9();
+    let told = client.told();
+    let mut pgark = ready.pgark();
+    pgark.args(["restore", "--replace", "--start", "--pgdata"]).arg(server.data());
+    let output = run(&mut pgark);
+    assert!(output.success(), "{output}");
+    let found: usize = server.psql("SELECT count(*) FROM told").parse().expect("a number");
+    assert!(found >= told.len() && told.len() > 2000, "{found} of {}", told.len());
+}
+
+#[test]
+fn a_gap_in_the_middle_of_the_archive_is_filled_from_the_old_pg_wal() {
+    let story = Story::begin(Cluster::builder().conf("wal_keep_size = '512MB'"));
+    let wal = wal_folder(&story.ready).expect("an archive").join("00000001");
+    let stored = || -> Vec<PathBuf> {
+        let names = names_below(&wal);
+        names.iter().filter(|name| name.ends_with(".zst")).map(|name| wal.join(name)).collect()
+    };
+    let client = Client::start(story.server(), 1);
+    wait_until("stored segments", LONG, || stored().len() > 8);
+    story.server().kill9();
+    let (told, stored) = (client.told(), stored());
+    let lost = &stored[stored.len() - 3];
+    let name = lost.file_stem().expect("a name").to_string_lossy().into_owned();
+    fs::remove_file(lost).expect("the object");
+    let output = run(&mut story.restore(&["--replace", "--start"]));
+    assert!(output.success() && output.stderr.contains(&name), "{output}");
+    story.assert_nothing_lost(&told);
+    assert!(lost.is_file(), "the archive has it again");
+}
+
+#[test]
+fn a_standby_reads_what_was_kept_too() {
+    let story = Story::begin(Cluster::builder());
+    story.stop_archiving();
+    let told = story.commit_and_die(8);
+    let last = story.waiting().pop().expect("a segment");
+    let room = Scratch::new("room");
+    let copy = copy_of(&story.server().data().join("pg_wal"), &room);
+    story.server().destroy();
+    story.go_on_archiving();
+    run(&mut story.restore(&["--standby", "--keep-wal", &copy.display().to_string()])).ok();
+    story.server().start();
+    let rows = "SELECT count(*) FROM told";
+    wait_until("the standby to replay", LONG, || {
+        story.server().psql(rows).parse::<usize>().is_ok_and(|found| found >= told.len())
+    });
+    assert_eq!(story.server().psql("SELECT pg_is_in_recovery()"), "t");
+    story.server().promote();
+    story.assert_nothing_lost(&told);
     story.assert_archived(&last);
 }
