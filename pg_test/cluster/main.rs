@@ -9,6 +9,7 @@
 //! * [`layouts`]: every layout of a data directory. * [`load`]: backups while everything is written, created, dropped.
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
+//! * [`archive_view`]: promise 6, damage is loud: what is said about an archive.
 //! * [`archiver`]: promise 2, archived means stored. * [`archived_backups`]: backups without WAL of their own.
 //! * [`archiving`]: steps of tests whose servers archive. * [`recovery_cases`]: what PostgreSQL's own recovery tests hold.
 //! * [`moments`]: archive, backup, loss, and back to a moment, on every version.
@@ -22,6 +23,7 @@
 //! * [`refusals`]: what bad input gets.
 
 mod archived_backups;
+mod archive_view;
 mod archiver;
 mod archiving;
 mod by_hand;
