@@ -1,6 +1,6 @@
 use super::*;
-use crate::wal::store_fixture::{Place, size};
 use crate::wal::get_fixture::{plain, store, tl};
+use crate::wal::store_fixture::{Place, size};
 
 fn look(place: &Place, timeline: u32, number: u64) -> Result<Verdict> {
     segment(&place.archive(), tl(timeline, number), size())

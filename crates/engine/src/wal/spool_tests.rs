@@ -1,7 +1,7 @@
 use super::*;
 use crate::postgres::wal_fixture::SYSTEM_IDENTIFIER;
-use crate::wal::store_fixture::size;
 use crate::wal::get_fixture::{content, tl};
+use crate::wal::store_fixture::size;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
