@@ -7,6 +7,9 @@
 //! 3. [`run`] carries it out: [`unpack`] fetches frames in parallel ([`index`]), walks over the tar in their order
 //!    ([`tar_reader`], [`names`], [`tree`]), writes and proves files ([`out_file`], [`expected`]); [`link`],
 //!    [`config`], [`config_places`] and [`recovery`] add what a server needs; everything is made durable.
+//!    With `--replace` or `--keep-wal`, before that: [`old_wal`] and [`old_wal_end`] find what the archive lacks of an old
+//!    pg_wal, [`salvage`] decides about it, [`saved`] keeps it, [`feed`] gives it to the new server; [`replace`] and
+//!    [`in_use`] judge what stands at the old place, [`removal`] clears it; [`old_place`] does all that in its order.
 //! 4. [`start`] starts the server and follows recovery.
 //!
 //! *Target*: a folder that did not exist or was empty. *Marker*: the file that says "unfinished".
@@ -43,6 +46,7 @@ pub mod reach;
 pub mod recorded_places;
 pub mod recovery;
 pub mod refusal;
+pub mod removal;
 pub mod replace;
 pub mod report;
 pub mod request;

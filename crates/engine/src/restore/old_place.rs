@@ -7,7 +7,8 @@ use super::feed;
 use super::marker::Marker;
 use super::old_wal::{Identity, Kept};
 use super::plan::Plan;
-use super::replace::{self, Replaced, What};
+use super::removal::{self, What};
+use super::replace::Replaced;
 use super::salvage::Salvage;
 use super::saved::{self, Note};
 use super::watch::Watch;
@@ -127,9 +128,9 @@ pub fn lock(plan: &Plan) -> Result<File> {
 /// Clears the old place; the marker has been written.
 ///
 /// # Errors
-/// See [`replace::clear`].
+/// See [`removal::clear`].
 pub fn clear(plan: &Plan, watch: &dyn Watch) -> Result<()> {
-    replace::clear(&plan.replaced, &plan.data_directory, watch)
+    removal::clear(&plan.replaced.folders, &plan.data_directory, watch)
 }
 
 /// Gives the new `pg_wal` what recovery can use.

@@ -125,9 +125,10 @@ fn follow(old: &OldWal, archive: &Archive, timeline: Timeline, run: Run) -> Resu
     for number in run.first..=run.last {
         let Some(kept) = old.segments.get(&SegmentName { timeline, number }) else { break };
         read(&kept.path, size, &mut |bytes| {
-            reader.feed(bytes, &mut |record| match record.event() {
-                Some(Event::Commit { time, .. } | Event::Abort { time, .. }) => last_commit = Some(time),
-                _ => {}
+            reader.feed(bytes, &mut |record| {
+                if let Some(Event::Commit { time, .. } | Event::Abort { time, .. }) = record.event() {
+                    last_commit = Some(time);
+                }
             });
         })?;
         if reader.stopped().is_some() {

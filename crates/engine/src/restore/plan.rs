@@ -128,6 +128,7 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
     let replaced = replace::judge(request, &record, &mapped, &mut facts)?;
     check::targets(request, &facts)?;
     told.extend(replaced.remark(&facts.data.path, request.waldir.as_deref()));
+    told.extend(salvage::remark(request, &facts.data.path, stock.system_identifier));
     let immediate = request.target == Target::Immediate;
     let decide = |old| salvage::decide(old, &stock.survey, &record, recovery.timeline, immediate, &mut told);
     let old_wal = stock.old.as_ref().map(decide);

@@ -4,6 +4,7 @@ use super::super::watch::Silent;
 use super::super::{Prepared, Restored, prepare, run};
 use super::*;
 use crate::restore::access::Access;
+use crate::restore::marker::MARKER;
 
 /// A pg_control of the backup's cluster.
 const CONTROL: &[u8] = include_bytes!("../postgres/testdata/pg_control.15");

@@ -92,6 +92,18 @@ pub fn look(
     OldWal::look(&sources, identity, archive, survey).map(Some)
 }
 
+/// What to say of saved WAL that the request leaves alone.
+pub fn remark(request: &Request, data: &Path, system_identifier: u64) -> Option<String> {
+    if request.replace || request.keep_wal.is_some() {
+        return None;
+    }
+    let folder = saved::find(data, system_identifier).ok()?.finished.pop()?;
+    Some(format!(
+        "an earlier restore saved WAL in \"{0}\", which is not used: --keep-wal \"{0}\" gives it to recovery",
+        folder.display()
+    ))
+}
+
 /// The survey with what of the old WAL is connected to the archive, or to the WAL that a backup brings.
 pub fn joined(old: Option<&OldWal>, survey: &Survey, records: &[Record]) -> Survey {
     let Some(old) = old else { return survey.clone() };
@@ -158,8 +170,9 @@ pub fn decide(
         .last()
         .map(|s| s.last());
     let stretch = line.stretch_of(start).filter(|_| !immediate);
-    let numbers = stretch.map_or(1..=0, |stretch| start..=stretch.last());
-    let names = numbers.filter_map(|number| stretch.and_then(|stretch| stretch.segment(number)));
+    let names = stretch
+        .into_iter()
+        .flat_map(|stretch| (start..=stretch.last()).filter_map(|number| stretch.segment(number)));
     let (mut files, mut last) = (Files::default(), None);
     for name in names {
         let Some(kept) = old.usable(name) else { continue };
@@ -263,6 +276,13 @@ impl Salvage {
         add("gives to recovery", &self.fed, end);
         add("stores in the archive's gaps", &self.archived, String::new());
         add("has no use for", &self.unused, String::new());
+        if lines.is_empty() {
+            let places: Vec<String> = self.sources.iter().map(|path| path.display().to_string()).collect();
+            lines.push(match places.is_empty() {
+                true => "Old WAL:  none was found".to_string(),
+                false => format!("Old WAL:  the archive has all that is in {}", places.join(", ")),
+            });
+        }
         lines
     }
 }

@@ -32,7 +32,10 @@ fn what_continues_the_archive_is_saved_and_fed() {
     (4..8).for_each(|number| place.leave(number));
     let (salvage, told) = decided(&place, &record(false), false);
     assert_eq!((&salvage.saved, &salvage.fed), (&names(5..8), &names(5..8)));
-    assert!(salvage.archived.is_empty() && salvage.unused.is_empty() && told.is_empty(), "{salvage:?} {told:?}");
+    assert!(
+        salvage.archived.is_empty() && salvage.unused.is_empty() && told.is_empty(),
+        "{salvage:?} {told:?}"
+    );
     assert_eq!(salvage.end_lsn, Some(place.end));
     let whole: Vec<String> = salvage.files.whole.into_iter().collect();
     assert_eq!(whole, names(5..7), "the last one is not finished");
@@ -60,7 +63,10 @@ fn behind_a_gap_it_is_saved_and_not_fed_and_that_is_said() {
     assert_eq!((&salvage.saved, &salvage.unused), (&names(6..9), &names(6..9)));
     assert!(salvage.fed.is_empty() && salvage.end_lsn.is_none());
     let missing = names([5]).remove(0);
-    assert!(told[0].contains("CANNOT be used") && told[0].contains(&format!("{missing} to {missing}")), "{told:?}");
+    assert!(
+        told[0].contains("CANNOT be used") && told[0].contains(&format!("{missing} to {missing}")),
+        "{told:?}"
+    );
     // The choice of a target sees no hole that nobody can fill.
     let all = joined(Some(&place.look()), &place.survey(), &[record(false)]);
     assert_eq!(all.timelines[&Timeline(1)].runs, [run(4, 4)]);

@@ -150,7 +150,7 @@ pub fn restored_text(plan: &Plan, restored: &Restored, seconds: f64) -> String {
     }
     for folder in &restored.saved_wal {
         text.push_str(&format!(
-            "\nThe old server's WAL is kept in {}.",
+            "\nThe old server's WAL is kept in {}. Remove it when the server is seen to be right.",
             quoted(&folder.display().to_string())
         ));
     }
