@@ -18,7 +18,7 @@ use std::time::Duration;
 const GRACE: Duration = Duration::from_millis(700);
 /// Longest line that is read from the server, in bytes: a tablespace_map is part of one.
 const MAX_LINE: u64 = 64 << 20;
-/// CPU priority of a backup: the server's own processes come first.
+/// CPU priority of what reads much: the server's own processes come first.
 const NICE: i32 = 10;
 
 /// Runs one job.
@@ -40,7 +40,7 @@ pub fn run() -> ExitCode {
     if let Err(error) = listen(&session, job.parent_pid) {
         return fail(&session, error);
     }
-    if matches!(job.task, Task::Backup(_)) {
+    if matches!(job.task, Task::Backup(_) | Task::VerifyArchive { deep: true, .. }) {
         let _ = rustix::process::nice(NICE);
     }
     match jobs::run(&job, &session) {

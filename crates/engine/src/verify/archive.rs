@@ -1,10 +1,10 @@
 //! `verify_archive`: what the archive holds, what it lacks, what in it is damaged.
 
-use super::ranges::{self, Damage};
-use super::{Watch, deep};
+use super::damage::Damage;
+use super::{Watch, chains, deep, ranges};
 use crate::wal::archive::Archive;
 use crate::wal::moments::Moments;
-use crate::wal::survey::{Look, Run};
+use crate::wal::survey::{Look, Run, Survey};
 use pg_ark_contract::rows::ArchiveRow;
 use pg_ark_contract::{Result, Timeline};
 
@@ -27,20 +27,37 @@ pub enum Depth {
 pub fn verify_archive(archive: &Archive, depth: Depth, watch: &dyn Watch) -> Result<Vec<ArchiveRow>> {
     let check = || watch.check();
     let look = Look::take(archive, &check)?;
+    let mut moments = Moments::new(archive, look.survey.segment_size).with_check(&check);
     let (mut damage, partials) = match depth {
-        Depth::Names => (Damage::default(), Damage::default()),
+        Depth::Names => (broken(&look.survey, &mut moments)?, Damage::default()),
         Depth::Everything(jobs) => {
             let found = deep::check(archive, &look, jobs, watch)?;
             (found.segments, found.partials)
         }
     };
-    let mut moments = Moments::new(archive, look.survey.segment_size).with_check(&check);
     let mut timed = 0;
     let mut times = |timeline: Timeline, run: Run| {
         timed += 1;
         if timed > MAX_TIMED { Ok((None, None)) } else { moments.times(timeline, run) }
     };
     ranges::rows(&look, &mut damage, &partials, &mut times)
+}
+
+/// What the index knows of damage: segments that must go on to their end, and did not when they were stored.
+///
+/// # Errors
+/// What the store said.
+pub(super) fn broken(survey: &Survey, moments: &mut Moments<'_>) -> Result<Damage> {
+    let mut damage = Damage::default();
+    let (chains, runs) = chains::chains(survey);
+    for (chain, run) in runs {
+        let Some(chain) = chains.get(chain) else { continue };
+        let last = chain.is_end.then(|| chain.stretch.last());
+        let names = (run.first..=run.last).filter(|number| Some(*number) != last);
+        let names = names.filter_map(|number| chain.stretch.segment(number));
+        moments.breaks(names)?.into_iter().for_each(|(name, why)| damage.add(name, why));
+    }
+    Ok(damage)
 }
 
 #[cfg(test)]

@@ -206,6 +206,19 @@ fn damage_is_loud_segments_that_end_early() {
         stored.put(1, number, ".zst", &bytes);
         only_damaged(&deep(&stored), number, "its records end at");
     }
+    // Stored like that, the index knows it.
+    let mut torn = wal_from(3);
+    (0..100).for_each(|_| torn.fill_page(0));
+    torn.bytes.resize(SIZE as usize, 0);
+    let mut next = wal_from(4);
+    next.commit(900, 10);
+    torn.bytes.extend_from_slice(&next.bytes);
+    let stored = Stored::new();
+    stored.put_wal(&torn);
+    assert_eq!(shallow(&stored), ["1 3..4 ok"]);
+    stored.index(&torn);
+    let rows = shallow(&stored);
+    assert!(rows[0].starts_with("1 3..3 damaged its records end at 0/3C8000"), "{rows:?}");
     // The last one may, unless it went on when it was stored.
     let stored = Stored::new();
     let mut longer = wal_from(3);

@@ -8,17 +8,17 @@
 //! the line does, but not before where its records ended when it was stored.
 
 use super::Watch;
-use super::ranges::{Damage, text};
+use super::chains::{Chain, chains};
+use super::damage::Damage;
+use super::ranges::text;
 use super::twice;
 use crate::postgres::wal_record::{Stop, WalReader};
 use crate::postgres::wal_segment::{ExpectedSegment, SegmentName};
 use crate::repository::layout;
 use crate::wal::archive::Archive;
-use crate::wal::line::{Line, Piece, Stretch};
 use crate::wal::moments::Moments;
 use crate::wal::survey::{Look, Run, Survey};
-use pg_ark_contract::{Error, ErrorKind, Result, Timeline};
-use std::collections::BTreeMap;
+use pg_ark_contract::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,13 +34,6 @@ pub struct Findings {
     pub segments: Damage,
     /// `.partial` segments.
     pub partials: Damage,
-}
-
-/// A gap-free row of segments whose records must follow one another.
-struct Chain {
-    stretch: Stretch,
-    /// It ends where a line ends: its records may end anywhere in its last segment.
-    is_end: bool,
 }
 
 /// One piece of work.
@@ -96,63 +89,6 @@ pub fn check(archive: &Archive, look: &Look, jobs: usize, watch: &dyn Watch) -> 
         Some(error) => Err(error),
         None => Ok(checker.findings.into_inner().unwrap_or_else(PoisonError::into_inner)),
     }
-}
-
-/// Every chain of the archive, and the runs of each that no earlier chain has: together every segment.
-fn chains(survey: &Survey) -> (Vec<Chain>, Vec<(usize, Run)>) {
-    let mut chains = Vec::new();
-    let mut runs = Vec::new();
-    let mut seen: BTreeMap<Timeline, Vec<Run>> = BTreeMap::new();
-    let mut enter = |stretch: Stretch, is_end: bool| {
-        let mut last: Option<Run> = None;
-        for piece in &stretch.pieces {
-            for new in without(piece.run, seen.entry(piece.timeline).or_default()) {
-                match &mut last {
-                    Some(before) if before.last + 1 == new.first => before.last = new.last,
-                    // The chain must be followed into it from the segment before.
-                    _ => {
-                        runs.extend(last.map(|run| (chains.len(), run)));
-                        let first = new.first.saturating_sub(1).max(stretch.first());
-                        last = Some(Run { first, last: new.last });
-                    }
-                }
-            }
-            let known = seen.entry(piece.timeline).or_default();
-            known.push(piece.run);
-            known.sort_unstable_by_key(|run| run.first);
-        }
-        runs.extend(last.map(|run| (chains.len(), run)));
-        chains.push(Chain { stretch, is_end });
-    };
-    for line in Line::all(survey) {
-        let count = line.stretches.len();
-        for (index, stretch) in line.stretches.into_iter().enumerate() {
-            enter(stretch, index + 1 == count);
-        }
-    }
-    // Recovery never reads these, but they are there.
-    for (timeline, content) in &survey.timelines {
-        for run in &content.runs {
-            enter(Stretch { pieces: vec![Piece { timeline: *timeline, run: *run }] }, true);
-        }
-    }
-    (chains, runs)
-}
-
-/// The parts of a run that are in none of `known`, which ascend.
-fn without(run: Run, known: &[Run]) -> Vec<Run> {
-    let mut parts = Vec::new();
-    let mut first = run.first;
-    for known in known {
-        if known.first > first && first <= run.last {
-            parts.push(Run { first, last: run.last.min(known.first - 1) });
-        }
-        first = first.max(known.last.saturating_add(1));
-    }
-    if first <= run.last {
-        parts.push(Run { first, last: run.last });
-    }
-    parts
 }
 
 /// Pieces of work that are small enough to keep every thread busy to the end.

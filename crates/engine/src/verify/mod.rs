@@ -1,7 +1,8 @@
 //! What can be recovered, and what in the archive stands in the way.
 //!
 //! * [`archive`]: `verify_archive`: ranges, gaps, damage, strangers. [`ranges`] makes its rows from facts, [`deep`] reads
-//!   every segment, [`twice`] compares segments that are stored under two codecs.
+//!   every segment in the order that [`chains`] gives, [`twice`] compares segments that are stored under two codecs,
+//!   [`damage`] collects what they find.
 //! * [`windows`]: `recovery_windows`: from which moment to which, and why each window ends.
 //! * [`status`]: the last backup and the end of the archive.
 //!
@@ -9,6 +10,8 @@
 //! work itself from being done. Nothing is written.
 
 pub mod archive;
+pub mod chains;
+pub mod damage;
 pub mod deep;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -82,7 +85,8 @@ pub fn windows_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn
     }
     let records = records_of(cluster, &archive)?;
     let mut moments = Moments::new(&archive, survey.segment_size).with_check(&check);
-    let mut found = windows(&survey, &records, &mut moments)?;
+    let broken = archive::broken(&survey, &mut moments)?;
+    let mut found = windows(&survey, &records, &broken, &mut moments)?;
     let faults = histories.iter().map(|(_, error)| error).chain(&size);
     found.remarks.splice(0..0, faults.map(ranges::text));
     Ok(found)

@@ -1,5 +1,6 @@
 //! From what the archive holds to the rows of `verify_archive`. A pure function: listing, times and reading come in.
 
+use super::damage::Damage;
 use super::windows::missing;
 use crate::postgres::timeline::history_file_name;
 use crate::postgres::wal_segment::SegmentName;
@@ -12,43 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows at the most. What is left out is counted in the last one.
 pub const MAX_ROWS: usize = 10_000;
-/// Damaged segments that have a row of their own.
-const MAX_DAMAGED: usize = 1000;
-
-/// Segments that cannot be read or do not follow one another, and why.
-#[derive(Debug, Default)]
-pub struct Damage {
-    /// Without a reason when there are more than a reader would read.
-    segments: BTreeMap<SegmentName, Option<String>>,
-    reasons: usize,
-}
-
-impl Damage {
-    /// Remembers what is wrong with a segment; the first reason counts.
-    pub fn add(&mut self, name: SegmentName, why: String) {
-        let room = self.reasons < MAX_DAMAGED;
-        self.segments.entry(name).or_insert_with(|| {
-            self.reasons += usize::from(room);
-            room.then_some(why)
-        });
-    }
-
-    /// Whether the segment is one of them.
-    pub fn holds(&self, name: SegmentName) -> bool {
-        self.segments.contains_key(&name)
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.segments.len()
-    }
-
-    fn of(&self, timeline: Timeline, run: Run) -> impl Iterator<Item = (u64, Option<&str>)> {
-        let named = |number| SegmentName { timeline, number };
-        let range = self.segments.range(named(run.first)..=named(run.last));
-        range.map(|(name, why)| (name.number, why.as_deref()))
-    }
-}
 
 /// The first and the last time in a run; fails with `Corrupt` when its first or last segment cannot be read.
 pub type TimesOf<'a> = dyn FnMut(Timeline, Run) -> Result<(Option<i64>, Option<i64>)> + 'a;
@@ -118,9 +82,8 @@ fn runs(
         let Some(bad) = next else { return Ok(rows) };
         let last = bad_run(damage, timeline, bad, run.last);
         let mut row = ranged(survey, timeline, Run { first: bad, last }, ArchiveStatus::Damaged);
-        let why = damage.segments.get(&SegmentName { timeline, number: bad });
-        row.detail =
-            why.and_then(Clone::clone).or_else(|| Some("damaged, as the segments that are named".into()));
+        let why = damage.why(SegmentName { timeline, number: bad }).map(str::to_string);
+        row.detail = why.or_else(|| Some("damaged, as the segments that are named".into()));
         rows.push(row);
         if last >= run.last {
             return Ok(rows);

@@ -7,7 +7,9 @@
 //! does not hold such a commit, the first time is when the backup was finished, which is later and so never promises too
 //! much. A window ends with the last whole record that can be read without a hole.
 
+use super::damage::Damage;
 use crate::postgres::timeline::TimelineHistory;
+use crate::postgres::wal_segment::SegmentName;
 use crate::repository::Record;
 use crate::wal::line::{Line, Stretch};
 use crate::wal::moments::{Moment, Moments, is_damage, shown_time};
@@ -15,7 +17,7 @@ use crate::wal::survey::{Run, Survey};
 use chrono::{DateTime, Utc};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::{BackupStatus, WindowRow};
-use pg_ark_contract::{Error, Lsn, Result, SegmentSize, Timeline};
+use pg_ark_contract::{Lsn, Result, SegmentSize, Timeline};
 
 /// What the segments themselves know.
 pub trait Times {
@@ -57,7 +59,8 @@ struct Base<'a> {
 struct Readable {
     stretch: Stretch,
     end: Moment,
-    damage: Option<Error>,
+    /// Why it ends, if neither a hole nor the archive's end is the reason.
+    why: Option<String>,
 }
 
 /// What can be recovered, and what cannot though it looks so.
@@ -69,36 +72,39 @@ pub struct Windows {
     pub remarks: Vec<String>,
 }
 
-/// Every window. Backups that are not complete do not count.
+/// Every window. Backups that are not complete do not count. Records of `broken` segments end before those do.
 ///
 /// # Errors
 /// What the store said.
-pub fn windows(survey: &Survey, records: &[Record], times: &mut dyn Times) -> Result<Windows> {
+pub fn windows(
+    survey: &Survey,
+    records: &[Record],
+    broken: &Damage,
+    times: &mut dyn Times,
+) -> Result<Windows> {
+    let size = survey.segment_size;
     let bases: Vec<Base<'_>> = records.iter().filter_map(Base::of).collect();
     let mut rows: Vec<WindowRow> = Vec::new();
     let mut in_a_window: Vec<&str> = Vec::new();
     for line in Line::all(survey) {
         for (index, stretch) in line.stretches.iter().enumerate() {
-            let near: Vec<&Base<'_>> = bases
-                .iter()
-                .filter(|base| base.leads_into(stretch, &line.history, survey.segment_size))
-                .collect();
-            if near.is_empty() {
+            if !bases.iter().any(|base| base.leads_into(stretch, &line.history, size)) {
                 continue;
             }
-            let Some(readable) = readable(stretch, times)? else { continue };
-            let usable = |base: &&&Base<'_>| {
-                base.stop <= readable.end.lsn
-                    && base.leads_into(&readable.stretch, &line.history, survey.segment_size)
-            };
-            let usable: Vec<&&Base<'_>> = near.iter().filter(usable).collect();
-            in_a_window.extend(usable.iter().map(|base| &base.record.backup[..]));
-            let Some(oldest) = usable.iter().min_by_key(|base| base.stop) else { continue };
-            let note = note(survey, &line, index, &readable);
-            let row = oldest.window(&line, &readable, times, note)?;
-            // Lines share what lies before their branch.
-            if !rows.contains(&row) {
-                rows.push(row);
+            for part in parts(stretch, broken, size) {
+                let Some(readable) = readable(part, times)? else { continue };
+                let usable = |base: &&Base<'_>| {
+                    base.stop <= readable.end.lsn && base.leads_into(&readable.stretch, &line.history, size)
+                };
+                let usable: Vec<&Base<'_>> = bases.iter().filter(usable).collect();
+                in_a_window.extend(usable.iter().map(|base| &base.record.backup[..]));
+                let Some(oldest) = usable.iter().min_by_key(|base| base.stop) else { continue };
+                let note = note(survey, &line, index, &readable);
+                let row = oldest.window(&line, &readable, times, note)?;
+                // Lines share what lies before their branch.
+                if !rows.contains(&row) {
+                    rows.push(row);
+                }
             }
         }
     }
@@ -119,14 +125,33 @@ pub fn windows(survey: &Survey, records: &[Record], times: &mut dyn Times) -> Re
     Ok(Windows { rows, remarks })
 }
 
+/// The stretch, cut behind each segment whose records break off, and why each part ends.
+fn parts(stretch: &Stretch, broken: &Damage, size: SegmentSize) -> Vec<(Stretch, Option<String>)> {
+    let mut parts = Vec::new();
+    let mut first = stretch.first();
+    for piece in &stretch.pieces {
+        for (number, why) in
+            broken.of(piece.timeline, piece.run).filter(|(number, _)| *number < stretch.last())
+        {
+            let name = SegmentName { timeline: piece.timeline, number }.file_name(size);
+            let why = format!("segment {name}: {}", why.unwrap_or("its records break off"));
+            parts.push((stretch.slice(first, number), Some(why)));
+            first = number + 1;
+        }
+    }
+    parts.push((stretch.slice(first, stretch.last()), None));
+    parts
+}
+
 /// The stretch without the damaged segments at its end; `None` when nothing of it can be read.
-fn readable(stretch: &Stretch, times: &mut dyn Times) -> Result<Option<Readable>> {
-    let mut stretch = stretch.clone();
-    let mut damage = None;
+fn readable(
+    (mut stretch, mut why): (Stretch, Option<String>),
+    times: &mut dyn Times,
+) -> Result<Option<Readable>> {
     for _ in 0..MAX_DAMAGED {
         match times.end(&stretch) {
-            Ok(end) => return Ok(Some(Readable { stretch, end, damage })),
-            Err(e) if is_damage(&e) => damage = Some(e),
+            Ok(end) => return Ok(Some(Readable { stretch, end, why })),
+            Err(e) if is_damage(&e) => why = Some(e.message),
             Err(e) => return Err(e),
         }
         if !without_last(&mut stretch) {
@@ -230,8 +255,8 @@ fn timelines(history: &TimelineHistory, upto: Timeline) -> String {
 
 /// Why a window ends where it does.
 fn note(survey: &Survey, line: &Line, index: usize, readable: &Readable) -> String {
-    if let Some(damage) = &readable.damage {
-        return damage.message.clone();
+    if let Some(why) = &readable.why {
+        return why.clone();
     }
     let size = survey.segment_size;
     let timeline = readable.stretch.pieces.last().map_or(line.timeline(), |piece| piece.timeline);
@@ -261,7 +286,7 @@ fn note(survey: &Survey, line: &Line, index: usize, readable: &Readable) -> Stri
 
 /// `segments X to Y of timeline N are missing`.
 pub(super) fn missing(timeline: Timeline, run: Run, size: SegmentSize) -> String {
-    let name = |number| crate::postgres::wal_segment::SegmentName { timeline, number }.file_name(size);
+    let name = |number| SegmentName { timeline, number }.file_name(size);
     match run.first == run.last {
         true => format!("segment {} of timeline {timeline} is missing", name(run.first)),
         false => {

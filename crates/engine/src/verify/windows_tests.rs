@@ -1,6 +1,6 @@
 use super::*;
 use crate::wal::survey::Content;
-use pg_ark_contract::ErrorKind;
+use pg_ark_contract::{Error, ErrorKind};
 
 const SIZE: u64 = 1 << 20;
 
@@ -42,6 +42,17 @@ fn with_wal(record: Record) -> Record {
 #[derive(Default)]
 struct Clock {
     damaged: Vec<u64>,
+    broken: Vec<u64>,
+}
+
+impl Clock {
+    fn broken(&self) -> Damage {
+        let mut damage = Damage::default();
+        for number in &self.broken {
+            damage.add(SegmentName { timeline: Timeline(1), number: *number }, "broken".into());
+        }
+        damage
+    }
 }
 
 impl Times for Clock {
@@ -62,7 +73,7 @@ impl Times for Clock {
 /// Rows as text: backup, timelines, LSNs as segment numbers, seconds, note.
 fn shown(survey: &Survey, records: &[Record], clock: &mut Clock) -> Vec<String> {
     let second = |time: &Option<String>| time.as_deref().map_or("-", |t| &t[17..19]).to_string();
-    let rows = windows(survey, records, clock).unwrap().rows.into_iter().map(|row| {
+    let rows = windows(survey, records, &clock.broken(), clock).unwrap().rows.into_iter().map(|row| {
         format!(
             "{} {} {:.1}..{:.1} {}..{} {}",
             row.backup,
@@ -105,7 +116,7 @@ fn backups_that_cannot_be_used_begin_no_window() {
     }
     assert_eq!(shown(&survey, &[good], &mut Clock::default()).len(), 1);
     let lost = backup("lost", 1, lsn(1, 40), lsn(4, 0), 50);
-    let found = windows(&survey, &[lost], &mut Clock::default()).unwrap();
+    let found = windows(&survey, &[lost], &Damage::default(), &mut Clock::default()).unwrap();
     let remark = "backup \"lost\" cannot be recovered: its WAL from 0/100028 to 0/400000 on timeline 1 is not whole \
                   in the archive";
     assert_eq!(found.remarks, [remark]);
@@ -210,10 +221,29 @@ fn a_backup_inside_a_window_that_an_older_one_began_has_no_row() {
 fn damage_at_the_end_moves_the_end() {
     let survey = survey(&[(1, &[(2, 9)])], &[]);
     let backups = [backup("a", 1, lsn(2, 40), lsn(3, 0), 50)];
-    let mut clock = Clock { damaged: vec![9, 8] };
+    let mut clock = Clock { damaged: vec![9, 8], ..Clock::default() };
     assert_eq!(shown(&survey, &backups, &mut clock), ["a 1 3.0..7.5 02..07 segment 8 is damaged"]);
-    let mut clock = Clock { damaged: (0..20).collect() };
+    let mut clock = Clock { damaged: (0..20).collect(), ..Clock::default() };
     assert!(shown(&survey, &backups, &mut clock).is_empty());
+}
+
+#[test]
+fn records_that_break_off_end_a_window() {
+    let survey = survey(&[(1, &[(2, 9)])], &[]);
+    let backups = [backup("a", 1, lsn(2, 40), lsn(3, 0), 50), backup("b", 1, lsn(7, 40), lsn(7, 90), 51)];
+    // At the very end they may.
+    let mut clock = Clock { broken: vec![5, 9], ..Clock::default() };
+    assert_eq!(
+        shown(&survey, &backups, &mut clock),
+        [
+            "a 1 3.0..5.5 02..05 segment 000000010000000000000005: broken",
+            "b 1 7.0..9.5 06..09 the archive ends here",
+        ]
+    );
+    // A backup whose own WAL breaks off is none.
+    let mut clock = Clock { broken: vec![2], ..Clock::default() };
+    let across = [backup("a", 1, lsn(2, 40), lsn(3, 0), 50)];
+    assert_eq!(shown(&survey, &across, &mut clock), Vec::<String>::new());
 }
 
 #[test]
@@ -242,6 +272,6 @@ fn a_fault_of_the_store_is_an_error() {
     }
     let survey = survey(&[(1, &[(2, 9)])], &[]);
     let backups = [backup("a", 1, lsn(2, 40), lsn(3, 0), 50)];
-    assert_eq!(windows(&survey, &backups, &mut Broken).unwrap_err().kind, ErrorKind::Io);
-    assert_eq!(windows(&survey, &[], &mut Broken).unwrap(), Windows::default());
+    assert_eq!(windows(&survey, &backups, &Damage::default(), &mut Broken).unwrap_err().kind, ErrorKind::Io);
+    assert_eq!(windows(&survey, &[], &Damage::default(), &mut Broken).unwrap(), Windows::default());
 }

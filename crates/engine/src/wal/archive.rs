@@ -369,7 +369,7 @@ fn file_name(timeline: Timeline, log: u32, low: u32) -> String {
 }
 
 /// A folder's name: 8 hexadecimal digits.
-fn hex_name(name: &str) -> Option<u32> {
+pub(super) fn hex_name(name: &str) -> Option<u32> {
     let plain = name.len() == 8 && name.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
     if plain { u32::from_str_radix(name, 16).ok() } else { None }
 }

@@ -42,6 +42,15 @@ impl Stretch {
         Some(SegmentName { timeline: piece.timeline, number })
     }
 
+    /// Its segments from number `first` to number `last`.
+    pub fn slice(&self, first: u64, last: u64) -> Stretch {
+        let cut = |piece: &Piece| {
+            let run = Run { first: piece.run.first.max(first), last: piece.run.last.min(last) };
+            (run.first <= run.last).then_some(Piece { run, ..*piece })
+        };
+        Stretch { pieces: self.pieces.iter().filter_map(cut).collect() }
+    }
+
     /// Whether the bytes from `start` to `end` (exclusive) are in it.
     pub fn holds(&self, start: Lsn, end: Lsn, size: SegmentSize) -> bool {
         self.first() <= size.segment_of(start) && size.last_segment_before(end) <= self.last()

@@ -26,6 +26,9 @@ const MAX_SUMMARIES: usize = 256;
 /// Segments that are read in search of one time, where the index does not know them.
 const MAX_READS: u32 = 64;
 
+/// Segments that break off that are told; an archive that has more is beyond counting.
+const MAX_BREAKS: usize = 64;
+
 /// A moment in the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
@@ -175,6 +178,34 @@ impl<'a> Moments<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Segments whose records break off before their end: those of which the index says so, when reading them says the
+    /// same. At most a few.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn breaks(&mut self, names: impl Iterator<Item = SegmentName>) -> Result<Vec<(SegmentName, String)>> {
+        let mut found = Vec::new();
+        for name in names {
+            if self.known(name)?.is_none_or(|summary| summary.whole) {
+                continue;
+            }
+            let mut reader = WalReader::new(name.start(self.size), self.size, false);
+            let read = self.read(name, &mut |bytes| reader.feed(bytes, &mut |_| {}));
+            match (read, reader.stopped()) {
+                (Err(e), _) if !is_damage(&e) => return Err(e),
+                (Err(e), _) => found.push((name, e.message)),
+                (Ok(()), Some(stop)) => {
+                    found.push((name, format!("its records end at {}: {}", stop.lsn, stop.why)));
+                }
+                (Ok(()), None) => {}
+            }
+            if found.len() >= MAX_BREAKS {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// What the index says about a segment; `None` when it does not know it.

@@ -4,7 +4,7 @@
 //! one. Why: windows, verification and the choice of a backup all ask for holes, never for single segments.
 //! Rejected: a stored list of segments, which would be a second truth beside the objects.
 
-use super::archive::{Archive, LogFolder};
+use super::archive::{Archive, LogFolder, hex_name};
 use crate::postgres::timeline::{TimelineHistory, timeline_of_history_file};
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
@@ -137,9 +137,11 @@ impl Look {
         };
         let mut look = Look { survey, histories: Vec::new(), size, twice: Vec::new(), strangers: 0 };
         look.enter_histories(archive)?;
+        look.strange_folders(archive, &archive.folder())?;
         for timeline in archive.timelines()? {
             let folder = archive.timeline_folder(timeline);
             archive.storage().files(&folder)?.into_iter().for_each(|path| look.stranger(path));
+            look.strange_folders(archive, &folder)?;
             for log in archive.logs(timeline)? {
                 check()?;
                 look.enter(timeline, log, archive.list(timeline, log)?);
@@ -163,6 +165,16 @@ impl Look {
                     self.histories.push((timeline, e.detail(detail)));
                 }
                 Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Folders whose names are neither a timeline's nor a log's.
+    fn strange_folders(&mut self, archive: &Archive, folder: &str) -> Result<()> {
+        for name in archive.storage().folders(folder)? {
+            if hex_name(&name).is_none() {
+                self.stranger(format!("{folder}/{name}/"));
             }
         }
         Ok(())

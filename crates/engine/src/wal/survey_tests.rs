@@ -77,6 +77,8 @@ fn strangers_and_segments_under_two_codecs() {
     stored.put_plain("00000001/00000000/000000010000000000000009", b"without a codec");
     stored.put_plain("00000001/00000000/00000002000000000000000A.zst", b"another timeline's");
     stored.put_plain("00000001/00000000/0000000100000000FFFFFFFF.zst", b"no such number");
+    stored.put_plain("old/00000001/x", b"x");
+    stored.put_plain("00000001/00000000.bak/x", b"x");
     let look = Look::take(archive, &|| Ok(())).unwrap();
     assert_eq!(look.twice, [SegmentName { timeline: Timeline(1), number: 3 }]);
     let base = format!("main/{SYSTEM}/wal");
@@ -85,14 +87,16 @@ fn strangers_and_segments_under_two_codecs() {
     assert_eq!(
         strangers,
         [
+            "/00000001/00000000.bak/",
             "/00000001/00000000/000000010000000000000009",
             "/00000001/00000000/0000000100000000FFFFFFFF",
             "/00000001/00000000/00000002000000000000000A.zst",
             "/00000001/notes.txt",
             "/notes.txt",
+            "/old/",
         ]
     );
-    assert_eq!(look.strangers, 5);
+    assert_eq!(look.strangers, 7);
 }
 
 #[test]
