@@ -13,9 +13,10 @@ use crate::repository::catalog;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What the folder's name has behind that of the data directory.
@@ -26,6 +27,8 @@ pub const UNFINISHED: &str = ".unfinished";
 pub const NOTE: &str = "saved.json";
 /// No note is larger: it has a line for each file.
 const MAX_NOTE: u64 = 256 << 20;
+/// Root gives no file away that somebody put a link to in an old pg_wal.
+const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 /// Bytes copied at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -228,7 +231,8 @@ fn keep(kept: &Kept, to: &Path, access: &Access) -> Result<()> {
 pub fn copy(from: &Path, to: &Path, access: &Access) -> Result<()> {
     let write = || -> std::io::Result<(u32, u32)> {
         let mut file = access.create_file(to, 0o600)?;
-        let written = sum(&mut File::open(from)?, &mut |piece| file.write_all(piece))?;
+        let mut source = OpenOptions::new().read(true).custom_flags(NO_LINK).open(from)?;
+        let written = sum(&mut source, &mut |piece| file.write_all(piece))?;
         file.sync_all()?;
         // Advice: the bytes come from the disk then, not from memory.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
@@ -334,5 +338,10 @@ mod tests {
         assert_eq!(std::fs::read(&to).unwrap(), std::fs::read(&file.path).unwrap());
         assert_eq!((to.metadata().unwrap().nlink(), to.metadata().unwrap().mode() & 0o777), (1, 0o600));
         assert!(copy(&file.path, &to, &ACCESS).is_err(), "it never replaces");
+        std::os::unix::fs::symlink(&file.path, dir.path().join("link")).unwrap();
+        assert!(
+            copy(&dir.path().join("link"), &dir.path().join("other"), &ACCESS).is_err(),
+            "it follows no link"
+        );
     }
 }
