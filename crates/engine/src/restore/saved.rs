@@ -120,13 +120,13 @@ pub fn find(data: &Path, system_identifier: u64) -> Result<Found> {
         if !is_folder || !entry.file_name().as_bytes().starts_with(&beginning) {
             continue;
         }
-        let note = Note::read(&entry.path());
-        if note.is_none_or(|note| note.system_identifier != system_identifier.to_string()) {
-            continue;
-        }
-        match entry.file_name().as_bytes().ends_with(UNFINISHED.as_bytes()) {
-            true => found.unfinished.push(entry.path()),
-            false => found.finished.push(entry.path()),
+        let ours =
+            Note::read(&entry.path()).map(|note| note.system_identifier == system_identifier.to_string());
+        match (entry.file_name().as_bytes().ends_with(UNFINISHED.as_bytes()), ours) {
+            // The note comes first, so one without it is empty.
+            (true, Some(true) | None) => found.unfinished.push(entry.path()),
+            (false, Some(true)) => found.finished.push(entry.path()),
+            _ => {}
         }
     }
     found.finished.sort();
@@ -144,10 +144,7 @@ pub fn save(
     access: &Access,
     watch: &dyn Watch,
 ) -> Result<PathBuf> {
-    let place = new_place(data)?;
-    let mut unfinished = place.clone().into_os_string();
-    unfinished.push(UNFINISHED);
-    let unfinished = PathBuf::from(unfinished);
+    let (place, unfinished) = new_place(data)?;
     let shown = unfinished.display();
     access.create_folder(&unfinished).map_err(|e| {
         advised(Error::io(format!("could not create folder \"{shown}\" for the old server's WAL"), &e))
@@ -184,8 +181,8 @@ fn advised(error: Error) -> Error {
     }
 }
 
-/// A name that is free.
-fn new_place(data: &Path) -> Result<PathBuf> {
+/// A name that is free, and the one until everything is there.
+fn new_place(data: &Path) -> Result<(PathBuf, PathBuf)> {
     let time = chrono::Utc::now().format("%Y%m%dT%H%M%SZ");
     for number in 1..1000 {
         let mut place = OsString::from(data);
@@ -193,9 +190,12 @@ fn new_place(data: &Path) -> Result<PathBuf> {
         if number > 1 {
             place.push(format!("-{number}"));
         }
-        let place = PathBuf::from(place);
-        if std::fs::symlink_metadata(&place).is_err() {
-            return Ok(place);
+        let mut unfinished = place.clone();
+        unfinished.push(UNFINISHED);
+        let places = (PathBuf::from(place), PathBuf::from(unfinished));
+        let free = |path: &Path| std::fs::symlink_metadata(path).is_err();
+        if free(&places.0) && free(&places.1) {
+            return Ok(places);
         }
     }
     Err(Error::new(ErrorKind::Io, format!("there are too many folders \"{}{INFIX}{time}\"", data.display())))
@@ -327,6 +327,14 @@ mod tests {
         assert_eq!(find(&data, 7).unwrap(), Found { finished: vec![], unfinished: vec![folder.clone()] });
         remove_unfinished(&folder);
         assert!(folder.join("a").exists() && !folder.join("b").exists() && data.exists());
+        // One that was killed before it wrote its note; a new one does not trip over it.
+        std::fs::remove_file(folder.join("a")).unwrap();
+        assert_eq!(find(&data, 7).unwrap().unfinished, [folder.clone()]);
+        let (place, unfinished) = new_place(&data).unwrap();
+        std::fs::create_dir(&unfinished).unwrap();
+        assert_ne!(new_place(&data).unwrap().0, place);
+        remove_unfinished(&folder);
+        assert!(!folder.exists());
     }
 
     #[test]
