@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Most bytes of an index: 4 KiB for each of the 4096 segments of 1 MiB that a folder can hold.
-const MAX_INDEX: u64 = 16 << 20;
+pub(super) const MAX_INDEX: u64 = 16 << 20;
 
 /// The summaries of the segments in one folder.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@
 //! to a time (`getRecordTimestamp` in access/transam/xlogrecovery.c).
 
 use super::archive::Archive;
-use super::index::Index;
+use super::index::{Index, MAX_INDEX};
 use super::line::Stretch;
 use super::summary::{Summarizer, Summary};
 use super::survey::Run;
@@ -44,7 +44,7 @@ pub struct Moments<'a> {
     size: SegmentSize,
     folder: Option<&'a Path>,
     check: Option<&'a dyn Fn() -> Result<()>>,
-    indexes: BTreeMap<(Timeline, u64), Index>,
+    indexes: BTreeMap<(Timeline, u32), Index>,
     summaries: BTreeMap<SegmentName, Summary>,
     reads: u32,
 }
@@ -187,8 +187,15 @@ impl<'a> Moments<'a> {
     /// What the store said.
     pub fn breaks(&mut self, names: impl Iterator<Item = SegmentName>) -> Result<Vec<(SegmentName, String)>> {
         let mut found = Vec::new();
+        let mut folder = None;
         for name in names {
-            if self.known(name)?.is_none_or(|summary| summary.whole) {
+            let key = self.key(name);
+            let may_break = match folder {
+                Some((known, may_break)) if known == key => may_break,
+                _ => self.may_break(key)?,
+            };
+            folder = Some((key, may_break));
+            if !may_break || self.known(name)?.is_none_or(|summary| summary.whole) {
                 continue;
             }
             let mut reader = WalReader::new(name.start(self.size), self.size, false);
@@ -208,19 +215,35 @@ impl<'a> Moments<'a> {
         Ok(found)
     }
 
+    /// Timeline and log: which index knows a segment.
+    fn key(&self, name: SegmentName) -> (Timeline, u32) {
+        let per_log = (1 << 32) / self.size.bytes();
+        (name.timeline, u32::try_from(name.number / per_log).unwrap_or(u32::MAX))
+    }
+
+    /// Whether an index can say that a segment breaks off. A million lines are searched much faster than parsed.
+    fn may_break(&self, (timeline, log): (Timeline, u32)) -> Result<bool> {
+        self.check()?;
+        let path = self.archive.index_path(timeline, log);
+        match self.archive.storage().get(&path, MAX_INDEX) {
+            Ok(bytes) => Ok(bytes.is_some_and(|bytes| bytes.windows(5).any(|word| word == b"false"))),
+            Err(e) if e.kind == ErrorKind::Corrupt => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// What the index says about a segment; `None` when it does not know it.
     ///
     /// # Errors
     /// What the store said.
     pub fn known(&mut self, name: SegmentName) -> Result<Option<Summary>> {
-        let per_log = (1 << 32) / self.size.bytes();
-        let key = (name.timeline, name.number / per_log);
+        let key = self.key(name);
         if !self.indexes.contains_key(&key) {
             self.check()?;
             if self.indexes.len() >= MAX_INDEXES {
                 self.indexes.clear();
             }
-            let path = self.archive.index_path(key.0, u32::try_from(key.1).unwrap_or(u32::MAX));
+            let path = self.archive.index_path(key.0, key.1);
             let index = match Index::load(self.archive.storage(), &path, self.size) {
                 Ok(index) => index,
                 // It can be lost; the segments are the truth.
