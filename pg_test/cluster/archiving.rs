@@ -49,11 +49,13 @@ pub fn switch_wal(server: &Cluster) -> String {
     server.psql("SELECT pg_walfile_name(pg_switch_wal())")
 }
 
-/// Ends the current segment and waits until the archive holds it; returns its name.
+/// Ends the current segment and waits until the server was told that it is stored; returns its name.
 #[track_caller]
 pub fn archive_now(ready: &Ready) -> String {
     let segment = switch_wal(&ready.server);
-    wait_archived(ready, &segment);
+    let done = ready.server.data().join(format!("pg_wal/archive_status/{segment}.done"));
+    wait_until(&format!("{segment} in the archive"), LONG, || done.is_file());
+    assert!(object(ready, &segment).is_some(), "{segment} is done and not stored");
     segment
 }
 

@@ -1,7 +1,7 @@
 //! The whole way on every version: archive, back up, lose everything, go back to a moment and to the end.
 
 use crate::archiving::{archive_now, archiving};
-use pg_ark_testkit::{Cluster, run};
+use pg_ark_testkit::{Cluster, LONG, run, wait_until};
 
 #[test]
 fn smoke_back_to_a_moment_and_to_the_end() {
@@ -33,6 +33,7 @@ fn smoke_back_to_a_moment_and_to_the_end() {
 
     let end = ready.restore_beside_stopped("latest", &["--target-timeline".as_ref(), "1".as_ref()]);
     end.server.start();
+    wait_until("the end of recovery", LONG, || end.server.psql("SELECT pg_is_in_recovery()") == "f");
     assert_eq!(end.server.psql("SELECT string_agg(what, ',' ORDER BY at) FROM events"), "before,after");
     end.server.amcheck();
 }
