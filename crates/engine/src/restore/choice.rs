@@ -6,17 +6,19 @@
 //!
 //! *Candidate*: a complete full backup. *Course*: a candidate, a line, and where recovery along it ends.
 
+use super::judge::Judge;
 use super::refusal::{self, Verdict};
 use super::target::{Target, TimelineChoice};
 use crate::postgres::timeline::TimelineHistory;
 use crate::postgres::wal_record::from_utc;
+use crate::postgres::wal_segment::SegmentName;
 use crate::repository::Record;
-use crate::wal::moments::Moment;
+use crate::wal::moments::{Moment, is_damage};
 use crate::wal::survey::Run;
 use crate::wal::{Line, Stretch, Survey};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize, Timeline};
 use std::cmp::Reverse;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 /// A target, and whether it is itself left out.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +54,24 @@ pub trait Wal {
     /// # Errors
     /// What the repository said.
     fn last_before(&mut self, stretch: &Stretch, lsn: Lsn) -> Result<Option<i64>>;
+
+    /// The first of these segments whose records end before it does, and why: recovery would take that for the end.
+    ///
+    /// # Errors
+    /// What the repository said.
+    fn torn(&mut self, stretch: &Stretch, numbers: Range<u64>) -> Result<Option<(SegmentName, String)>>;
+}
+
+/// Where a stretch ends, or where its last segment begins when that one is damaged: a target before it may still be
+/// reached.
+///
+/// # Errors
+/// What the repository said.
+pub fn end_or_damage(wal: &mut dyn Wal, stretch: &Stretch, size: SegmentSize) -> Result<Moment> {
+    match wal.end(stretch) {
+        Err(e) if is_damage(&e) => Ok(Moment { lsn: size.start_of(stretch.last()), time: None }),
+        end => end,
+    }
 }
 
 /// Whether a commit of this time is behind a target of that time.
@@ -155,12 +175,12 @@ pub fn choose<'a>(stored: Stored<'a>, wish: Wish<'_>, wal: &mut dyn Wal) -> Resu
     let mut remarks = Vec::new();
     let tip = tip(stored.survey, &candidates, wish, &mut remarks)?;
     let mut line = Line::of(stored.survey, tip.unwrap_or(newest.timeline));
-    let mut judge = Judge { survey: stored.survey, aim: wish.aim, wal, known: None };
+    let mut judge = Judge::new(stored.survey, wish.aim, wal);
     let mut verdicts = Vec::new();
     for candidate in &candidates {
         if tip.is_none() && line.timeline() != candidate.timeline {
             line = Line::of(stored.survey, candidate.timeline);
-            judge.known = None;
+            judge.forget();
         }
         match judge.judge(candidate, &line)? {
             Verdict::Reached { stretch, stop, end } => {
@@ -171,8 +191,7 @@ pub fn choose<'a>(stored: Stored<'a>, wish: Wish<'_>, wal: &mut dyn Wal) -> Resu
             verdict => verdicts.push((*candidate, verdict)),
         }
     }
-    let wal = judge.wal;
-    Err(refusal::refuse(stored.survey, wish, &line, &verdicts, wal)?)
+    Err(refusal::refuse(stored.survey, wish, &line, &verdicts, judge.into_wal())?)
 }
 
 /// The timeline to follow; `None` for each backup its own.
@@ -234,103 +253,6 @@ fn has_history(survey: &Survey, candidate: &Candidate<'_>, tip: Timeline) -> Res
         format!("timeline {tip} cannot be followed: its history file {name} is not in the archive"),
     )
     .hint("Get the file back from a server of that timeline (pg_wal), and store it with \"pgark wal-push\"."))
-}
-
-/// Judges candidates of one line, the newest first.
-struct Judge<'w> {
-    survey: &'w Survey,
-    aim: Aim<'w>,
-    wal: &'w mut dyn Wal,
-    /// First segment of a stretch that was looked through from another on to its end, and what was found.
-    known: Option<(u64, u64, Option<Moment>)>,
-}
-
-impl Judge<'_> {
-    fn judge(&mut self, candidate: &Candidate<'_>, line: &Line) -> Result<Verdict> {
-        let Candidate { record, timeline, stop: end_of_backup, .. } = *candidate;
-        let size = if self.survey.is_empty() { record.wal_segment_size } else { self.survey.segment_size };
-        if !line.history.reaches(timeline, end_of_backup) || size != record.wal_segment_size {
-            return Ok(Verdict::OtherLine);
-        }
-        let needed = candidate.first_needed(line, size);
-        let stretch = line.stretch_of(needed);
-        let next = stretch.map_or(needed, |s| s.last() + 1);
-        let last_own = size.last_segment_before(end_of_backup);
-        if next <= last_own {
-            return Ok(Verdict::WalMissing(Run { first: next, last: last_own }));
-        }
-        let hole = line.stretches.iter().map(Stretch::first).find(|first| *first > next);
-        let hole = hole.map(|first| Run { first: next, last: first - 1 });
-        let own = Moment { lsn: end_of_backup, time: None };
-        let end = match stretch {
-            Some(stretch) => {
-                Some(self.wal.end(stretch)?).filter(|end| end.lsn >= end_of_backup).unwrap_or(own)
-            }
-            None => own,
-        };
-        let reached = |stop| Verdict::Reached { stretch: stretch.cloned(), stop, end };
-        let aim = self.aim;
-        let stop = match aim.target {
-            Target::Latest => return Ok(hole.map_or(reached(None), |hole| Verdict::Hole { hole, end })),
-            Target::Immediate => return Ok(reached(Some(own))),
-            Target::Lsn(lsn) if *lsn < end_of_backup => return Ok(Verdict::TooNew),
-            Target::Time(time) if self.is_too_new(candidate, stretch, from_utc(*time))? => {
-                return Ok(Verdict::TooNew);
-            }
-            _ => match stretch {
-                Some(stretch) => self.stop(candidate, stretch, size)?,
-                None => None,
-            },
-        };
-        Ok(match (stop, hole) {
-            (Some(stop), _) if stop.lsn < end_of_backup => Verdict::TooNew,
-            (Some(stop), _) => reached(Some(stop)),
-            (None, Some(hole)) => Verdict::Hole { hole, end },
-            (None, None) => Verdict::Beyond { end },
-        })
-    }
-
-    /// Whether the backup holds what was committed after this time. Its clock tells where no commit does.
-    fn is_too_new(
-        &mut self,
-        candidate: &Candidate<'_>,
-        stretch: Option<&Stretch>,
-        time: i64,
-    ) -> Result<bool> {
-        let last = candidate.record.wal_segment_size.last_segment_before(candidate.stop);
-        let before = match stretch.filter(|stretch| stretch.first() <= last) {
-            Some(stretch) => self.wal.last_before(stretch, candidate.stop)?,
-            None => None,
-        };
-        Ok(match before {
-            Some(before) => is_later(before, time, self.aim),
-            None => candidate.finished().is_none_or(|finished| finished > time),
-        })
-    }
-
-    /// Where recovery from this backup stops. What an older one shares with a newer one is not read twice.
-    fn stop(
-        &mut self,
-        candidate: &Candidate<'_>,
-        stretch: &Stretch,
-        size: SegmentSize,
-    ) -> Result<Option<Moment>> {
-        let own = size.segment_of(candidate.start).max(stretch.first());
-        let first = match self.aim.target {
-            Target::Lsn(lsn) => size.segment_of(*lsn).max(own),
-            _ => own,
-        };
-        let known = self.known.filter(|(of, from, _)| *of == stretch.first() && *from > first);
-        let last = known.map_or(stretch.last(), |(_, from, _)| from.min(stretch.last()));
-        let found = if first > last {
-            None
-        } else {
-            self.wal.stop(stretch, first..=last, candidate.start, self.aim)?
-        };
-        let found = found.or(known.and_then(|(_, _, found)| found));
-        self.known = Some((stretch.first(), first, found));
-        Ok(found)
-    }
 }
 
 #[cfg(test)]

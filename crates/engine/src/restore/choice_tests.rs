@@ -17,6 +17,7 @@ fn lsn(segment: u64, offset: u64) -> Lsn {
 enum What {
     Commit(u32, i64),
     Point(&'static str),
+    Torn,
 }
 
 /// WAL by hand: what is on which timeline. Ends 100 bytes into the last segment of a stretch.
@@ -61,6 +62,13 @@ impl Wal for Written {
             _ => None,
         });
         Ok(Moment { lsn, time: time.max() })
+    }
+
+    fn torn(&mut self, stretch: &Stretch, numbers: Range<u64>) -> Result<Option<(SegmentName, String)>> {
+        let torn =
+            self.0.iter().filter(|(_, _, what)| matches!(what, What::Torn)).map(|(_, at, _)| at.0 / SIZE);
+        let first = torn.filter(|number| numbers.contains(number)).min();
+        Ok(first.and_then(|number| stretch.segment(number)).map(|name| (name, "by hand".to_string())))
     }
 
     fn last_before(&mut self, stretch: &Stretch, lsn: Lsn) -> Result<Option<i64>> {
@@ -265,6 +273,22 @@ fn holes() {
 }
 
 #[test]
+fn a_segment_that_ends_too_early_ends_recovery() {
+    let (records, survey, mut events) = two();
+    events.push((1, lsn(7, 50), What::Torn));
+    let choose = |target: Target| name(run(&records, &survey, &events, target, TimelineChoice::Latest));
+    assert_eq!(choose(Target::Immediate), "b 1");
+    assert_eq!(choose(time(550 * SECOND)), "b 1");
+    let torn = "cannot be reached: segment 000000010000000000000007 is damaged, and recovery would end there: by hand";
+    assert!(choose(time(700 * SECOND)).ends_with(torn));
+    assert!(choose(Target::Latest).ends_with(torn));
+    // The last one ends where the WAL ends.
+    events.pop();
+    events.push((1, lsn(9, 50), What::Torn));
+    assert_eq!(name(run(&records, &survey, &events, Target::Latest, TimelineChoice::Latest)), "b 1");
+}
+
+#[test]
 fn a_backup_lacks_wal_of_its_own() {
     let records = vec![backup("a", 1, (2, 4), 200 * SECOND, false)];
     let survey = survey(&[(1, &[(2, 3)])], &[]);
@@ -394,6 +418,9 @@ fn an_older_backup_is_not_read_twice() {
         }
         fn end(&mut self, stretch: &Stretch) -> Result<Moment> {
             self.0.end(stretch)
+        }
+        fn torn(&mut self, s: &Stretch, n: Range<u64>) -> Result<Option<(SegmentName, String)>> {
+            self.0.torn(s, n)
         }
         fn last_before(&mut self, stretch: &Stretch, lsn: Lsn) -> Result<Option<i64>> {
             self.0.last_before(stretch, lsn)

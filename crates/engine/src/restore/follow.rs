@@ -101,7 +101,10 @@ pub fn until(
         }
         let lock = std::fs::read_to_string(road.data.join("postmaster.pid")).ok();
         let lock = lock.and_then(|text| Lock::parse(&text)).filter(|lock| lock.pid == server.id());
-        if let Some(lock) = lock.filter(|lock| lock.status == "ready") {
+        // "standby" stands for a server in recovery that lets nobody in (hot_standby = off).
+        let is_up =
+            |lock: &Lock| lock.status == "ready" || (until == Until::Standby && lock.status == "standby");
+        if let Some(lock) = lock.filter(is_up) {
             // A hot standby calls itself ready too, while recovery goes on; the control file tells them apart.
             let is_primary = state(road.data) == Some(DbState::InProduction);
             let is_there = match until {

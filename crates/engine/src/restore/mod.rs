@@ -1,6 +1,7 @@
 //! Restore: from a repository and an empty place to a data directory that a server starts from.
 //!
-//! 1. [`request`]: what the user asked for; the backup that means.
+//! 1. [`request`], [`target`]: what the user asked for. [`course`] looks at what is stored; [`choice`] finds the backup and
+//!    the timeline that lead to the target, [`reach`] the place in the WAL where recovery stops, [`refusal`] says why not.
 //! 2. [`facts`]: what this machine is like. [`check`], [`recorded_places`]: what is refused before anything is
 //!    touched. [`warnings`]: what should be known before. [`plan`]: a value that says all that will happen; `--dry-run`
 //!    shows it.
@@ -10,9 +11,9 @@
 //!    With `--replace` or `--keep-wal`, before that: [`old_wal`] and [`old_wal_end`] find what the archive lacks of an old
 //!    pg_wal, [`salvage`] decides about it, [`saved`] keeps it, [`feed`] gives it to the new server; [`replace`] and
 //!    [`in_use`] judge what stands at the old place, [`removal`] clears it; [`old_place`] does all that in its order.
-//! 4. [`start`] starts the server and follows recovery.
+//! 4. [`start`] starts the server and follows recovery ([`run_as`], [`follow`], [`ask`]); [`report`] says how far it came.
 //!
-//! *Target*: a folder that did not exist or was empty. *Marker*: the file that says "unfinished".
+//! *Target* of a restore: a folder that did not exist or was empty; of recovery: where it ends. *Marker*: the file that says "unfinished".
 //! Nothing read from the repository is trusted: not names, not sizes, not checksums, not JSON. A restore never
 //! overwrites a file, and an interrupted one leaves nothing that a server would start from.
 
@@ -32,6 +33,7 @@ pub mod feed;
 pub mod follow;
 pub mod in_use;
 pub mod index;
+mod judge;
 pub mod link;
 pub mod marker;
 pub mod names;

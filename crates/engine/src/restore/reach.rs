@@ -14,15 +14,22 @@ use super::target::Target;
 use crate::postgres::wal_record::{Event, Record, WalReader, from_utc};
 use crate::postgres::wal_segment::SegmentName;
 use crate::wal::Stretch;
-use crate::wal::moments::{Moment, Moments};
+use crate::wal::moments::{Moment, Moments, is_damage};
 use crate::wal::summary::{Summarizer, Summary};
 use pg_ark_contract::{Error, Lsn, Result, SegmentSize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 /// Segments that are looked through for the time of a commit.
 const MAX_LOOKS: usize = 1000;
+/// Segments that are read for it where no summary knows a time.
+const MAX_READS: u64 = 16;
+/// Bytes of a segment's first page header (`SizeOfXLogLongPHD`, access/xlog_internal.h).
+const LONG_HEADER: u64 = 40;
+/// Most bytes of a restore point's record: header, `xl_restore_point`, and what introduces it, aligned.
+const RESTORE_POINT: u64 = 104;
 /// Bytes read at a time of a plain segment.
 const CHUNK: usize = 1 << 20;
 
@@ -31,12 +38,14 @@ pub struct Reach<'a> {
     moments: Moments<'a>,
     old: Option<&'a OldWal>,
     size: SegmentSize,
+    /// Ends of stretches, by their first and last segment.
+    ends: BTreeMap<(SegmentName, SegmentName), Moment>,
 }
 
 impl<'a> Reach<'a> {
     /// Of an archive whose segments have `size` bytes.
     pub fn new(moments: Moments<'a>, old: Option<&'a OldWal>, size: SegmentSize) -> Self {
-        Reach { moments, old, size }
+        Reach { moments, old, size, ends: BTreeMap::new() }
     }
 
     fn old(&self, name: SegmentName) -> Option<&'a OldWal> {
@@ -92,18 +101,60 @@ impl<'a> Reach<'a> {
         Ok(search.found)
     }
 
-    /// The latest time of a commit or rollback in a segment that ends at `lsn` or before it.
-    fn last_in(&self, name: SegmentName, lsn: Lsn) -> Result<Option<i64>> {
-        let mut reader = WalReader::new(name.start(self.size), self.size, false);
-        let mut latest = None;
-        self.read(name, &mut |bytes| {
-            reader.feed(bytes, &mut |record| match record.event() {
-                Some(Event::Commit { time, .. } | Event::Abort { time, .. }) if record.end <= lsn => {
-                    latest = latest.max(Some(time));
+    /// A restore point that crosses a boundary: so short a record leaves little of itself behind it.
+    fn at_boundaries(
+        &mut self,
+        stretch: &Stretch,
+        numbers: RangeInclusive<u64>,
+        from: Lsn,
+        aim: Aim<'_>,
+    ) -> Result<Option<Moment>> {
+        for number in numbers.skip(1) {
+            let Some(name) = stretch.segment(number) else { break };
+            let first = self.summary(name)?.first_record;
+            let room = first.map_or(0, |first| first.0.saturating_sub(name.start(self.size).0));
+            if room > LONG_HEADER && room <= LONG_HEADER + RESTORE_POINT || first.is_none() {
+                let found = self.scan(stretch, number.saturating_sub(1)..=number, from, aim)?;
+                if found.is_some() {
+                    return Ok(found);
                 }
-                _ => {}
-            });
-        })?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The latest time of a commit or rollback in segments up to `top` that ends at `lsn` or before it. Summaries tell
+    /// where to begin; what follows is read, for a record that crosses a boundary is in no summary.
+    fn latest(&mut self, stretch: &Stretch, top: u64, lsn: Lsn) -> Result<Option<i64>> {
+        let mut upper = top;
+        for number in (stretch.first()..=top).rev().take(MAX_LOOKS) {
+            let Some(name) = stretch.segment(number) else { break };
+            if self.summary(name)?.last_time.is_some() {
+                let found = self.latest_in(stretch, number..=upper, lsn)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+                upper = number;
+            }
+        }
+        let is_short = upper - stretch.first().min(upper) < MAX_READS;
+        if is_short { self.latest_in(stretch, stretch.first()..=upper, lsn) } else { Ok(None) }
+    }
+
+    fn latest_in(&self, stretch: &Stretch, numbers: RangeInclusive<u64>, lsn: Lsn) -> Result<Option<i64>> {
+        let mut reader = WalReader::new(self.size.start_of(*numbers.start()), self.size, false);
+        let mut latest = None;
+        for number in numbers {
+            let Some(name) = stretch.segment(number) else { break };
+            self.read(name, &mut |bytes| {
+                reader.feed(bytes, &mut |record| match record.event() {
+                    Some(Event::Commit { time, .. } | Event::Abort { time, .. }) if record.end <= lsn => {
+                        latest = latest.max(Some(time));
+                    }
+                    _ => {}
+                });
+            })?;
+        }
         Ok(latest)
     }
 }
@@ -122,49 +173,72 @@ impl Wal for Reach<'_> {
             Target::Lsn(_) => return self.scan(stretch, numbers, from, aim),
             Target::Time(_) | Target::Xid(_) | Target::Name(_) => {}
         }
-        for number in numbers.clone() {
+        // The last segment that has a time: what crosses a boundary behind it may be earlier than the next time.
+        let mut timed = first;
+        let mut last = last;
+        let mut damage = None;
+        for number in numbers {
             let Some(name) = stretch.segment(number) else { break };
-            if may_stop(&self.summary(name)?, aim) {
-                let before = number.saturating_sub(1).max(first);
-                if let Some(found) = self.scan(stretch, before..=number, from, aim)? {
+            let summary = match self.summary(name) {
+                Ok(summary) => summary,
+                Err(e) if is_damage(&e) && number > first => {
+                    (last, damage) = (number - 1, Some(e));
+                    break;
+                }
+                Err(e) => return Err(e),
+            };
+            if may_stop(&summary, aim) {
+                let is_time = matches!(aim.target, Target::Time(_));
+                let begin = if is_time { timed } else { number.saturating_sub(1).max(first) };
+                if let Some(found) = self.scan(stretch, begin..=number, from, aim)? {
                     return Ok(Some(found));
                 }
             }
+            if summary.last_time.is_some() {
+                timed = number;
+            }
         }
-        // Times ascend well enough for only the last record of all to be missed.
-        let again =
-            if matches!(aim.target, Target::Time(_)) { last.saturating_sub(1).max(first) } else { first };
-        self.scan(stretch, again..=last, from, aim)
+        let found = match aim.target {
+            // Times ascend well enough for only a record behind all others to be missed.
+            Target::Time(_) => self.scan(stretch, timed..=last, from, aim)?,
+            Target::Name(_) => self.at_boundaries(stretch, first..=last, from, aim)?,
+            _ => self.scan(stretch, first..=last, from, aim)?,
+        };
+        match (found, damage) {
+            (None, Some(damage)) => Err(damage),
+            (found, _) => Ok(found),
+        }
     }
 
     fn end(&mut self, stretch: &Stretch) -> Result<Moment> {
-        let mut end = Moment { lsn: self.size.start_of(stretch.first()), time: None };
+        let key = stretch.segment(stretch.first()).zip(stretch.segment(stretch.last()));
+        if let Some(known) = key.and_then(|key| self.ends.get(&key)) {
+            return Ok(*known);
+        }
+        let mut lsn = self.size.start_of(stretch.first());
         for number in (stretch.first()..=stretch.last()).rev().take(MAX_LOOKS) {
             let Some(name) = stretch.segment(number) else { break };
-            let summary = self.summary(name)?;
+            let end = self.summary(name)?.end;
             // A record that is longer than a segment can fill one.
-            if summary.end > name.start(self.size) {
-                end.lsn = end.lsn.max(summary.end);
-            }
-            end.time = summary.last_time;
-            if end.time.is_some() {
+            if end > name.start(self.size) {
+                lsn = end;
                 break;
             }
         }
+        let end = Moment { lsn, time: self.latest(stretch, stretch.last(), lsn)? };
+        self.ends.extend(key.map(|key| (key, end)));
         Ok(end)
     }
 
+    fn torn(&mut self, stretch: &Stretch, numbers: Range<u64>) -> Result<Option<(SegmentName, String)>> {
+        let old = self.old;
+        let is_stored = |name: &SegmentName| old.is_none_or(|old| old.usable(*name).is_none());
+        let names = numbers.filter_map(|number| stretch.segment(number)).filter(is_stored);
+        Ok(self.moments.breaks(names)?.into_iter().next())
+    }
+
     fn last_before(&mut self, stretch: &Stretch, lsn: Lsn) -> Result<Option<i64>> {
-        let top = self.size.last_segment_before(lsn).min(stretch.last());
-        for number in (stretch.first()..=top).rev().take(MAX_LOOKS) {
-            let Some(name) = stretch.segment(number) else { break };
-            let summary = self.summary(name)?;
-            let found = if summary.end <= lsn { summary.last_time } else { self.last_in(name, lsn)? };
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
+        self.latest(stretch, self.size.last_segment_before(lsn).min(stretch.last()), lsn)
     }
 }
 
@@ -220,3 +294,7 @@ impl Search<'_> {
         self.found = lsn.map(|lsn| Moment { lsn, time: self.time });
     }
 }
+
+#[cfg(test)]
+#[path = "reach_tests.rs"]
+mod tests;

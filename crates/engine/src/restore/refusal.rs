@@ -1,6 +1,6 @@
 //! Why a target cannot be reached, and what can be.
 
-use super::choice::{Candidate, Wal, Wish};
+use super::choice::{Candidate, Wal, Wish, end_or_damage};
 use super::target::{Target, shown_moment};
 use crate::postgres::wal_segment::SegmentName;
 use crate::wal::moments::Moment;
@@ -30,6 +30,13 @@ pub enum Verdict {
     WalMissing(Run),
     /// The target comes before its end.
     TooNew,
+    /// A segment before the target ends too early.
+    Torn {
+        /// Which.
+        segment: SegmentName,
+        /// How that shows.
+        why: String,
+    },
     /// WAL is missing behind it, and the target was not found before that.
     Hole {
         /// What is missing.
@@ -98,6 +105,17 @@ fn reason(survey: &Survey, wish: Wish<'_>, line: &Line, verdicts: &[(Candidate<'
     let unreachable =
         |why: String| Error::new(ErrorKind::TargetUnreachable, format!("{target} cannot be reached: {why}"));
     let mut found = verdicts.iter().map(|(_, verdict)| verdict);
+    let torn = found.clone().find_map(|verdict| match verdict {
+        Verdict::Torn { segment, why } => Some((segment, why)),
+        _ => None,
+    });
+    if let Some((segment, why)) = torn {
+        let name = segment.file_name(survey.segment_size);
+        return unreachable(format!("segment {name} is damaged, and recovery would end there: {why}")).hint(
+            "Get the segment back (pg_wal of an old server, another archive), or choose a target before it: \
+             --target-lsn, --target-time, or --target immediate for the end of the backup.",
+        );
+    }
     let holes = found.clone().find_map(|verdict| match verdict {
         Verdict::Hole { hole, end } => Some((hole, end)),
         _ => None,
@@ -200,7 +218,10 @@ fn windows(survey: &Survey, candidates: &[Candidate<'_>], wal: &mut dyn Wal) -> 
             known.push(key);
             let own = Moment { lsn: candidate.stop, time: None };
             let to = match stretch {
-                Some(stretch) => Some(wal.end(stretch)?).filter(|end| end.lsn >= own.lsn).unwrap_or(own),
+                Some(stretch) => {
+                    let end = end_or_damage(wal, stretch, survey.segment_size)?;
+                    if end.lsn >= own.lsn { end } else { own }
+                }
                 None => own,
             };
             let window =
