@@ -8,7 +8,8 @@
 //! * [`get`]: archive to a server in recovery, one file, with [`absent`] (the proof that there is none), [`spool`] and
 //!   [`prefetch`] (segments fetched ahead), [`deliver`] (whole or not at all).
 //! * [`summary`]: what one segment holds: commit times, restore points, its end; [`index`]: summaries kept beside the
-//!   segments, which can be lost and made again. [`moments`]: times and ends of ranges, from both.
+//!   segments, which can be lost and made again. [`moments`]: times and ends of ranges, from both;
+//!   `breaks`: segments that were stored torn.
 //!
 //! *Line*: a timeline and its ancestors. *Stretch*: a gap-free part of a line. *Hole*: what is missing between two.
 //! What is not there is never guessed from dates of files; an error of the repository is never "not there".
@@ -17,6 +18,7 @@ pub mod absent;
 pub mod ahead;
 pub mod archive;
 pub mod archiver;
+mod breaks;
 pub mod deliver;
 pub mod get;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! to a time (`getRecordTimestamp` in access/transam/xlogrecovery.c).
 
 use super::archive::Archive;
-use super::index::{Index, MAX_INDEX};
+use super::index::Index;
 use super::line::Stretch;
 use super::summary::{Summarizer, Summary};
 use super::survey::Run;
@@ -26,9 +26,6 @@ const MAX_SUMMARIES: usize = 256;
 /// Segments that are read in search of one time, where the index does not know them.
 const MAX_READS: u32 = 64;
 
-/// Segments that break off that are told; an archive that has more is beyond counting.
-const MAX_BREAKS: usize = 64;
-
 /// A moment in the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
@@ -40,8 +37,8 @@ pub struct Moment {
 
 /// Summaries of segments.
 pub struct Moments<'a> {
-    archive: &'a Archive,
-    size: SegmentSize,
+    pub(super) archive: &'a Archive,
+    pub(super) size: SegmentSize,
     folder: Option<&'a Path>,
     check: Option<&'a dyn Fn() -> Result<()>>,
     indexes: BTreeMap<(Timeline, u32), Index>,
@@ -180,56 +177,10 @@ impl<'a> Moments<'a> {
         Ok(None)
     }
 
-    /// Segments whose records break off before their end: those of which the index says so, when reading them says the
-    /// same. At most a few.
-    ///
-    /// # Errors
-    /// What the store said.
-    pub fn breaks(&mut self, names: impl Iterator<Item = SegmentName>) -> Result<Vec<(SegmentName, String)>> {
-        let mut found = Vec::new();
-        let mut folder = None;
-        for name in names {
-            let key = self.key(name);
-            let may_break = match folder {
-                Some((known, may_break)) if known == key => may_break,
-                _ => self.may_break(key)?,
-            };
-            folder = Some((key, may_break));
-            if !may_break || self.known(name)?.is_none_or(|summary| summary.whole) {
-                continue;
-            }
-            let mut reader = WalReader::new(name.start(self.size), self.size, false);
-            let read = self.read(name, &mut |bytes| reader.feed(bytes, &mut |_| {}));
-            match (read, reader.stopped()) {
-                (Err(e), _) if !is_damage(&e) => return Err(e),
-                (Err(e), _) => found.push((name, e.message)),
-                (Ok(()), Some(stop)) => {
-                    found.push((name, format!("its records end at {}: {}", stop.lsn, stop.why)));
-                }
-                (Ok(()), None) => {}
-            }
-            if found.len() >= MAX_BREAKS {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
     /// Timeline and log: which index knows a segment.
-    fn key(&self, name: SegmentName) -> (Timeline, u32) {
+    pub(super) fn key(&self, name: SegmentName) -> (Timeline, u32) {
         let per_log = (1 << 32) / self.size.bytes();
         (name.timeline, u32::try_from(name.number / per_log).unwrap_or(u32::MAX))
-    }
-
-    /// Whether an index can say that a segment breaks off. A million lines are searched much faster than parsed.
-    fn may_break(&self, (timeline, log): (Timeline, u32)) -> Result<bool> {
-        self.check()?;
-        let path = self.archive.index_path(timeline, log);
-        match self.archive.storage().get(&path, MAX_INDEX) {
-            Ok(bytes) => Ok(bytes.is_some_and(|bytes| bytes.windows(5).any(|word| word == b"false"))),
-            Err(e) if e.kind == ErrorKind::Corrupt => Ok(false),
-            Err(e) => Err(e),
-        }
     }
 
     /// What the index says about a segment; `None` when it does not know it.
@@ -287,7 +238,7 @@ impl<'a> Moments<'a> {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         self.check.map_or(Ok(()), |check| check())
     }
 }
