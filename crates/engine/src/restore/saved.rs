@@ -329,7 +329,7 @@ mod tests {
         assert!(folder.join("a").exists() && !folder.join("b").exists() && data.exists());
         // One that was killed before it wrote its note; a new one does not trip over it.
         std::fs::remove_file(folder.join("a")).unwrap();
-        assert_eq!(find(&data, 7).unwrap().unfinished, [folder.clone()]);
+        assert_eq!(find(&data, 7).unwrap().unfinished, std::slice::from_ref(&folder));
         let (place, unfinished) = new_place(&data).unwrap();
         std::fs::create_dir(&unfinished).unwrap();
         assert_ne!(new_place(&data).unwrap().0, place);
