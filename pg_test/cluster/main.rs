@@ -22,8 +22,8 @@
 //! * [`waiting`]: what a caller that waits hears.
 //! * [`refusals`]: what bad input gets.
 
-mod archived_backups;
 mod archive_view;
+mod archived_backups;
 mod archiver;
 mod archiving;
 mod by_hand;

@@ -1,8 +1,8 @@
 //! An archive with segments of several timelines, for tests of `wal-get`.
 
 use super::archive::Archive;
-use super::store_fixture::{Place, segment, size};
 use super::object;
+use super::store_fixture::{Place, segment, size};
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::Timeline;
 use pg_ark_contract::settings::Compression;
