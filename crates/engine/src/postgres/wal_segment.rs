@@ -4,6 +4,7 @@
 //! `XLOG_PAGE_MAGIC`); what a first page must say follows `XLogReaderValidatePageHeader` in `xlogreader.c`.
 
 use super::bytes::{u16_at, u32_at, u64_at};
+use super::timeline::TimelineHistory;
 use pg_ark_contract::errors::{Error, ErrorKind, Result};
 use pg_ark_contract::units::{Lsn, SegmentSize, Timeline};
 
@@ -201,6 +202,32 @@ pub fn check_first_page(bytes: &[u8], expected: &ExpectedSegment) -> Result<()> 
         return fail(format!("its first page is of timeline {}", header.timeline));
     }
     Ok(())
+}
+
+/// As [`check_first_page`], and the page is of the timeline that the history of the name's timeline has at that address:
+/// the timeline itself, but in the segment in which it branched off, and before, the ancestor that was left there.
+/// A segment of a sibling passes the plain check; PostgreSQL ends recovery at its first record ("unexpected timeline ID"
+/// in `ReadRecord`, xlogrecovery.c).
+///
+/// # Errors
+/// As [`check_first_page`].
+pub fn check_first_page_on(
+    bytes: &[u8],
+    expected: &ExpectedSegment,
+    history: &TimelineHistory,
+) -> Result<()> {
+    check_first_page(bytes, expected)?;
+    let header = LongHeader::parse(bytes).map_err(|error| named(error, expected))?;
+    let timeline = history.timeline_of(expected.name.start(expected.segment_size));
+    if history.timeline != expected.name.timeline || header.timeline == timeline {
+        return Ok(());
+    }
+    let what = format!(
+        "its first page is of timeline {}, by the history of timeline {} it should be of {timeline}",
+        header.timeline, history.timeline
+    );
+    Err(named(corrupt(what), expected)
+        .hint("Another timeline's segment is in its place: get the right one back from a copy."))
 }
 
 fn named(error: Error, expected: &ExpectedSegment) -> Error {

@@ -139,6 +139,45 @@ fn a_new_timeline_may_begin_with_a_page_of_its_ancestor() {
 }
 
 #[test]
+fn with_its_history_the_timeline_of_a_first_page_is_exact() {
+    let (page, expected) = sound();
+    // Timelines 2 and 3 both leave timeline 1, in segment 1; timeline 4 leaves timeline 3 at the boundary of segment 5.
+    let history =
+        |timeline: u32, text: &str| TimelineHistory::parse(Timeline(timeline), text.as_bytes()).unwrap();
+    let third = history(3, "1\t0/1000100\tx\n");
+    let fourth = history(4, "1\t0/1000100\tx\n3\t0/5000000\tx\n");
+    let check = |history: &TimelineHistory, number: u64, timeline: u8| {
+        let mut page = page.clone();
+        page[4] = timeline;
+        page[8..16].copy_from_slice(&(number << 24).to_le_bytes());
+        let expected = ExpectedSegment { name: name(history.timeline.0, number), ..expected };
+        check_first_page(&page, &expected).unwrap();
+        check_first_page_on(&page, &expected, history)
+    };
+    for (history, number, timeline) in
+        [(&third, 1, 1), (&third, 2, 3), (&third, 9, 3), (&fourth, 1, 1), (&fourth, 4, 3), (&fourth, 5, 4)]
+    {
+        check(history, number, timeline).unwrap();
+    }
+    let error = check(&third, 2, 2).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Corrupt);
+    assert_eq!(
+        error.message,
+        "WAL segment 000000030000000000000002 is damaged: its first page is of timeline 2, by the history of \
+         timeline 3 it should be of 3"
+    );
+    assert!(error.hint.is_some());
+    for (history, number, timeline) in
+        [(&third, 1, 2), (&third, 1, 3), (&third, 2, 1), (&fourth, 5, 3), (&fourth, 4, 4), (&fourth, 4, 2)]
+    {
+        check(history, number, timeline).unwrap_err();
+    }
+    // Another timeline's history says nothing about this one.
+    check_first_page_on(&page, &expected, &third).unwrap();
+    assert!(check_first_page_on(&page[..30], &expected, &third).is_err());
+}
+
+#[test]
 fn pages_that_do_not_belong_are_refused() {
     let (page, expected) = sound();
     for (at, value, part) in [

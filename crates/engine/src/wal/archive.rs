@@ -4,7 +4,7 @@ use super::object::ObjectReader;
 use crate::codec::frame::FRAME_SIZE;
 use crate::postgres::timeline::{TimelineHistory, history_file_name, timeline_of_history_file};
 use crate::postgres::wal_segment::{
-    self as segment, ExpectedSegment, LongHeader, SegmentName, check_first_page,
+    self as segment, ExpectedSegment, LongHeader, SegmentName, check_first_page, check_first_page_on,
 };
 use crate::repository::{Cluster, Storage, layout};
 use pg_ark_contract::settings::Codec;
@@ -183,6 +183,20 @@ impl Archive {
         expected: &ExpectedSegment,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
+        self.read_segment_on(found, expected, None, sink)
+    }
+
+    /// As [`Archive::read_segment`]; where the history of its timeline is given, the first page must agree with it.
+    ///
+    /// # Errors
+    /// As [`Archive::read_segment`].
+    pub fn read_segment_on(
+        &self,
+        found: &Found,
+        expected: &ExpectedSegment,
+        history: Option<&TimelineHistory>,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let size = expected.segment_size.bytes();
         let mut reader = ObjectReader::open(&self.storage, &found.path, found.codec)?;
         let mut piece = vec![0; FRAME_SIZE.min(size as usize)];
@@ -194,7 +208,11 @@ impl Archive {
             }
             let bytes = &piece[..count];
             if total == 0 {
-                check_first_page(bytes, expected).map_err(|e| self.located(e, found))?;
+                match history {
+                    Some(history) => check_first_page_on(bytes, expected, history),
+                    None => check_first_page(bytes, expected),
+                }
+                .map_err(|e| self.located(e, found))?;
             }
             total += count as u64;
             if total > size {
