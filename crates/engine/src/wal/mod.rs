@@ -1,14 +1,14 @@
 //! The WAL archive: storing, finding and giving back what a server wrote.
 //!
 //! * [`archive`]: names to objects and back; [`object`]: one stored file.
-//! * [`store`]: `pg_wal` to archive, one file; never replaces an object. [`archiver`]: what the server's archiver asks
+//! * [`store`]: `pg_wal` to archive, one file; never replaces an object, only compares ([`compare`]). [`archiver`]: what the server's archiver asks
 //!   for, with [`ready`] (what waits), [`ahead`] (several threads, stored in order) and [`keeper`] (the index).
 //! * [`survey`]: what is there, as ranges; [`line`]: a timeline with its ancestors over it: where recovery finds every
 //!   segment, and where it does not.
 //! * [`get`]: archive to a server in recovery, one file, with [`absent`] (the proof that there is none), [`spool`] and
 //!   [`prefetch`] (segments fetched ahead), [`deliver`] (whole or not at all).
 //! * [`summary`]: what one segment holds: commit times, restore points, its end; [`index`]: summaries kept beside the
-//!   segments, which can be lost and made again. [`moments`]: times and ends of ranges, from both;
+//!   segments, which can be lost and made again. [`moments`]: summaries from both; [`ends`]: times and ends of ranges;
 //!   `breaks`: segments that were stored torn.
 //!
 //! *Line*: a timeline and its ancestors. *Stretch*: a gap-free part of a line. *Hole*: what is missing between two.
@@ -19,7 +19,9 @@ pub mod ahead;
 pub mod archive;
 pub mod archiver;
 mod breaks;
+pub mod compare;
 pub mod deliver;
+pub mod ends;
 pub mod get;
 #[cfg(test)]
 pub(crate) mod get_fixture;

@@ -1,14 +1,14 @@
 //! Stores one file of `pg_wal`: looks at it, encodes it, creates its object, and never touches one that is there.
 
 use super::archive::{Archive, Found, MAX_BACKUP_HISTORY, MAX_HISTORY, WalFile};
-use super::object::{self, ObjectReader};
+use super::compare;
+use super::object;
 use super::summary::{Summarizer, Summary};
-use crate::codec::frame::FRAME_SIZE;
 use crate::postgres::timeline::{TimelineHistory, timeline_of_history_file};
 use crate::postgres::wal_segment::{ExpectedSegment, SegmentName, check_first_page};
 use bytes::Bytes;
 use pg_ark_contract::settings::Compression;
-use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize, Timeline};
+use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -44,18 +44,36 @@ pub struct Prepared {
 enum Work {
     /// The archive holds it, with equal content.
     None,
-    Segment {
-        /// Where it goes.
-        target: Found,
-        expected: ExpectedSegment,
-        file: PathBuf,
-        encoded: Bytes,
-        summary: Option<Summary>,
-    },
+    Segment(Box<NewSegment>),
     Plain {
         path: String,
         content: Vec<u8>,
     },
+}
+
+#[derive(Debug)]
+struct NewSegment {
+    /// Where it goes.
+    target: Found,
+    expected: ExpectedSegment,
+    file: PathBuf,
+    encoded: Bytes,
+    summary: Option<Summary>,
+}
+
+impl NewSegment {
+    /// Whether the archive holds it, with equal content.
+    fn is_stored(&self, archive: &Archive, name: &str) -> Result<bool> {
+        let copies = archive.copies(name)?;
+        self.is_equal_to(archive, name, &copies)?;
+        Ok(!copies.is_empty())
+    }
+
+    fn is_equal_to(&self, archive: &Archive, name: &str, copies: &[Found]) -> Result<()> {
+        copies
+            .iter()
+            .try_for_each(|copy| compare::segment(archive, copy, &self.expected, name, &self.file, None))
+    }
 }
 
 impl Prepared {
@@ -96,26 +114,45 @@ pub fn prepare(archive: &Archive, source: &Source, name: &str, compression: Comp
 /// # Errors
 /// As [`store`].
 pub fn commit(archive: &Archive, prepared: Prepared) -> Result<Outcome> {
-    let (created, summary) = match prepared.work {
-        Work::None => (false, None),
-        Work::Plain { path, content } => (create_plain(archive, &prepared.name, &path, content)?, None),
-        Work::Segment { target, expected, file, encoded, summary } => {
-            // Somebody may have been faster: a standby with archive_mode = always, or a server that must not be.
-            let there = match archive.find(&prepared.name)? {
-                Some(found) => Some(found),
-                None if archive.storage().create(&target.path, encoded)? => None,
-                None => Some(target),
-            };
-            match there {
-                None => (true, summary),
-                Some(found) => {
-                    compare_segment(archive, &found, &expected, &prepared.name, &file)?;
-                    (false, None)
-                }
-            }
+    let Prepared { name, work } = prepared;
+    match work {
+        Work::None => Ok(Outcome { created: false, summary: None }),
+        Work::Plain { path, content } => {
+            Ok(Outcome { created: create_plain(archive, &name, &path, &content)?, summary: None })
         }
-    };
-    Ok(Outcome { created, summary })
+        Work::Segment(segment) => {
+            // Somebody may have been faster: a standby with archive_mode = always, or a server that must not be.
+            if segment.is_stored(archive, &name)? {
+                return Ok(Outcome { created: false, summary: None });
+            }
+            create_segment(archive, &name, segment)
+        }
+    }
+}
+
+/// Creates the object of a segment that the archive lacked a moment ago. Each codec has a name of its own, so two
+/// servers can both create theirs: who finds the other's beside his own takes his own back when they differ. Whoever
+/// came first had looked before, so at least one of them finds the other.
+fn create_segment(archive: &Archive, name: &str, segment: Box<NewSegment>) -> Result<Outcome> {
+    let created = archive.storage().create(&segment.target.path, segment.encoded.clone())?;
+    let others: Vec<Found> =
+        archive.copies(name)?.into_iter().filter(|copy| !created || *copy != segment.target).collect();
+    if !created && others.is_empty() {
+        return Err(vanished(archive, &segment.target.path));
+    }
+    if let Err(e) = segment.is_equal_to(archive, name, &others) {
+        if created {
+            archive.storage().delete(&segment.target.path)?;
+        }
+        return Err(e);
+    }
+    Ok(Outcome { created, summary: segment.summary.filter(|_| created) })
+}
+
+fn vanished(archive: &Archive, path: &str) -> Error {
+    let place = archive.storage().display(path);
+    Error::new(ErrorKind::Io, format!("\"{place}\" was there and cannot be found any more"))
+        .hint("Look at what else removes files from the repository. The server tries again.")
 }
 
 /// Makes the folders that lead to `name` durable: whoever made them may have been killed before.
@@ -136,25 +173,17 @@ fn segment(
 ) -> Result<Work> {
     let size = source.segment_size;
     let file_path = source.folder.join(name);
-    let parsed = name.get(..24).and_then(|stem| SegmentName::parse(stem, size)).ok_or_else(|| {
-        Error::new(
-            ErrorKind::InvalidArgument,
-            format!("\"{name}\" is not the name of a WAL segment of {} bytes", size.bytes()),
-        )
-    })?;
-    let expected = ExpectedSegment {
-        name: parsed,
-        segment_size: size,
-        system_identifier: archive.system_identifier(),
-        server_major: source.server_major,
-    };
+    let expected = expected(archive, source, name)?;
     let mut file = open(&file_path)?;
     check_length(&file, &file_path, size)?;
-    if let Some(found) = archive.find(name)? {
-        compare_segment(archive, &found, &expected, name, &file_path)?;
+    let copies = archive.copies(name)?;
+    for copy in &copies {
+        compare::segment(archive, copy, &expected, name, &file_path, None)?;
+    }
+    if !copies.is_empty() {
         return Ok(Work::None);
     }
-    let mut summarizer = Summarizer::new(parsed, size);
+    let mut summarizer = Summarizer::new(expected.name, size);
     let mut first = true;
     let encoded = object::encode(compression, &mut file, size.bytes(), &shown(&file_path), &mut |piece| {
         if std::mem::take(&mut first) {
@@ -166,7 +195,24 @@ fn segment(
     let codec = object::compression(compression).codec;
     let target = Found { path: format!("{path}{}", codec.suffix()), codec };
     let summary = (WalFile::of(name) == Some(WalFile::Segment)).then(|| summarizer.finish());
-    Ok(Work::Segment { target, expected, file: file_path, encoded, summary })
+    Ok(Work::Segment(Box::new(NewSegment { target, expected, file: file_path, encoded, summary })))
+}
+
+/// What a segment or `.partial` of this name is to be.
+pub(super) fn expected(archive: &Archive, source: &Source, name: &str) -> Result<ExpectedSegment> {
+    let size = source.segment_size;
+    let parsed = name.get(..24).and_then(|stem| SegmentName::parse(stem, size)).ok_or_else(|| {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("\"{name}\" is not the name of a WAL segment of {} bytes", size.bytes()),
+        )
+    })?;
+    Ok(ExpectedSegment {
+        name: parsed,
+        segment_size: size,
+        system_identifier: archive.system_identifier(),
+        server_major: source.server_major,
+    })
 }
 
 fn check_length(file: &File, path: &Path, size: SegmentSize) -> Result<()> {
@@ -182,64 +228,18 @@ fn check_length(file: &File, path: &Path, size: SegmentSize) -> Result<()> {
     .hint("It is not what the server wrote. Look at what else writes into pg_wal."))
 }
 
-/// Fails unless the file has the content that is stored.
-fn compare_segment(
-    archive: &Archive,
-    found: &Found,
-    expected: &ExpectedSegment,
-    name: &str,
-    path: &Path,
-) -> Result<()> {
-    let size = expected.segment_size.bytes();
-    let mut file = open(path)?;
-    let mut ours = vec![0; FRAME_SIZE.min(size as usize)];
-    let mut stored = vec![0; ours.len()];
-    let mut at = 0u64;
-    let mut reader =
-        ObjectReader::open(archive.storage(), &found.path, found.codec).map_err(ours_is_sound)?;
-    while at < size {
-        let want = (size - at).min(ours.len() as u64) as usize;
-        let (ours, stored) = (&mut ours[..want], &mut stored[..want]);
-        file.read_exact(ours).map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e))?;
-        if at == 0 {
-            check_first_page(ours, expected).map_err(|e| located(e, path))?;
-        }
-        let got = reader.read(stored).map_err(ours_is_sound)?;
-        let equal = ours.iter().zip(&stored[..got]).take_while(|(a, b)| a == b).count();
-        if equal < got {
-            return Err(conflict(archive, name, at + equal as u64, Some(expected)));
-        }
-        if got < want {
-            let place = archive.storage().display(&found.path);
-            let ends = at + got as u64;
-            let error = Error::new(
-                ErrorKind::Corrupt,
-                format!("\"{place}\" is damaged: it ends after {ends} bytes of {size}"),
-            );
-            return Err(ours_is_sound(error));
-        }
-        at += want as u64;
-    }
-    match reader.read(&mut stored[..1]).map_err(ours_is_sound)? {
-        0 => Ok(()),
-        _ => Err(conflict(archive, name, at, Some(expected))),
-    }
-}
-
-/// The way out of a damaged object whose content is at hand.
-fn ours_is_sound(error: Error) -> Error {
-    match error.kind {
-        ErrorKind::Corrupt => error.hint(
-            "Remove the damaged object: pg_wal still holds the file, and it is stored again. Then run verify-archive.",
-        ),
-        _ => error,
-    }
-}
-
 fn plain(source: &Source, name: &str, path: String) -> Result<Work> {
+    let content = read_plain(source, name)?;
+    if let Some(timeline) = timeline_of_history_file(name) {
+        TimelineHistory::parse(timeline, &content).map_err(|e| located(e, &source.folder.join(name)))?;
+    }
+    Ok(Work::Plain { path, content })
+}
+
+/// A history or backup history file of pg_wal.
+pub(super) fn read_plain(source: &Source, name: &str) -> Result<Vec<u8>> {
     let file_path = source.folder.join(name);
-    let history = timeline_of_history_file(name);
-    let max = if history.is_some() { MAX_HISTORY } else { MAX_BACKUP_HISTORY };
+    let max = if WalFile::of(name) == Some(WalFile::History) { MAX_HISTORY } else { MAX_BACKUP_HISTORY };
     let mut content = Vec::new();
     open(&file_path)?
         .take(max + 1)
@@ -253,70 +253,20 @@ fn plain(source: &Source, name: &str, path: String) -> Result<Work> {
         )
         .hint("It is not what the server wrote. Look at what else writes into pg_wal."));
     }
-    if let Some(timeline) = history {
-        TimelineHistory::parse(timeline, &content).map_err(|e| located(e, &file_path))?;
-    }
-    Ok(Work::Plain { path, content })
+    Ok(content)
 }
 
-fn create_plain(archive: &Archive, name: &str, path: &str, content: Vec<u8>) -> Result<bool> {
-    if archive.storage().create(path, content.clone())? {
+fn create_plain(archive: &Archive, name: &str, path: &str, content: &[u8]) -> Result<bool> {
+    if archive.storage().create(path, content.to_vec())? {
         return Ok(true);
     }
-    let stored = archive.storage().get(path, MAX_HISTORY)?.unwrap_or_default();
-    if stored == content {
-        return Ok(false);
+    match archive.storage().get(path, MAX_HISTORY)? {
+        Some(stored) => compare::plain(archive, name, content, &stored).map(|()| false),
+        None => Err(vanished(archive, path)),
     }
-    let equal = content.iter().zip(&stored).take_while(|(a, b)| a == b).count();
-    Err(conflict(archive, name, equal as u64, None))
 }
 
-/// The error for a name that the archive holds with other content: says where timelines part, and the way out.
-fn conflict(archive: &Archive, name: &str, offset: u64, segment: Option<&ExpectedSegment>) -> Error {
-    let start = segment.map(|expected| expected.name.start(expected.segment_size));
-    let lsn = start.map_or_else(String::new, |start| format!(", LSN {}", Lsn(start.0 + offset)));
-    let place = match archive.find(name) {
-        Ok(Some(found)) => archive.storage().display(&found.path),
-        _ => archive.storage().display(&archive.folder()),
-    };
-    let error = Error::new(
-        ErrorKind::WalConflict,
-        format!(
-            "the archive holds other content under the name {name}; it differs from byte {offset}{lsn} on"
-        ),
-    );
-    let mut detail = format!("It is stored as \"{place}\".");
-    for fork in forks(archive, name) {
-        detail.push(' ');
-        detail.push_str(&fork);
-    }
-    error.detail(detail).hint(
-        "Two servers write this timeline: a clone beside its origin, or an old primary beside the standby that was \
-         promoted. Stop the one that shall not go on (nothing it wrote is lost: its WAL stays in its pg_wal). To keep \
-         both, give this server its own pg_ark.cluster; or restore it again, so that it chooses a timeline of its own.",
-    )
-}
-
-/// Where the timeline of `name` began and where others left it, in words.
-fn forks(archive: &Archive, name: &str) -> Vec<String> {
-    let number = name.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    let (Some(timeline), Ok((histories, _))) = (number.map(Timeline), archive.histories()) else {
-        return Vec::new();
-    };
-    let mut forks = Vec::new();
-    for (other, history) in histories {
-        let Some(last) = history.entries.last() else { continue };
-        if other == timeline || last.timeline == timeline {
-            forks.push(format!(
-                "Timeline {other} branched off timeline {} at {} ({}).",
-                last.timeline, last.switch_lsn, last.reason
-            ));
-        }
-    }
-    forks
-}
-
-fn open(path: &Path) -> Result<File> {
+pub(super) fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::new(
             ErrorKind::WalMissing,
@@ -329,7 +279,7 @@ fn open(path: &Path) -> Result<File> {
     })
 }
 
-fn located(error: Error, path: &Path) -> Error {
+pub(super) fn located(error: Error, path: &Path) -> Error {
     if error.detail.is_some() { error } else { error.detail(format!("The file is \"{}\".", path.display())) }
 }
 

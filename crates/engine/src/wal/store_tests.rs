@@ -202,6 +202,88 @@ fn concurrent_creators_agree_or_conflict() {
     assert_eq!(place.objects().len(), 2);
 }
 
+/// A segment that was prepared while the archive held nothing of its name.
+fn prepared(place: &Place, source: &Source, name: &str, compression: &str) -> Box<NewSegment> {
+    match prepare(&place.archive(), source, name, compression.parse().unwrap()).unwrap().work {
+        Work::Segment(segment) => segment,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_finds_other_content_under_another_codec_after_creating_takes_it_back() {
+    let place = Place::new();
+    let file = place.segment(9);
+    let other = Place::new();
+    other.put(&file, &bytes_of(9, 2));
+    let archive = place.archive();
+    let late = prepared(&place, &other.source(), &file, "lz4");
+    let same = prepared(&place, &place.source(), &file, "gzip:1");
+    store_with(&place, &file, "zstd:1").unwrap();
+    let before = place.objects();
+    // Both had looked before the first one created its object.
+    let error = create_segment(&archive, &file, late).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::WalConflict, "{error}");
+    assert_eq!(place.objects(), before, "the other's object is taken back, the first one stays");
+    assert!(create_segment(&archive, &file, same).unwrap().created, "equal content may be there twice");
+}
+
+#[test]
+fn every_copy_of_a_segment_must_be_equal() {
+    let place = Place::new();
+    let file = place.segment(9);
+    store_with(&place, &file, "zstd:1").unwrap();
+    let mut content = &bytes_of(9, 2)[..];
+    let lz4: Compression = "lz4".parse().unwrap();
+    let object = object::encode(lz4, &mut content, u64::from(SIZE), "x", &mut |_| Ok(())).unwrap();
+    let path = place.archive().path(&file).unwrap();
+    place.repository.storage().put(&format!("{path}.lz4"), object).unwrap();
+    refused(&place, &file, ErrorKind::WalConflict, "differs from byte 44");
+}
+
+#[test]
+fn servers_with_other_codecs_are_never_both_told_that_it_is_stored() {
+    let other = Place::new();
+    for round in 0..40 {
+        let place = Place::new();
+        let file = place.segment(9);
+        other.put(&file, &bytes_of(9, 2));
+        let archive = place.archive();
+        let [ours, theirs] = [(place.source(), "zstd:1"), (other.source(), "lz4")]
+            .map(|(source, codec)| prepare(&archive, &source, &file, codec.parse().unwrap()).unwrap());
+        let start = std::sync::Barrier::new(2);
+        let go = |prepared| {
+            start.wait();
+            commit(&archive, prepared).is_ok()
+        };
+        let told = std::thread::scope(|scope| {
+            let first = scope.spawn(|| go(ours));
+            let second = go(theirs);
+            [first.join().unwrap(), second]
+        });
+        assert_ne!(told, [true, true], "round {round}");
+        let copies = archive.copies(&file).unwrap().len();
+        assert_eq!(copies, told.iter().filter(|told| **told).count(), "round {round}");
+    }
+}
+
+#[test]
+fn an_object_that_vanishes_is_no_conflict() {
+    let place = Place::new();
+    let archive = place.archive();
+    place.put("00000002.history", b"1\t0/300000\tno recovery target specified\n");
+    // There for whoever creates, and not there for whoever reads.
+    let path = archive.storage().folder().join(archive.path("00000002.history").unwrap());
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("nowhere", &path).unwrap();
+    refused(&place, "00000002.history", ErrorKind::Io, "cannot be found any more");
+    let file = place.segment(3);
+    let path = archive.storage().folder().join(format!("{}.zst", archive.path(&file).unwrap()));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("nowhere", &path).unwrap();
+    refused(&place, &file, ErrorKind::Io, "cannot be found any more");
+}
+
 #[test]
 fn a_store_that_fails_is_tried_again() {
     let place = Place::new();
