@@ -1,17 +1,17 @@
-//! When: the times and the end of ranges of the archive. From the index where it has a line, else from the segment itself.
+//! Summaries of segments: from the index where it has a line, else from the segment itself; and what [`ends`] makes of
+//! them: times and ends of ranges.
 //!
-//! Why: windows and restore targets ask about the ends of ranges, so a few lines of the index answer for a million
-//! segments. Memory holds the indexes of a few folders and the summaries of a few segments that had to be read.
-//! "Time of the last commit" is the latest time of a commit, an abort or a restore point: all of them end a recovery
-//! to a time (`getRecordTimestamp` in access/transam/xlogrecovery.c).
+//! Why: windows and restore targets ask about the ends of ranges, so a few lines of the index and a few segments answer
+//! for a million. Memory holds the indexes of a few folders and the summaries of a few segments that were read.
 
 use super::archive::Archive;
+use super::ends::{self, Segments};
 use super::index::Index;
-use super::line::Stretch;
+use super::line::{Piece, Stretch};
 use super::summary::{Summarizer, Summary};
 use super::survey::Run;
 use crate::codec::frame::FRAME_SIZE;
-use crate::postgres::wal_record::{Event, Record, WalReader, to_utc};
+use crate::postgres::wal_record::to_utc;
 use crate::postgres::wal_segment::{ExpectedSegment, SegmentName, check_first_page};
 use chrono::SecondsFormat;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize, Timeline};
@@ -23,15 +23,13 @@ use std::path::Path;
 /// Indexes and summaries that are remembered.
 const MAX_INDEXES: usize = 4;
 const MAX_SUMMARIES: usize = 256;
-/// Segments that are read in search of one time, where the index does not know them.
-const MAX_READS: u32 = 64;
 
 /// A moment in the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// End of a record.
     pub lsn: Lsn,
-    /// Time of the last commit up to there, in microseconds since 2000-01-01 UTC; `None` when none is known.
+    /// Time of the last commit or rollback up to there, in microseconds since 2000-01-01 UTC; `None` when none is known.
     pub time: Option<i64>,
 }
 
@@ -42,15 +40,15 @@ pub struct Moments<'a> {
     folder: Option<&'a Path>,
     check: Option<&'a dyn Fn() -> Result<()>>,
     indexes: BTreeMap<(Timeline, u32), Index>,
+    /// Of segments that were read.
     summaries: BTreeMap<SegmentName, Summary>,
-    reads: u32,
 }
 
 impl<'a> Moments<'a> {
     /// Of an archive whose segments have `size` bytes. Nothing is looked at.
     pub fn new(archive: &'a Archive, size: SegmentSize) -> Self {
         let (indexes, summaries) = (BTreeMap::new(), BTreeMap::new());
-        Moments { archive, size, folder: None, check: None, indexes, summaries, reads: 0 }
+        Moments { archive, size, folder: None, check: None, indexes, summaries }
     }
 
     /// Also looks into this folder of plain segments (an old pg_wal) for what the archive lacks.
@@ -63,118 +61,43 @@ impl<'a> Moments<'a> {
         Moments { check: Some(check), ..self }
     }
 
-    /// What a segment holds.
+    /// What a segment holds, by the index where it knows it and the segment was not read.
     ///
     /// # Errors
     /// `WalMissing` when it is not there; `Corrupt` or `ForeignCluster` when it is not what its name says; what the
     /// store said.
     pub fn summary(&mut self, name: SegmentName) -> Result<Summary> {
-        if let Some(known) = self.known(name)? {
-            return Ok(known);
+        match Segments::known(self, name)? {
+            Some(known) => Ok(known),
+            None => self.look(name),
         }
-        if let Some(known) = self.summaries.get(&name) {
-            return Ok(known.clone());
-        }
-        self.reads += 1;
-        let mut summarizer = Summarizer::new(name, self.size);
-        self.read(name, &mut |bytes| summarizer.feed(bytes))?;
-        let summary = summarizer.finish();
-        if self.summaries.len() >= MAX_SUMMARIES {
-            self.summaries.clear();
-        }
-        self.summaries.insert(name, summary.clone());
-        Ok(summary)
     }
 
-    /// End of the last whole record of a stretch, and the time of the last commit in it.
+    /// End of the last whole record of a stretch, and the time of the last commit or rollback in it: [`ends::end`].
     ///
     /// # Errors
     /// As [`Moments::summary`], for the last segment.
     pub fn end(&mut self, stretch: &Stretch) -> Result<Moment> {
-        let mut lsn = self.size.start_of(stretch.first());
-        for name in backwards(stretch, stretch.last()) {
-            let summary = self.summary(name)?;
-            // A record that is longer than a segment can fill one.
-            if summary.end > name.start(self.size) {
-                lsn = summary.end;
-                break;
-            }
-        }
-        Ok(Moment { lsn, time: self.latest(backwards(stretch, stretch.last()))? })
+        ends::end(self, stretch)
     }
 
-    /// Time of the last commit of a stretch whose record ends at or before `lsn`; `None` when the stretch has none.
+    /// Time of the last commit or rollback of a stretch whose record ends at or before `lsn`: [`ends::last_before`].
     ///
     /// # Errors
-    /// As [`Moments::summary`], for the segment that holds `lsn`.
+    /// As [`Moments::summary`], for the segments that are read.
     pub fn last_before(&mut self, stretch: &Stretch, lsn: Lsn) -> Result<Option<i64>> {
-        let number = self.size.last_segment_before(lsn).min(stretch.last());
-        let Some(name) = stretch.segment(number) else { return Ok(None) };
-        let summary = self.summary(name)?;
-        let found = match summary.last_time {
-            Some(time) if summary.end <= lsn => Some(time),
-            Some(_) => self.scan(stretch, number, lsn)?,
-            None => None,
-        };
-        match (found, number.checked_sub(1)) {
-            (None, Some(before)) if before >= stretch.first() => self.latest(backwards(stretch, before)),
-            _ => Ok(found),
-        }
+        ends::last_before(self, stretch, lsn)
     }
 
-    /// The latest time of a record that ends in segment `number`, at or before `lsn`.
-    fn scan(&self, stretch: &Stretch, number: u64, lsn: Lsn) -> Result<Option<i64>> {
-        // A record that begins in the segment before is seen only from there.
-        let first = number.saturating_sub(1).max(stretch.first());
-        let mut reader = WalReader::new(self.size.start_of(first), self.size, false);
-        let mut latest = None;
-        let mut look = |record: &Record<'_>| {
-            if record.end <= lsn {
-                latest = latest.max(time_of(record));
-            }
-        };
-        for name in (first..=number).filter_map(|number| stretch.segment(number)) {
-            self.read(name, &mut |bytes| reader.feed(bytes, &mut look))?;
-        }
-        Ok(latest)
-    }
-
-    /// Earliest time in the first segment of a run that has one, and latest in the last that has one; `None` when they
-    /// are too far from the ends.
+    /// Time of the first and of the last commit or rollback in a run; `None` when they are too far from the ends.
     ///
     /// # Errors
-    /// As [`Moments::summary`], for the first and the last segment.
+    /// As [`Moments::summary`], for the first and the last segment, which are read.
     pub fn times(&mut self, timeline: Timeline, run: Run) -> Result<(Option<i64>, Option<i64>)> {
-        let named = |number| SegmentName { timeline, number };
-        self.summary(named(run.first))?;
-        self.summary(named(run.last))?;
-        let first = self.search((run.first..=run.last).map(named), |summary| summary.first_time)?;
-        let last = self.latest((run.first..=run.last).rev().map(named))?;
-        Ok((first, last))
-    }
-
-    fn latest(&mut self, names: impl Iterator<Item = SegmentName>) -> Result<Option<i64>> {
-        self.search(names, |summary| summary.last_time)
-    }
-
-    /// The first answer that a segment gives. Segments that cannot be read, or too many that had to be, end the search.
-    fn search(
-        &mut self,
-        names: impl Iterator<Item = SegmentName>,
-        answer: impl Fn(&Summary) -> Option<i64>,
-    ) -> Result<Option<i64>> {
-        self.reads = 0;
-        for name in names {
-            match self.summary(name) {
-                Ok(summary) => match answer(&summary) {
-                    None if self.reads < MAX_READS => {}
-                    found => return Ok(found),
-                },
-                Err(e) if is_damage(&e) => return Ok(None),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(None)
+        self.look(SegmentName { timeline, number: run.first })?;
+        let stretch = Stretch { pieces: vec![Piece { timeline, run }] };
+        let end = self.end(&stretch)?;
+        Ok((ends::first(self, &stretch)?, end.time))
     }
 
     /// Timeline and log: which index knows a segment.
@@ -243,22 +166,35 @@ impl<'a> Moments<'a> {
     }
 }
 
-fn time_of(record: &Record<'_>) -> Option<i64> {
-    match record.event()? {
-        Event::Commit { time, .. } | Event::Abort { time, .. } | Event::RestorePoint { time, .. } => {
-            Some(time)
-        }
-        Event::Switch => None,
+impl Segments for Moments<'_> {
+    fn size(&self) -> SegmentSize {
+        self.size
     }
-}
 
-/// The segments of a stretch from number `last` down to its first.
-fn backwards(stretch: &Stretch, last: u64) -> impl Iterator<Item = SegmentName> + '_ {
-    let pieces = stretch.pieces.iter().rev();
-    pieces.flat_map(move |piece| {
-        let numbers = piece.run.first..=piece.run.last.min(last);
-        numbers.rev().map(|number| SegmentName { timeline: piece.timeline, number })
-    })
+    fn known(&mut self, name: SegmentName) -> Result<Option<Summary>> {
+        match self.summaries.get(&name) {
+            Some(read) => Ok(Some(read.clone())),
+            None => Moments::known(self, name),
+        }
+    }
+
+    fn look(&mut self, name: SegmentName) -> Result<Summary> {
+        if let Some(read) = self.summaries.get(&name) {
+            return Ok(read.clone());
+        }
+        let mut summarizer = Summarizer::new(name, self.size);
+        self.read(name, &mut |bytes| summarizer.feed(bytes))?;
+        let summary = summarizer.finish();
+        if self.summaries.len() >= MAX_SUMMARIES {
+            self.summaries.clear();
+        }
+        self.summaries.insert(name, summary.clone());
+        Ok(summary)
+    }
+
+    fn show(&self, name: SegmentName, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
+        self.read(name, sink)
+    }
 }
 
 /// Whether a segment itself is at fault, not the way to it.

@@ -25,7 +25,9 @@ pub struct RestorePoint {
     pub time: i64,
 }
 
-/// What one segment holds. A record belongs to the segment that holds its end.
+/// What one segment holds: of records that begin and end in it. What a record says is at its beginning, so one that
+/// crosses a boundary is in no summary, though its end counts for [`Summary::end`]; whoever must not miss one reads the
+/// segments on both sides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Committed transactions.
@@ -36,7 +38,7 @@ pub struct Summary {
     /// See `first_time`.
     pub last_time: Option<i64>,
     /// Smallest and largest transaction that ended. Numbers wrap around, so the range may hold numbers that ended
-    /// elsewhere; it never lacks one.
+    /// elsewhere; it lacks only those whose record crosses a boundary.
     pub min_xid: Option<u32>,
     /// See `min_xid`.
     pub max_xid: Option<u32>,
