@@ -228,7 +228,10 @@ impl Storage {
         let failed = |e: std::io::Error| Error::io(format!("could not list \"{}\"", folder.display()), &e);
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                self.no_lost_link(&folder)?;
+                return Ok(Vec::new());
+            }
             Err(e) => return Err(failed(e)),
         };
         let mut names = Vec::new();
@@ -236,7 +239,8 @@ impl Storage {
             let entry = entry.map_err(failed)?;
             let kind = entry.file_type().map_err(failed)?;
             let is_folder = match kind.is_symlink() {
-                true => entry.path().is_dir(),
+                // What a link leads to may be out of reach: that is not the same as not there.
+                true => std::fs::metadata(entry.path()).map_err(|e| lost_link(&entry.path(), &e))?.is_dir(),
                 false => kind.is_dir(),
             };
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -246,6 +250,16 @@ impl Storage {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// Fails when a folder of the repository is not there because a link on the way to it leads nowhere.
+    fn no_lost_link(&self, folder: &std::path::Path) -> Result<()> {
+        for place in folder.ancestors().take_while(|place| *place != self.folder) {
+            if std::fs::symlink_metadata(place).is_ok_and(|meta| meta.is_symlink()) {
+                std::fs::metadata(place).map_err(|e| lost_link(place, &e))?;
+            }
+        }
+        Ok(())
     }
 
     /// Objects below `prefix`, sorted by path.
@@ -496,6 +510,11 @@ impl std::io::Write for Upload {
 /// Whether the local store is still writing the file, or died while it did.
 fn is_staged(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn lost_link(path: &std::path::Path, e: &std::io::Error) -> Error {
+    Error::io(format!("could not follow the link \"{}\"", path.display()), e)
+        .hint("What it leads to is not there: mount it, or mend the link.")
 }
 
 fn local_store() -> Arc<dyn ObjectStore> {

@@ -54,6 +54,24 @@ fn objects_come_back() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_is_an_error_and_no_file() {
+    let (dir, storage) = storage();
+    storage.put("a/b/c", &b"x"[..]).unwrap();
+    let away = dir.path().join("a/away");
+    std::os::unix::fs::symlink(dir.path().join("a/b"), &away).unwrap();
+    assert_eq!(storage.folders("a").unwrap(), ["away", "b"]);
+    assert_eq!(storage.files("a/away").unwrap(), ["a/away/c"]);
+    std::fs::remove_file(&away).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("unmounted"), &away).unwrap();
+    for error in [storage.folders("a").unwrap_err(), storage.files("a").unwrap_err()] {
+        assert!(error.message.contains("a/away\"") && error.hint.is_some(), "{error}");
+    }
+    // The folder itself is asked for.
+    storage.files("a/away").unwrap_err();
+    storage.folders("a/away/deeper").unwrap_err();
+}
+
+#[test]
 fn an_upload_appears_whole_or_not_at_all() {
     let (dir, storage) = storage();
     let mut upload = storage.upload("x/y").unwrap();
