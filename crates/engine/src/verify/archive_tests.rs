@@ -235,6 +235,50 @@ fn damage_is_loud_segments_that_end_early() {
 }
 
 #[test]
+fn damage_is_loud_a_last_segment_that_does_not_follow() {
+    // Both are valid; records end with segment 3, and segment 4 comes from another course, without a record that crosses.
+    let course = |first: usize| {
+        let mut wal = wal_from(3);
+        wal.record(10, 0, 5, &vec![1; first]);
+        fill(&mut wal);
+        wal.commit(900, 1);
+        wal.commit(901, 2);
+        wal
+    };
+    let (ours, mut theirs) = (course(10), course(20));
+    let last_of = |wal: &WalWriter| wal.previous;
+    assert_eq!(last_of(&ours), last_of(&theirs));
+    let stored = Stored::new();
+    stored.put_wal(&ours);
+    assert_eq!(deep(&stored), ["1 3..4 ok"]);
+    theirs = wal_from(4);
+    theirs.previous = ours.start.0 + 8;
+    theirs.commit(900, 1);
+    stored.put(1, 4, ".zst", &theirs.segments());
+    let rows = deep(&stored);
+    assert!(rows[1].starts_with("1 4..4 damaged its records end at 0/400028"), "{rows:?}");
+    // Nothing at all is written in it: so it may end.
+    theirs.bytes.truncate(40);
+    stored.put(1, 4, ".zst", &theirs.segments());
+    assert_eq!(deep(&stored), ["1 3..4 ok"]);
+    // A record that crosses goes on otherwise.
+    let crossing = |filler: u8| {
+        let mut wal = wal_from(3);
+        while wal.bytes.len() < SIZE as usize - 20_000 {
+            wal.fill_page(0);
+        }
+        wal.record(10, 0, 5, &[filler; 60_000]);
+        wal
+    };
+    let stored = Stored::new();
+    stored.put_wal(&crossing(1));
+    assert_eq!(deep(&stored), ["1 3..4 ok"]);
+    stored.put(1, 4, ".zst", &bytes_of(&crossing(2), 4));
+    let rows = deep(&stored);
+    assert!(rows[0].contains("damaged its records end at 0/3F"), "{rows:?}");
+}
+
+#[test]
 fn a_switch_ends_a_segment() {
     let stored = Stored::new();
     let mut wal = wal_from(3);
@@ -287,6 +331,35 @@ fn records_are_followed_over_timelines() {
     let rows = deep(&stored);
     assert!(
         rows.iter().any(|row| row.contains("2 5..5 damaged") || row.contains("1 4..4 damaged")),
+        "{rows:?}"
+    );
+}
+
+#[test]
+fn a_segment_of_a_sibling_is_damage() {
+    let stored = promoted();
+    let segment = |timeline: u32| {
+        let mut wal = wal_from(6);
+        wal.timeline = timeline;
+        wal.commit(801, 9);
+        wal.segments()
+    };
+    // Timeline 3 leaves timeline 1 where timeline 2 does.
+    let history = stored.archive.read_plain("00000002.history").unwrap().unwrap();
+    stored.put_plain("00000003.history", &history);
+    let branch = stored.archive.find("000000020000000000000005").unwrap().unwrap();
+    let branch = stored.archive.storage().get(&branch.path, SIZE).unwrap().unwrap();
+    let path = format!("{}/00000003/00000000/000000030000000000000005.zst", stored.archive.folder());
+    stored.archive.storage().put(&path, branch.to_vec()).unwrap();
+    stored.put(3, 6, ".zst", &segment(3));
+    let of_three =
+        |rows: &[String]| rows.iter().filter(|row| row.starts_with('3')).cloned().collect::<Vec<_>>();
+    let sound = |rows: &[String]| !rows.iter().any(|row| row.contains("first page is of timeline"));
+    assert!(sound(&deep(&stored)));
+    stored.put(3, 6, ".zst", &segment(2));
+    let rows = of_three(&deep(&stored));
+    assert!(
+        rows.iter().any(|row| row.contains("3 6..6 damaged") && row.contains("is of timeline 2")),
         "{rows:?}"
     );
 }

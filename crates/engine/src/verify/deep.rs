@@ -5,7 +5,7 @@
 //! crosses the boundary is whole and the first one behind it names it, so that runs are checked in parallel and no
 //! boundary is left out. Segments that several lines of timelines share are read once, the one before a branch twice.
 //! Every segment but the last of a line must hold records up to its end; the last may end anywhere, as recovery along
-//! the line does, but not before where its records ended when it was stored.
+//! the line does, but not before where its records ended when it was stored, nor where those that follow are whole.
 
 use super::Watch;
 use super::chains::{Chain, chains};
@@ -154,8 +154,8 @@ impl Checker<'_> {
             match (read, wal.stopped()) {
                 (Err(e), _) => self.fault(e, |findings, why| findings.segments.add(name, why))?,
                 (Ok(()), None) => reader = Some(wal),
-                (Ok(()), Some(_)) if chain.is_end && number == chain.stretch.last() => {
-                    self.judge_end(name, &wal)?;
+                (Ok(()), Some(stop)) if chain.is_end && number == chain.stretch.last() => {
+                    self.judge_end(chain, name, stop)?;
                 }
                 (Ok(()), Some(stop)) => self.broken(chain, number, stop),
             }
@@ -179,8 +179,10 @@ impl Checker<'_> {
             });
             match (read, wal.stopped()) {
                 _ if enough => return Ok(()),
-                // Recovery along the line ends there too.
-                (_, Some(_)) if chain.is_end && number == chain.stretch.last() => return Ok(()),
+                // Recovery along the line may end there too.
+                (_, Some(stop)) if chain.is_end && number == chain.stretch.last() => {
+                    return self.judge_end(chain, name, stop);
+                }
                 (_, Some(stop)) => {
                     self.broken(chain, number, stop);
                     return Ok(());
@@ -207,14 +209,27 @@ impl Checker<'_> {
         self.findings().segments.add(name, why);
     }
 
-    /// The last segment of a line ends before its last page: it must not have gone on when it was stored.
-    fn judge_end(&self, name: SegmentName, wal: &WalReader) -> Result<()> {
+    /// Records end in the last segment of a line. They may, but not where the segment alone goes on, nor before where
+    /// they ended when it was stored.
+    fn judge_end(&self, chain: &Chain, name: SegmentName, stop: &Stop) -> Result<()> {
         let size = self.survey.segment_size;
+        let start = name.start(size);
+        let mut alone = WalReader::new(start, size, true);
+        let read = self.read(name, &name.file_name(size), &mut |bytes| {
+            alone.feed(bytes, &mut |_| {});
+            Ok(())
+        });
+        // Whoever reads that segment tells what is wrong with it.
+        if let Err(e) = read {
+            return self.fault(e, |_, _| {});
+        }
+        // A record that begins before it is not whole, or what follows does not name that record.
+        if stop.lsn <= start || alone.end().is_some_and(|end| end > stop.lsn) {
+            self.broken(chain, name.number, stop);
+            return Ok(());
+        }
         let Some(stored) = Moments::new(self.archive, size).known(name)? else { return Ok(()) };
-        let end = wal.end().unwrap_or(name.start(size));
-        if (stored.end > end || stored.whole)
-            && let Some(stop) = wal.stopped()
-        {
+        if stored.end > stop.lsn || stored.whole {
             let went = if stored.whole { size.start_of(name.number + 1) } else { stored.end };
             let why = format!(
                 "its records end at {}: {}; when it was stored they went on to {went}",
@@ -244,7 +259,8 @@ impl Checker<'_> {
                 format!("{file_name} was there when the archive was listed, and is gone"),
             )
         })?;
-        self.archive.read_segment(&found, &expected, &mut |bytes| {
+        let history = self.survey.histories.get(&name.timeline);
+        self.archive.read_segment_on(&found, &expected, history, &mut |bytes| {
             self.watch.check()?;
             sink(bytes)
         })
