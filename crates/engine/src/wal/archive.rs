@@ -19,6 +19,8 @@ pub const MAX_BACKUP_HISTORY: u64 = 64 << 10;
 const CODECS: [Codec; 3] = [Codec::Zstd, Codec::Lz4, Codec::Gzip];
 /// Segments that are looked at for a header before the archive's segment size counts as unknown.
 const SIZE_TRIES: u32 = 32;
+/// What to do about a damaged object.
+const DAMAGED: &str = "The repository is damaged there. Get the object back from a copy.";
 /// Name of the index of a log's folder.
 pub const INDEX: &str = "index.jsonl";
 
@@ -229,7 +231,7 @@ impl Archive {
             ErrorKind::Corrupt,
             format!("\"{}\" is damaged: it holds {amount} bytes", self.storage.display(&found.path)),
         )
-        .hint("The repository is damaged there. Get the object back from a copy."))
+        .hint(DAMAGED))
     }
 
     fn located(&self, error: Error, found: &Found) -> Error {
@@ -242,7 +244,10 @@ impl Archive {
     /// # Errors
     /// `Corrupt` for one that is too large; what the store said.
     pub fn read_plain(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        self.storage.get(&self.path(name)?, MAX_HISTORY)
+        self.storage.get(&self.path(name)?, MAX_HISTORY).map_err(|e| match e.kind {
+            ErrorKind::Corrupt => e.hint(DAMAGED),
+            _ => e,
+        })
     }
 
     /// The history of `timeline`; `None` when there is no such file (timeline 1 never has one).
@@ -251,7 +256,22 @@ impl Archive {
     /// `Corrupt` for a file that cannot be read as one; what the store said.
     pub fn history(&self, timeline: Timeline) -> Result<Option<TimelineHistory>> {
         let bytes = self.read_plain(&history_file_name(timeline))?;
-        bytes.map(|bytes| TimelineHistory::parse(timeline, &bytes)).transpose()
+        bytes.map(|bytes| self.parse_history(timeline, &bytes)).transpose()
+    }
+
+    /// Reads what a stored history file holds.
+    ///
+    /// # Errors
+    /// `Corrupt`, with the place of the object.
+    pub fn parse_history(&self, timeline: Timeline, bytes: &[u8]) -> Result<TimelineHistory> {
+        TimelineHistory::parse(timeline, bytes).map_err(|e| {
+            let path = format!("{}/{}", self.folder(), history_file_name(timeline));
+            let place = self.storage.display(&path);
+            // A damaged file can hold anything: its line is no help.
+            Error::new(ErrorKind::Corrupt, e.message)
+                .detail(format!("It is stored as \"{place}\"."))
+                .hint(DAMAGED)
+        })
     }
 
     /// Timelines that have a folder of segments, ascending.

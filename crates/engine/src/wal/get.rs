@@ -15,10 +15,10 @@ use super::object::ObjectReader;
 use super::prefetch::{Ahead, Opened};
 use super::spool::{self, Recovery, Spool};
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
-use crate::postgres::timeline::{TimelineHistory, timeline_of_history_file};
+use crate::postgres::timeline::{TimelineHistory, history_file_name, timeline_of_history_file};
 use crate::postgres::wal_segment::{ExpectedSegment, LongHeader, SegmentName};
 use crate::repository::Cluster;
-use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
+use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,11 @@ const CONTROL_TRIES: u32 = 50;
 const MAX_CONTROL: u64 = 1 << 16;
 /// Room for so many segments, besides what recovery needs, is worth a process that fetches ahead.
 const WORTH: u64 = 4;
+
+/// The setting that says along which timeline a server recovers.
+const TARGET_TIMELINE: &str = "recovery_target_timeline";
+/// The file that is read last, and that a restore writes (`PG_AUTOCONF_FILENAME` in utils/guc.h).
+const AUTO_CONF: &str = "postgresql.auto.conf";
 
 /// A question of `restore_command`.
 pub struct Request<'a> {
@@ -92,7 +97,8 @@ pub fn get(request: &Request<'_>) -> Result<Answer> {
     let (id, archive) = archive(request, system)?;
     let size = control.as_ref().map(|control| control.wal_segment_size);
     let judge = || match judge(&archive, kind, name, size)? {
-        Verdict::Lost(_) if is_history_in_pg_wal(&request.data, name) => Ok(Verdict::Absent),
+        Verdict::Lost(_) if own_history(&request.data, name).is_some() => Ok(Verdict::Absent),
+        Verdict::Lost(_) if is_only_for_others(&request.data, name) => Ok(Verdict::Absent),
         verdict => Ok(verdict),
     };
     let Some(found) = find(&archive, name, &request.data, &judge)? else {
@@ -107,7 +113,7 @@ pub fn get(request: &Request<'_>) -> Result<Answer> {
     {
         (request.start)();
     }
-    let deliver = || deliver(&archive, &found, kind, name, control.as_ref(), &request.destination);
+    let deliver = || deliver(request, &archive, &found, kind, control.as_ref());
     match (deliver(), &ahead) {
         // What was fetched ahead must not keep recovery from going on.
         (Err(e), Some(ahead)) if e.kind == ErrorKind::DiskFull => {
@@ -202,29 +208,66 @@ fn find(
 }
 
 fn judge(archive: &Archive, kind: WalFile, name: &str, size: Option<SegmentSize>) -> Result<Verdict> {
+    let size = || match size {
+        Some(size) => Ok(size),
+        None => archive.segment_size().map(Option::unwrap_or_default),
+    };
     match (kind, timeline_of_history_file(name)) {
         (WalFile::Segment, _) => {
-            let size = match size {
-                Some(size) => size,
-                None => archive.segment_size()?.unwrap_or_default(),
-            };
+            let size = size()?;
             absent::segment(archive, segment_name(name, size)?, size)
         }
-        (WalFile::History, Some(timeline)) => absent::history(archive, timeline),
+        (WalFile::History, Some(timeline)) => absent::history(archive, timeline, size()?),
         // Nothing follows from these: PostgreSQL never asks for them.
         _ => absent::any_wal(archive).map(|()| Verdict::Absent),
     }
 }
 
-/// Whether pg_wal has a sound history file of this name. PostgreSQL reads it there when the archive does not have it
+/// The sound history in pg_wal of this file name. PostgreSQL reads it there when the archive does not have it
 /// (`readTimeLineHistory` in timeline.c), as in a cluster that was promoted before it archived here.
-fn is_history_in_pg_wal(data: &Path, name: &str) -> bool {
-    let Some(timeline) = timeline_of_history_file(name) else { return false };
+fn own_history(data: &Path, name: &str) -> Option<TimelineHistory> {
+    let timeline = timeline_of_history_file(name)?;
     let mut content = Vec::new();
-    let read = File::open(data.join("pg_wal").join(name))
-        .and_then(|file| file.take(MAX_HISTORY).read_to_end(&mut content));
-    read.is_ok()
-        && TimelineHistory::parse(timeline, &content).is_ok_and(|history| !history.entries.is_empty())
+    let file = File::open(data.join("pg_wal").join(name)).ok()?;
+    file.take(MAX_HISTORY).read_to_end(&mut content).ok()?;
+    TimelineHistory::parse(timeline, &content).ok().filter(|history| !history.entries.is_empty())
+}
+
+/// Whether PostgreSQL has no use of its own for a history: it recovers along a higher timeline that was named by number
+/// (`restoreTimeLineHistoryFiles` in timeline.c fetches all between for the standbys behind it).
+fn is_only_for_others(data: &Path, name: &str) -> bool {
+    let Some(timeline) = timeline_of_history_file(name) else { return false };
+    // A setting on the server's command line goes before those in files.
+    let options = std::fs::read_to_string(data.join("postmaster.opts")).unwrap_or_default();
+    let settings = std::fs::read_to_string(data.join(AUTO_CONF)).unwrap_or_default();
+    !options.contains(TARGET_TIMELINE) && target_timeline(&settings).is_some_and(|target| target > timeline)
+}
+
+/// The last number that a configuration file sets recovery_target_timeline to.
+fn target_timeline(settings: &str) -> Option<Timeline> {
+    let values = settings.lines().filter_map(|line| {
+        let rest = line.trim_start().strip_prefix(TARGET_TIMELINE)?.trim_start();
+        Some(rest.strip_prefix('=').unwrap_or(rest))
+    });
+    values.last()?.split('#').next()?.trim().trim_matches('\'').parse().ok().map(Timeline)
+}
+
+/// The history of a segment's timeline, if it is known: the one that the server recovers by, which it keeps in pg_wal
+/// when it had it from the archive, or the archive's. Timeline 1 has none, and needs none.
+///
+/// # Errors
+/// What the store said; a damaged one is an unknown one.
+pub fn history_of(archive: &Archive, data: &Path, timeline: Timeline) -> Result<Option<TimelineHistory>> {
+    if timeline.0 <= 1 {
+        return Ok(None);
+    }
+    if let Some(history) = own_history(data, &history_file_name(timeline)) {
+        return Ok(Some(history));
+    }
+    match archive.history(timeline) {
+        Err(e) if e.kind == ErrorKind::Corrupt => Ok(None),
+        other => Ok(other?.filter(|history| !history.entries.is_empty())),
+    }
 }
 
 /// Fails unless the repository is still the one that was asked: it may have been unmounted meanwhile.
@@ -238,13 +281,13 @@ fn confirm(request: &Request<'_>, id: &str, system: Option<u64>) -> Result<()> {
 }
 
 fn deliver(
+    request: &Request<'_>,
     archive: &Archive,
     found: &Found,
     kind: WalFile,
-    name: &str,
     control: Option<&ControlFile>,
-    destination: &Path,
 ) -> Result<()> {
+    let (name, destination) = (request.name, request.destination.as_path());
     if matches!(kind, WalFile::History | WalFile::BackupHistory) {
         let vanished = || {
             Error::new(
@@ -254,7 +297,7 @@ fn deliver(
         };
         let content = archive.read_plain(name)?.ok_or_else(vanished)?;
         if let Some(timeline) = timeline_of_history_file(name) {
-            TimelineHistory::parse(timeline, &content)?;
+            archive.parse_history(timeline, &content)?;
         }
         let mut delivery = Delivery::begin(destination)?;
         delivery.write(&content)?;
@@ -271,7 +314,8 @@ fn deliver(
         server_major: control.and_then(ControlFile::server_major),
     };
     let mut delivery = Delivery::begin(destination)?;
-    archive.read_segment(found, &expected, &mut |piece| delivery.write(piece))?;
+    let history = history_of(archive, &request.data, expected.name.timeline)?;
+    archive.read_segment_on(found, &expected, history.as_ref(), &mut |piece| delivery.write(piece))?;
     delivery.finish()
 }
 

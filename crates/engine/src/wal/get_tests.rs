@@ -65,9 +65,9 @@ fn what_is_there_is_handed_over() {
     let place = Place::new();
     let asker = Asker::new(&place);
     store(&place, 1, 3);
-    store(&place, 2, 5);
+    store(&place, 2, 6);
     plain(&place, "00000002.history", "1\t0/500100\tx\n");
-    for (timeline, number) in [(1, 3), (2, 5), (1, 3)] {
+    for (timeline, number) in [(1, 3), (2, 6), (1, 3)] {
         std::fs::write(asker.destination(), b"what was there before").unwrap();
         assert_eq!(asker.segment(timeline, number), Ok(Answer::Delivered));
         assert!(std::fs::read(asker.destination()).unwrap() == content(timeline, number));
@@ -86,7 +86,7 @@ fn what_is_there_is_handed_over() {
         assert_eq!(elsewhere.segment(1, 3), Ok(Answer::Delivered), "the cluster's newest");
     }
     assert!(std::fs::read(asker.destination()).unwrap() == content(1, 3));
-    assert_eq!(elsewhere.segment(2, 6), Ok(Answer::Absent));
+    assert_eq!(elsewhere.segment(2, 7), Ok(Answer::Absent));
 }
 
 #[test]
@@ -159,6 +159,78 @@ fn a_history_that_only_the_server_has_is_read_there() {
         place.put("00000003.history", text.as_bytes());
         assert_eq!(asker.ask("00000003.history") == Ok(Answer::Absent), found, "{text}");
     }
+}
+
+#[test]
+fn a_siblings_segment_is_not_handed_over() {
+    let place = Place::new();
+    let asker = Asker::new(&place);
+    store_as(&place, 3, 5, &content(1, 5));
+    store_as(&place, 3, 6, &content(2, 6));
+    let name = |number| tl(3, number).file_name(size());
+    assert_eq!(asker.segment(3, 6), Ok(Answer::Delivered), "its history is not known");
+    std::fs::remove_file(asker.destination()).unwrap();
+    plain(&place, "00000003.history", "1\t0/500100\tx\n");
+    let error = asker.fault(&name(6));
+    assert_eq!(error.kind, ErrorKind::Corrupt);
+    assert!(error.message.contains("of timeline 2, by the history of timeline 3"), "{error}");
+    assert_eq!(asker.segment(3, 5), Ok(Answer::Delivered));
+    std::fs::remove_file(asker.destination()).unwrap();
+    // The server's own, as it has it when the archive does not.
+    store_as(&place, 4, 7, &content(3, 7));
+    place.put("00000004.history", b"1\t0/500100\tx\n3\t0/700000\tx\n");
+    let error = asker.ask(&tl(4, 7).file_name(size())).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Corrupt, "{error}");
+}
+
+#[test]
+fn a_history_that_only_others_need_is_no_fault() {
+    let place = Place::new();
+    let asker = Asker::new(&place);
+    store(&place, 1, 3);
+    plain(&place, "00000003.history", "1\t0/300100\tx\n");
+    let asked = |settings: &str, options: &str| {
+        std::fs::write(asker.data.join("postgresql.auto.conf"), settings).unwrap();
+        std::fs::write(asker.data.join("postmaster.opts"), options).unwrap();
+        asker.ask("00000002.history").map_err(|e| e.kind)
+    };
+    let lost = Err(ErrorKind::WalMissing);
+    assert_eq!(asked("", ""), lost);
+    for settings in [
+        "recovery_target_timeline = '3'\n",
+        "recovery_target_timeline='latest'\n recovery_target_timeline 3 # of ours\n",
+    ] {
+        assert_eq!(asked(settings, "postgres \"-D\" \"x\""), Ok(Answer::Absent));
+        assert_eq!(asked(settings, "postgres \"-c\" \"recovery_target_timeline=latest\""), lost);
+    }
+    for settings in [
+        "recovery_target_timeline = '2'",
+        "recovery_target_timeline = 'latest'",
+        "recovery_target_timeline = '3'\nrecovery_target_timeline = 'current'",
+        "#recovery_target_timeline = '3'",
+    ] {
+        assert_eq!(asked(settings, ""), lost, "{settings}");
+    }
+}
+
+#[test]
+fn a_damaged_history_says_where_it_is() {
+    let place = Place::new();
+    let asker = Asker::new(&place);
+    store(&place, 1, 3);
+    let bytes = [&[0xFF_u8; 300][..], b"\x07\n"].concat();
+    let path = place.archive().path("00000002.history").unwrap();
+    place.archive().storage().create(&path, bytes).unwrap();
+    let shown = place.archive().storage().display(&path);
+    for name in ["00000002.history".to_string(), tl(1, 4).file_name(size())] {
+        let error = asker.fault(&name);
+        assert!(error.to_string().contains(&shown) && error.to_string().is_ascii(), "{error}");
+        assert!(error.hint.is_some());
+    }
+    let large = vec![b'#'; usize::try_from(MAX_HISTORY).unwrap() + 1];
+    place.archive().storage().put(&path, large).unwrap();
+    let error = asker.fault("00000002.history");
+    assert!(error.message.contains(&shown) && error.hint.is_some(), "{error}");
 }
 
 #[test]

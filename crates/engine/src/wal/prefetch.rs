@@ -10,10 +10,12 @@
 //! recovery is over.
 
 use super::archive::Archive;
+use super::get::history_of;
 use super::spool::{Filling, Part, Recovery, Spool};
+use crate::postgres::timeline::TimelineHistory;
 use crate::postgres::wal_segment::{ExpectedSegment, SegmentName};
 use crate::repository::Cluster;
-use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_contract::{Error, ErrorKind, Result, Timeline};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -22,7 +24,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Nobody asked for so long: a standby that streams, or a recovery that waits.
@@ -64,6 +66,7 @@ pub fn run(ahead: &Ahead, open: &(dyn Fn() -> Result<Opened> + Sync)) -> Result<
         repository: id,
         state: Mutex::new(State::new(ahead.asked.name)),
         changed: Condvar::new(),
+        history: Mutex::new(None),
     };
     work.adopt();
     std::thread::scope(|scope| {
@@ -101,6 +104,7 @@ struct Work<'a> {
     repository: String,
     state: Mutex<State>,
     changed: Condvar,
+    history: Mutex<Option<Arc<TimelineHistory>>>,
 }
 
 impl Work<'_> {
@@ -230,7 +234,8 @@ impl Work<'_> {
         let archive = Archive::of(&cluster, expected.system_identifier);
         let missing = || Error::new(ErrorKind::WalMissing, "there is no such segment");
         let found = archive.find(&self.file_name(name))?.ok_or_else(missing)?;
-        archive.read_segment(&found, &expected, &mut |piece| {
+        let history = self.history(&archive, name.timeline)?;
+        archive.read_segment_on(&found, &expected, history.as_deref(), &mut |piece| {
             let state = self.state();
             if state.ended || state.asked.timeline != name.timeline {
                 return Err(Error::new(ErrorKind::Cancelled, "nobody wants the segment any more"));
@@ -239,6 +244,17 @@ impl Work<'_> {
             part.write(piece)
         })?;
         part.finish()
+    }
+
+    /// The history of a timeline, looked for once: whoever is handed a segment from the spool does not look at it again.
+    fn history(&self, archive: &Archive, timeline: Timeline) -> Result<Option<Arc<TimelineHistory>>> {
+        let mut known = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(history) = known.as_ref().filter(|history| history.timeline == timeline) {
+            return Ok(Some(Arc::clone(history)));
+        }
+        let history = history_of(archive, &self.ahead.data, timeline)?.map(Arc::new);
+        known.clone_from(&history);
+        Ok(history)
     }
 
     /// Hears who asks, until recovery is over.

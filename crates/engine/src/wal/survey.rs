@@ -26,6 +26,17 @@ impl Run {
     }
 }
 
+/// Runs in any order as [`Content::runs`] has them.
+pub fn joined(mut runs: Vec<Run>) -> Vec<Run> {
+    runs.sort_unstable_by_key(|run| (run.first, run.last));
+    runs.dedup_by(|run, before| {
+        let joined = run.first <= before.last.saturating_add(1);
+        before.last = if joined { before.last.max(run.last) } else { before.last };
+        joined
+    });
+    runs
+}
+
 /// What a timeline has in the archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Content {
@@ -43,7 +54,8 @@ impl Content {
 
     /// Whether the segment is there.
     pub fn holds(&self, number: u64) -> bool {
-        self.runs.iter().any(|run| (run.first..=run.last).contains(&number))
+        let after = self.runs.partition_point(|run| run.first <= number);
+        after.checked_sub(1).and_then(|at| self.runs.get(at)).is_some_and(|run| number <= run.last)
     }
 
     fn add(&mut self, number: u64) {
@@ -159,11 +171,7 @@ impl Look {
             match archive.history(timeline) {
                 Ok(Some(history)) => drop(self.survey.histories.insert(timeline, history)),
                 Ok(None) => {}
-                Err(e) if e.kind == ErrorKind::Corrupt => {
-                    let place = format!("It is stored as \"{}\".", archive.storage().display(&path));
-                    let detail = e.detail.as_deref().map_or(place.clone(), |why| format!("{why}. {place}"));
-                    self.histories.push((timeline, e.detail(detail)));
-                }
+                Err(e) if e.kind == ErrorKind::Corrupt => self.histories.push((timeline, e)),
                 Err(e) => return Err(e),
             }
         }
