@@ -21,6 +21,7 @@ use crate::repository::lease::{HeldLease, RENEW_EVERY};
 use crate::repository::record::{ArchiveContent, Record, TablespaceRecord};
 use crate::session::{BackupStopped, Session};
 use crate::wal::Archive;
+use crate::wal::store::Source;
 use pg_ark_contract::conversation::{BackupTask, Event, Phase};
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
@@ -235,7 +236,12 @@ impl Work<'_> {
             start: start.lsn,
             stop,
             timeline: start.timeline,
-            size: control.wal_segment_size,
+            source: Source {
+                folder: self.begun.data_directory.join("pg_wal"),
+                segment_size: control.wal_segment_size,
+                server_major: Some(self.server_major()),
+            },
+            data_directory: self.begun.data_directory.clone(),
             from_standby: self.task.in_recovery,
         };
         let patience = Duration::from_secs(u64::from(self.task.archive_wait));
