@@ -6,6 +6,8 @@ use crate::postgres::wal_record::WalReader;
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::{ErrorKind, Result, Timeline};
 
+/// What an index says of such a segment, among other things: `"whole":false`.
+pub(super) const MAY_BREAK: &[u8] = b"false";
 /// Segments that break off that are told; an archive that has more is beyond counting.
 const MAX_BREAKS: usize = 64;
 
@@ -47,10 +49,15 @@ impl Moments<'_> {
 
     /// Whether an index can say that a segment breaks off. A million lines are searched much faster than parsed.
     fn may_break(&self, (timeline, log): (Timeline, u32)) -> Result<bool> {
+        if let Some(known) = self.may_break.get(&(timeline, log)) {
+            return Ok(*known);
+        }
         self.check()?;
         let path = self.archive.index_path(timeline, log);
         match self.archive.storage().get(&path, MAX_INDEX) {
-            Ok(bytes) => Ok(bytes.is_some_and(|bytes| bytes.windows(5).any(|word| word == b"false"))),
+            Ok(bytes) => {
+                Ok(bytes.is_some_and(|bytes| bytes.windows(MAY_BREAK.len()).any(|word| word == MAY_BREAK)))
+            }
             Err(e) if e.kind == ErrorKind::Corrupt => Ok(false),
             Err(e) => Err(e),
         }

@@ -40,6 +40,8 @@ pub struct Moments<'a> {
     folder: Option<&'a Path>,
     check: Option<&'a dyn Fn() -> Result<()>>,
     indexes: BTreeMap<(Timeline, u32), Index>,
+    /// Folders whose index was searched for segments that break off.
+    pub(super) may_break: BTreeMap<(Timeline, u32), bool>,
     /// Of segments that were read.
     summaries: BTreeMap<SegmentName, Summary>,
 }
@@ -47,8 +49,8 @@ pub struct Moments<'a> {
 impl<'a> Moments<'a> {
     /// Of an archive whose segments have `size` bytes. Nothing is looked at.
     pub fn new(archive: &'a Archive, size: SegmentSize) -> Self {
-        let (indexes, summaries) = (BTreeMap::new(), BTreeMap::new());
-        Moments { archive, size, folder: None, check: None, indexes, summaries }
+        let (indexes, summaries, may_break) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Moments { archive, size, folder: None, check: None, indexes, may_break, summaries }
     }
 
     /// Also looks into this folder of plain segments (an old pg_wal) for what the archive lacks.
