@@ -149,6 +149,11 @@ impl<'a> Ahead<'a> {
         state.stored.contains(name) || state.line.iter().any(|slot| slot.name == name)
     }
 
+    /// Forgets files that were stored, for which the server waits no longer: somebody else took them out of its queue.
+    pub fn forget(&self, waits: impl Fn(&str) -> bool) {
+        self.lock().stored.retain(|name| waits(name));
+    }
+
     /// Files that will be asked for later, in that order.
     pub fn extend(&self, names: Vec<String>) {
         let mut state = self.lock();
@@ -297,6 +302,25 @@ impl State {
     }
 }
 
+/// Opens the repository that WAL goes to.
+///
+/// # Errors
+/// `RepositoryNotFound` ([`was_there`]); what the store said.
+pub fn open_repository(url: &str) -> Result<Repository> {
+    Repository::open(url).map_err(was_there)
+}
+
+/// A server archives where a repository was: when there is none, it is away. One that is made in its place, below its
+/// mount point, would hide that.
+pub fn was_there(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::RepositoryNotFound => error.hint(
+            "It was there before: mount it or bring it back. The server keeps its WAL until it is stored.",
+        ),
+        _ => error,
+    }
+}
+
 /// Fails unless the repository is still the one that was opened: a disk that was unmounted leaves an empty folder,
 /// which must not be filled.
 ///
@@ -304,12 +328,7 @@ impl State {
 /// `RepositoryNotFound`; what the store said.
 pub fn check_repository(repository: &Repository) -> Result<()> {
     let url = repository.storage().url();
-    let now = Repository::open(url).map_err(|e| match e.kind {
-        ErrorKind::RepositoryNotFound => e.hint(
-            "It was there before: mount it or bring it back. The server keeps its WAL until it is stored.",
-        ),
-        _ => e,
-    })?;
+    let now = open_repository(url)?;
     if now.id() == repository.id() {
         return Ok(());
     }

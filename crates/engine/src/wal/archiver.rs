@@ -5,16 +5,18 @@
 //!   [`keeper`](super::keeper) keeps the index of what was stored.
 //! * An answer comes only when the file is durable. A failure of a file that was not asked for is not told: it is tried
 //!   again when it is asked for, and until that succeeds nothing else is tried.
-//! * A repository that cannot be opened, or vanishes, fails each file and is opened again for the next.
+//! * A repository that cannot be opened, or vanishes, fails each file and is opened again for the next. When it is open,
+//!   [`histories`](super::histories) stores the timeline histories that nobody asks for.
 
-use super::ahead::{Ahead, Route};
+use super::ahead::{Ahead, MAX_AHEAD, Route, open_repository};
 use super::archive::Archive;
+use super::histories;
 use super::keeper::Keeper;
 use super::ready::Ready;
 use super::store::Source;
 use crate::backup::begin::read_control_file;
 use crate::postgres::control_file::ControlFile;
-use crate::repository::{Cluster, Repository, catalog};
+use crate::repository::{Cluster, catalog};
 use crate::session::Session;
 use pg_ark_contract::conversation::{ArchiveTask, Event};
 use pg_ark_contract::settings::JOBS_MAX;
@@ -50,7 +52,7 @@ pub fn run(url: &str, cluster: &str, task: &ArchiveTask, session: &Session) -> R
 /// data directory; `ForeignCluster` when another server has taken the cluster's name since.
 pub fn open(url: &str, cluster: &str, task: &ArchiveTask, session: &Session) -> Result<Route> {
     let data_directory = PathBuf::from(&task.data_directory);
-    let repository = Repository::open(url)?;
+    let repository = open_repository(url)?;
     catalog::refuse_inside(repository.storage(), &data_directory)?;
     let (control, _) = read_control_file(&data_directory, session)?;
     let ControlFile { system_identifier, wal_segment_size, .. } = control;
@@ -94,8 +96,14 @@ fn serve(route: &Route, file: String, session: &Session) -> Result<()> {
     let ahead = Ahead::new(route, &stored);
     std::thread::scope(|scope| {
         let result = ahead.start(scope).and_then(|()| keeper.start(scope, session)).and_then(|()| {
-            let mut server =
-                Server { route, ahead: &ahead, ready: Ready::of(&route.source.folder), steady: true };
+            let mut server = Server {
+                route,
+                ahead: &ahead,
+                ready: Ready::of(&route.source.folder),
+                steady: true,
+                answers: 0,
+            };
+            histories::store_missing(route, session);
             let mut file = file;
             let mut first = true;
             while server.answer(file, session)? {
@@ -118,12 +126,19 @@ struct Server<'a> {
     ready: Ready,
     /// The last file was stored, so the next ones are worth trying.
     steady: bool,
+    /// Files that were asked for.
+    answers: usize,
 }
 
 impl Server<'_> {
     /// False when the repository has to be opened again.
     fn answer(&mut self, file: String, session: &Session) -> Result<bool> {
         self.ahead.submit(&file);
+        self.answers += 1;
+        // What is never asked for would take the room of what is.
+        if self.answers.is_multiple_of(MAX_AHEAD) {
+            self.ahead.forget(|name| self.ready.is_ready(name));
+        }
         if self.steady {
             let names = self.ready.after(&file, self.ahead.room(), |name| self.ahead.is_taken(name));
             self.ahead.extend(names);
@@ -152,6 +167,9 @@ pub fn push(route: &Route, file: &str, session: &Session) -> Result<()> {
     let ahead = Ahead::new(route, &stored);
     std::thread::scope(|scope| {
         let result = ahead.start(scope).and_then(|()| keeper.start(scope, session)).and_then(|()| {
+            if !histories::is_known(route, file) {
+                histories::store_missing(route, session);
+            }
             ahead.submit(file);
             let mut ready = Ready::of(&route.source.folder);
             ahead.extend(ready.after(file, route.jobs.saturating_sub(1), |name| name == file));

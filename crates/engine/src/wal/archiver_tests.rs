@@ -116,16 +116,24 @@ fn a_repository_that_comes_late_is_used_then() {
     std::fs::rename(&root, &away).unwrap();
     let file = place.segment(1);
     let engine = Engine::start(&place, 1);
-    for _ in 0..2 {
-        assert_eq!(engine.ask(&file).unwrap_err().kind, ErrorKind::RepositoryNotFound);
+    let is_away = |file: &str| {
+        let error = engine.ask(file).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::RepositoryNotFound);
+        // Whoever makes one below the mount point hides the one that is away.
+        let hint = error.hint.unwrap();
+        assert!(hint.contains("mount it") && !hint.contains("ark.enable"), "{hint}");
         assert!(!root.exists());
+    };
+    for _ in 0..2 {
+        is_away(&file);
     }
     std::fs::rename(&away, &root).unwrap();
     engine.ask(&file).unwrap();
     std::fs::rename(&root, &away).unwrap();
     let next = place.segment(2);
-    assert_eq!(engine.ask(&next).unwrap_err().kind, ErrorKind::RepositoryNotFound);
-    assert!(!root.exists());
+    for _ in 0..3 {
+        is_away(&next);
+    }
     std::fs::rename(&away, &root).unwrap();
     engine.ask(&next).unwrap();
     engine.stop();
@@ -192,4 +200,75 @@ fn the_keeper_makes_a_damaged_index_anew() {
     });
     engine.stop();
     assert!(SegmentName::parse(&name(1), size()).is_some());
+}
+
+#[test]
+fn files_that_are_never_asked_for_take_no_room_for_ever() {
+    let place = Place::new();
+    let names: Vec<String> = (1..=150).map(|number| place.segment(number)).collect();
+    let engine = Engine::start(&place, 2);
+    engine.ask(&names[0]).unwrap();
+    let ahead = super::super::ahead::MAX_AHEAD;
+    wait_until("the look-ahead", SHORT, || place.stored(&names[ahead - 1]).is_some());
+    // Somebody takes them out of the server's queue.
+    for name in &names[..ahead] {
+        archived(&place, name);
+    }
+    for name in &names[ahead..2 * ahead] {
+        engine.ask(name).unwrap();
+        archived(&place, name);
+    }
+    wait_until("the look-ahead to go on", SHORT, || place.stored(&names[149]).is_some());
+    engine.stop();
+}
+
+#[test]
+fn histories_from_before_the_server_archived_are_stored_too() {
+    let place = Place::new();
+    let history = |timeline: u32| -> Vec<u8> {
+        (1..timeline).flat_map(|n| format!("{n}\t0/{n}00000\tno reason\n").into_bytes()).collect()
+    };
+    place.put("00000002.history", &history(2));
+    place.put("00000003.history", &history(3));
+    place.put("00000004.history", b"nonsense\n");
+    place.put("0000000A.history.tmp", &history(2));
+    let engine = Engine::start(&place, 1);
+    engine.session.deliver(Reply::Archive { file: place.segment(1) });
+    let Event::Warning { message, .. } = engine.next() else { panic!("a warning") };
+    assert!(message.contains("00000004.history"), "{message}");
+    assert_eq!(engine.next(), Event::Archived { file: name(1) });
+    let read = |name: &str| place.archive().read_plain(name).unwrap();
+    assert_eq!(read("00000002.history"), Some(history(2)));
+    assert_eq!(read("00000003.history"), Some(history(3)));
+    assert_eq!(read("00000004.history"), None);
+    engine.stop();
+    // Another server's is not replaced, and keeps no file from being stored.
+    std::fs::remove_file(place.pg_wal().join("00000004.history")).unwrap();
+    place.put("00000003.history", &history(2));
+    let engine = Engine::start(&place, 1);
+    engine.session.deliver(Reply::Archive { file: place.segment(2) });
+    let Event::Warning { message, hint } = engine.next() else { panic!("a warning") };
+    assert!(message.contains("00000003.history") && message.contains("other content"), "{message}");
+    assert!(hint.is_some());
+    assert_eq!(engine.next(), Event::Archived { file: name(2) });
+    assert_eq!(read("00000003.history"), Some(history(3)));
+    engine.stop();
+}
+
+#[test]
+fn wal_push_stores_the_histories_that_its_file_needs() {
+    let place = Place::new();
+    let session = Session::new(|event| panic!("{event:?}"));
+    let route = open(&place.url(), "main", &place.task(1), &session).unwrap();
+    place.put("00000002.history", b"1\t0/100000\tno reason\n");
+    push(&route, &place.segment(1), &session).unwrap();
+    let stored = || place.archive().find("00000002.history").unwrap().is_some();
+    assert!(!stored(), "timeline 1 has none");
+    let file = name(2).replacen("00000001", "00000002", 1);
+    let mut wal = crate::wal::store_fixture::segment(2, 1);
+    // Timeline of the first page (XLogPageHeaderData, access/xlog_internal.h).
+    wal[4] = 2;
+    place.put(&file, &wal);
+    push(&route, &file, &session).unwrap();
+    assert!(stored());
 }

@@ -9,6 +9,7 @@ use pg_ark_engine::backup::begin::read_control_file;
 use pg_ark_engine::postgres::control_file::{CONTROL_FILE, ControlFile};
 use pg_ark_engine::repository::{Repository, catalog};
 use pg_ark_engine::session::Session;
+use pg_ark_engine::wal::ahead::was_there;
 use pg_ark_engine::wal::archive::WalFile;
 use pg_ark_engine::wal::archiver;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ fn push(cli: &Cli, arguments: &WalPushArgs, data_directory: &Path, file: &str) -
             talk::warn(&message);
         }
     });
-    let repository = super::repository(cli)?;
+    let repository = super::repository(cli).map_err(was_there)?;
     let (control, _) = read_control_file(data_directory, &session)?;
     check_identity(cli, &control, data_directory)?;
     let cluster = match &cli.cluster {
