@@ -399,6 +399,77 @@ fn pause_shutdown_and_a_standby_are_followed_until_they_are_there() {
     assert!(copy.try_psql("INSERT INTO marks VALUES (9)").is_err(), "it is read-only");
 }
 
+/// A server whose settings are lower than its original's pauses in the midst of recovery while it lets clients read
+/// (`RecoveryRequiresIntParameter`), and shows the same as one at its target.
+#[test]
+fn settings_raised_behind_the_backup_neither_hang_recovery_nor_pass_for_the_target() {
+    let ready = archiving(builder().conf("max_prepared_transactions = 2"));
+    let server = &ready.server;
+    server.psql(MARKS);
+    ready.take_backup();
+    add_mark(server, 1);
+    server.psql("ALTER SYSTEM SET max_prepared_transactions = 7");
+    server.stop(StopMode::Fast);
+    server.start();
+    add_mark(server, 2);
+    let moment = now(server);
+    add_mark(server, 3);
+    archive_now(&ready);
+    server.stop(StopMode::Fast);
+    let room = Room::new();
+    let (copy, report) = room.started(&ready, "latest", "promote", &[]);
+    assert_eq!((&report["started"]["complete"], marks(&copy)), (&true.into(), "1,2,3".to_string()), "{report}");
+    drop(copy);
+
+    let at = ["--target-time", moment.as_str(), "--target-action", "pause"];
+    for (name, options) in [("pause", &at[..]), ("standby", &["--standby"])] {
+        let mut pgark = room.restore(&ready, "latest", name, options);
+        let output = fails_with(pgark.arg("--start"), i32::from(ErrorKind::RecoveryFailed.exit_code()));
+        let setting = "max_prepared_transactions = 2 is a lower setting than on the primary server";
+        assert!(output.stderr.contains(setting) && output.stderr.contains("postgresql.conf"), "{output}");
+        let copy = Cluster::open_restored_with(server.pg(), &room.data(name));
+        copy.stop(StopMode::Fast);
+        copy.configure(&["max_prepared_transactions = 7"]);
+        copy.start();
+        let expected = if name == "pause" { "1,2" } else { "1,2,3" };
+        wait_until("recovery to go on", LONG, || marks(&copy) == expected);
+    }
+}
+
+/// A server that wants a password is not asked: its log tells whether it is where it shall be.
+#[test]
+fn a_paused_server_that_cannot_be_asked_is_known_by_its_log() {
+    let ready = archiving(builder());
+    let server = &ready.server;
+    server.psql(MARKS);
+    let hba = server.data().join("pg_hba.conf");
+    let open = fs::read_to_string(&hba).expect("pg_hba.conf");
+    fs::write(&hba, "local all all scram-sha-256\n").expect("pg_hba.conf");
+    // The backup has the file although the server was not told of it.
+    ready.take_backup();
+    for n in 1..=20 {
+        add_mark(server, n);
+        switch_wal(server);
+    }
+    let later = now(server);
+    add_mark(server, 22);
+    archive_now(&ready);
+    fs::write(&hba, open).expect("pg_hba.conf");
+    server.stop(StopMode::Fast);
+    let room = Room::new();
+    let mut pgark = room.restore(&ready, "latest", "asked", &["--target-time", &later, "--target-action", "pause"]);
+    let report = json(&run(pgark.arg("--start")).ok());
+    assert_eq!(report["started"]["state"], "paused", "{report}");
+    assert_eq!(report["started"]["complete"], true, "{report}");
+    assert!(report["started"]["server_said"].as_str().is_some_and(|said| said.starts_with("before commit")), "{report}");
+    assert_eq!(report["started"]["reached_lsn"], Value::Null, "{report}");
+    let log = fs::read_to_string(room.data("asked").join("pg_ark_start.log")).expect("the log");
+    assert!(log.contains("pausing at the end of recovery"), "it was waited for: {log}");
+    let hba = room.data("asked").join("pg_hba.conf");
+    fs::write(hba, "local all all trust\n").expect("pg_hba.conf");
+    drop(Cluster::open_restored_with(server.pg(), &room.data("asked")));
+}
+
 #[test]
 fn recovery_that_ends_before_the_known_end_is_an_error() {
     let ready = archiving(builder());

@@ -48,10 +48,16 @@ impl Asked<'_> {
         self.value(lock, "SELECT pg_last_wal_replay_lsn()").ok()??.parse().ok()
     }
 
-    /// Whether recovery waits at its target; `None` when the server could not be asked.
-    pub fn is_paused(&self, lock: &Lock) -> Option<bool> {
-        let state = self.value(lock, "SELECT pg_get_wal_replay_pause_state()").ok()?;
-        Some(state.as_deref() == Some("paused"))
+    /// How far recovery is, and whether it is paused there.
+    ///
+    /// # Errors
+    /// psql's words.
+    pub fn progress(&self, lock: &Lock) -> std::result::Result<(Lsn, bool), String> {
+        let query = "SELECT pg_last_wal_replay_lsn() || ' ' || pg_get_wal_replay_pause_state()";
+        let answer = self.value(lock, query)?.unwrap_or_default();
+        let (lsn, state) = answer.split_once(' ').unwrap_or_default();
+        let lsn = lsn.parse().map_err(|_| format!("it answered \"{}\"", answer.escape_debug()))?;
+        Ok((lsn, state == "paused"))
     }
 
     /// Gathers statistics of all databases, coarse ones first. Says why that failed.

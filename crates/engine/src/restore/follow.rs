@@ -14,6 +14,11 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Looks between two questions to a server that is up: each takes a connection.
 const ASK_EVERY: u64 = 5;
+/// Questions without an answer, while recovery shows no progress, after which a server that should pause is taken as it
+/// is: 30 s.
+const UNKNOWN: u32 = 60;
+/// Questions after which a standby that does not get on is one that waits for more WAL: 10 s.
+const WAITS: u32 = 20;
 /// Most bytes of a program's words that are kept.
 const MAX_WORDS: u64 = 64 << 10;
 
@@ -68,21 +73,34 @@ pub struct Road<'a> {
     pub to: Lsn,
 }
 
-/// Waits for that; returns the lock file of the server if it runs. `is_paused` asks whether it waits at the target;
-/// `None` when it cannot be asked, which ends the waiting.
+/// What a server in recovery answers that lets clients read.
+pub enum Look {
+    /// It is where it shall be.
+    There,
+    /// Recovery goes on; so far it is here.
+    Onward(Lsn),
+    /// It cannot be asked, and its log does not tell.
+    Unknown,
+    /// It will not get there.
+    Stuck(Error),
+}
+
+/// Waits for that; returns the lock file of the server if it runs. `look` asks a server that lets clients read; one that
+/// cannot be asked is not waited for without end.
 ///
 /// # Errors
-/// `RecoveryFailed` when it ends otherwise, `Cancelled` when the user stops waiting.
+/// `RecoveryFailed` when it ends otherwise or does not go on; `Cancelled` when the user stops waiting.
 pub fn until(
     until: Until,
     server: &mut Child,
     road: &Road<'_>,
-    is_paused: &dyn Fn(&Lock) -> Option<bool>,
+    look: &dyn Fn(&Lock) -> Look,
     watch: &dyn Watch,
 ) -> Result<Option<Lock>> {
     let mut done = 0;
     let total = road.to.0.saturating_sub(road.from.0);
     let mut looks = 0u64;
+    let mut still = Still::default();
     loop {
         let ended = server.try_wait().map_err(|e| Error::io("could not wait for the server", &e))?;
         if let Some(status) = ended {
@@ -109,9 +127,12 @@ pub fn until(
             let is_primary = state(road.data) == Some(DbState::InProduction);
             let is_there = match until {
                 Until::Primary | Until::Stopped => is_primary,
-                Until::Standby => true,
-                Until::Paused => {
-                    is_primary || (looks.is_multiple_of(ASK_EVERY) && is_paused(&lock).unwrap_or(true))
+                Until::Standby if lock.status == "standby" => true,
+                Until::Standby | Until::Paused if is_primary => true,
+                Until::Standby | Until::Paused if !looks.is_multiple_of(ASK_EVERY) => false,
+                Until::Standby | Until::Paused => {
+                    let segment = || replayed(server.id(), road.segment_size);
+                    still.ends(until, look(&lock), segment)?
                 }
             };
             if is_there {
@@ -129,6 +150,31 @@ pub fn until(
         })?;
         looks += 1;
         std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// How long nothing moved.
+#[derive(Default)]
+struct Still {
+    at: Option<Lsn>,
+    asked: u32,
+}
+
+impl Still {
+    /// Whether the waiting is over.
+    fn ends(&mut self, until: Until, look: Look, segment: impl Fn() -> Option<Lsn>) -> Result<bool> {
+        let (at, most) = match look {
+            Look::There => return Ok(true),
+            Look::Stuck(error) => return Err(error),
+            // It tells itself when it pauses.
+            Look::Onward(_) if until == Until::Paused => return Ok(false),
+            Look::Onward(lsn) => (Some(lsn), WAITS),
+            Look::Unknown if until == Until::Standby => (segment(), WAITS),
+            Look::Unknown => (segment(), UNKNOWN),
+        };
+        self.asked = if self.at == at { self.asked + 1 } else { 0 };
+        self.at = at;
+        Ok(self.asked >= most)
     }
 }
 
@@ -194,6 +240,27 @@ mod tests {
         assert_eq!((lock.pid, lock.port, &lock.status[..]), (123, 5433, "ready"));
         assert_eq!(Lock::parse("123\n/data\n"), None);
         assert_eq!(Lock::parse(""), None);
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_asked_is_never_taken_for_one_at_its_target() {
+        let segment = |at| move || Some(Lsn(at));
+        let mut still = Still::default();
+        assert!(still.ends(Until::Paused, Look::There, segment(0)).unwrap());
+        let asked =
+            (0..).take_while(|_| !still.ends(Until::Paused, Look::Unknown, segment(0)).unwrap()).count();
+        assert_eq!(asked, UNKNOWN as usize);
+        // Progress begins it anew.
+        assert!(!still.ends(Until::Paused, Look::Unknown, segment(1)).unwrap());
+        // One that answers is waited for.
+        let onward = |until| {
+            let mut still = Still::default();
+            (0..10_000).take_while(|_| !still.ends(until, Look::Onward(Lsn(7)), segment(0)).unwrap()).count()
+        };
+        assert_eq!(onward(Until::Paused), 10_000);
+        assert_eq!(onward(Until::Standby), WAITS as usize);
+        let stuck = Look::Stuck(Error::new(ErrorKind::RecoveryFailed, "stuck"));
+        assert!(still.ends(Until::Standby, stuck, segment(1)).is_err());
     }
 
     #[test]

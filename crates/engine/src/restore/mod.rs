@@ -35,6 +35,7 @@ pub mod in_use;
 pub mod index;
 mod judge;
 pub mod link;
+mod log;
 pub mod marker;
 pub mod names;
 pub mod objects;

@@ -136,9 +136,13 @@ fn settings(plan: &RecoveryPlan) -> String {
     if !plan.standby {
         lines.push_str("recovery_min_apply_delay = '0'\n");
     }
-    // A server that does not let clients in cannot wait for them (StartupXLOG takes pause for shutdown then).
-    if plan.action == TargetAction::Pause {
-        lines.push_str("hot_standby = on\n");
+    match plan.action {
+        _ if plan.standby => {}
+        // A server that does not let clients in cannot wait for them (StartupXLOG takes pause for shutdown then).
+        TargetAction::Pause => lines.push_str("hot_standby = on\n"),
+        // One that does pauses for ever where a setting such as max_connections was raised behind the backup
+        // (CheckRequiredParameterValues in access/transam/xlogrecovery.c). It matters in recovery only.
+        TargetAction::Promote | TargetAction::Shutdown => lines.push_str("hot_standby = off\n"),
     }
     if let Some(megabytes) = plan.wal_keep_size {
         lines.push_str(&format!("wal_keep_size = '{megabytes}MB'\n"));
@@ -231,4 +235,4 @@ fn without_block(text: &[u8], begin: &str, end: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 #[path = "recovery_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 const ACCESS: Access = Access { owner: None, group_access: false };
 
-fn plan(target: Target) -> RecoveryPlan {
+pub fn plan(target: Target) -> RecoveryPlan {
     RecoveryPlan {
         target,
         exclusive: false,
@@ -75,11 +75,13 @@ fn a_target_clears_all_others() {
         let empty = text.lines().filter(|line| line.starts_with("recovery_target") && line.ends_with("= ''"));
         assert!(empty.into_iter().all(|empty| at(empty) < at(line)), "{text}");
         assert!(text.contains("recovery_target_inclusive = 'on'\nrecovery_target_action = 'promote'\n"));
+        // It would pause for ever where max_connections was raised behind the backup.
+        assert!(text.contains("hot_standby = off\n"), "{text}");
     }
     let stopping = RecoveryPlan { exclusive: true, action: TargetAction::Pause, ..plan(Target::Xid(5)) };
     let text = written(dir.path(), &stopping);
     assert!(text.contains("recovery_target_inclusive = 'off'\nrecovery_target_action = 'pause'\n"), "{text}");
-    assert!(text.contains("hot_standby = on\n"));
+    assert!(text.contains("hot_standby = on\n") && !text.contains("hot_standby = off"));
 }
 
 #[test]
@@ -88,6 +90,7 @@ fn a_standby_follows_every_timeline() {
     std::fs::write(dir.path().join(SIGNAL), "").unwrap();
     let text = written(dir.path(), &RecoveryPlan { standby: true, ..plan(Target::Latest) });
     assert!(text.contains("recovery_target_timeline = 'latest'") && !text.contains("apply_delay"), "{text}");
+    assert!(!text.contains("hot_standby"), "{text}");
     assert!(dir.path().join(STANDBY_SIGNAL).exists() && !dir.path().join(SIGNAL).exists());
 }
 

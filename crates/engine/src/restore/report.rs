@@ -1,11 +1,11 @@
 //! What came of a recovery: how far it went, and whether that is as far as it had to go.
 
 use super::ask::Asked;
-use super::course::Point;
+use super::course::{Point, RecoveryPlan};
 use super::follow::{Lock, Until};
+use super::log::{self, Log};
 use super::plan::Prepared;
 use super::run::Restored;
-use super::start::Log;
 use super::target::Target;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile, DbState};
 use crate::postgres::timeline::{TimelineHistory, history_file_name};
@@ -53,6 +53,8 @@ pub struct Started {
     pub known_end: Point,
     /// Whether recovery went as far as it had to; `None` where that is not to be told, as of a standby.
     pub complete: Option<bool>,
+    /// Why that is not known, where it should be.
+    pub complete_note: Option<String>,
     /// Bytes of WAL between the place reached and the known end.
     pub not_replayed_bytes: Option<u64>,
     /// Where the backup ended.
@@ -120,32 +122,28 @@ pub(super) fn build(
     };
     let reached_lsn = match (state, lock) {
         (ServerState::Primary, _) => branch(data, timeline),
-        (_, Some(lock)) => asked.replayed(lock),
+        (_, Some(lock)) => asked.progress(lock).ok().map(|(lsn, _)| lsn),
         (_, None) => Some(control.min_recovery_point).filter(|lsn| lsn.0 > 0),
     };
-    let text = log.tail();
+    let text = log.since_start(data);
     let (last_transaction_at, last_transaction_note) = last_transaction(lock, asked, &text);
     let interrupted_at = chrono::DateTime::from_timestamp(restored.control_time, 0)
         .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
-    // The server itself ends in failure when it does not meet a target.
-    let complete = match (&plan.target, state) {
-        (Target::Latest, ServerState::Primary) => reached_lsn.map(|reached| reached >= plan.end.lsn),
-        (Target::Latest, _) => None,
-        _ => Some(true),
-    };
+    let (complete, complete_note) = complete(plan, state, reached_lsn, &text);
     Ok(Started {
         state,
         pid: lock.map(|lock| lock.pid),
         interrupted_at,
         last_transaction_at,
         last_transaction_note,
-        server_said: said(&text),
+        server_said: log::stopped(&text),
         followed_timeline: plan.timeline,
         timeline,
         not_replayed_bytes: reached_lsn.map(|reached| plan.end.lsn.0.saturating_sub(reached.0)),
         reached_lsn,
         known_end: plan.end.clone(),
         complete,
+        complete_note,
         stop_lsn: prepared.record.stop_lsn,
         port: lock.map(|lock| lock.port),
         socket_folder: lock.map(|lock| lock.socket_folder.clone()),
@@ -153,6 +151,24 @@ pub(super) fn build(
         analyzed: None,
         analyze_error: None,
     })
+}
+
+/// Whether recovery went as far as it had to, or why that is not known.
+fn complete(
+    plan: &RecoveryPlan,
+    state: ServerState,
+    reached: Option<Lsn>,
+    words: &str,
+) -> (Option<bool>, Option<String>) {
+    match (&plan.target, state) {
+        (Target::Latest, ServerState::Primary) => (reached.map(|reached| reached >= plan.end.lsn), None),
+        (Target::Latest, _) => (None, None),
+        // It ends in failure when it does not meet a target.
+        (_, ServerState::Primary) => (Some(true), None),
+        _ if reached.is_some_and(|reached| log::is_at(reached, plan.goal())) => (Some(true), None),
+        _ if log::stopped(words).is_some() => (Some(true), None),
+        _ => (None, Some("the server could not be asked, and its log does not tell".to_string())),
+    }
 }
 
 fn control(data: &Path) -> Result<ControlFile> {
@@ -170,7 +186,7 @@ fn branch(data: &Path, timeline: Timeline) -> Option<Lsn> {
 }
 
 /// Time of the last replayed transaction, or why it is not known.
-fn last_transaction(lock: Option<&Lock>, asked: &Asked<'_>, log: &str) -> (Option<String>, Option<String>) {
+fn last_transaction(lock: Option<&Lock>, asked: &Asked<'_>, words: &str) -> (Option<String>, Option<String>) {
     let answer = match lock {
         Some(lock) => asked.last_transaction(lock),
         None => Err("it does not run".to_string()),
@@ -178,25 +194,11 @@ fn last_transaction(lock: Option<&Lock>, asked: &Asked<'_>, log: &str) -> (Optio
     match answer {
         Ok(Some(time)) => (Some(time), None),
         Ok(None) => (None, Some("recovery replayed no transaction".to_string())),
-        Err(why) => match logged_transaction(log) {
+        Err(why) => match log::last_transaction(words) {
             Some(time) => (Some(time), None),
             None => (None, Some(format!("could not ask the server: {why}"))),
         },
     }
-}
-
-/// What the server logged about it, in its own time zone.
-fn logged_transaction(log: &str) -> Option<String> {
-    log.lines()
-        .rev()
-        .find_map(|line| line.split_once("last completed transaction was at log time "))
-        .map(|(_, time)| time.trim().to_string())
-}
-
-/// `before commit of transaction 745, time 2026-11-22 13:30:00.5+00`, if the server speaks English.
-fn said(log: &str) -> Option<String> {
-    let line = log.lines().rev().find_map(|line| line.split_once("recovery stopping "));
-    line.map(|(_, place)| place.trim().to_string())
 }
 
 #[cfg(test)]
@@ -204,11 +206,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_tells_the_last_transaction_and_the_place() {
-        let log = "x\n2026-01-01 LOG:  recovery stopping after restore point \"a\", time 2026-01-01 10:00:00+01\n\
-                   2026-01-01 LOG:  last completed transaction was at log time 2026-01-01 10:00:00.5+01\ny\n";
-        assert_eq!(logged_transaction(log).unwrap(), "2026-01-01 10:00:00.5+01");
-        assert_eq!(said(log).unwrap(), "after restore point \"a\", time 2026-01-01 10:00:00+01");
-        assert_eq!(said("x"), None);
+    fn only_a_server_at_its_target_is_complete() {
+        let plan = RecoveryPlan {
+            stop: Some(Point { lsn: Lsn(100), time: None }),
+            ..super::super::recovery::tests::plan(Target::Immediate)
+        };
+        let complete = |state, reached: Option<u64>, words| complete(&plan, state, reached.map(Lsn), words).0;
+        let stopped = "1 LOG:  recovery stopping after reaching consistency\n";
+        assert_eq!(complete(ServerState::Paused, Some(100), ""), Some(true));
+        assert_eq!(complete(ServerState::Paused, Some(99), ""), None);
+        assert_eq!(complete(ServerState::Paused, None, ""), None);
+        assert_eq!(complete(ServerState::Paused, None, stopped), Some(true));
+        assert_eq!(complete(ServerState::Stopped, Some(99), ""), None);
+        assert_eq!(complete(ServerState::Primary, None, ""), Some(true));
     }
 }

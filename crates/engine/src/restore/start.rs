@@ -3,8 +3,9 @@
 use super::access::Access;
 use super::ask::Asked;
 use super::course::RecoveryPlan;
-use super::follow::{self, Road, Until};
-use super::plan::Prepared;
+use super::follow::{self, Lock, Look, Road, Until};
+use super::log::{self, Log};
+use super::plan::{Plan, Prepared};
 use super::recovery;
 use super::report;
 pub use super::report::{ServerState, Started};
@@ -12,17 +13,14 @@ use super::run::Restored;
 use super::run_as::as_owner;
 use super::target::TargetAction;
 use super::watch::{Stage, Watch};
-use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// Name of the log in the data directory, where no better place is known.
 const LOG: &str = "pg_ark_start.log";
-/// Most bytes of a log that are looked at.
-const LOG_TAIL: u64 = 256 << 10;
 
 /// Starts the server and follows recovery to its end; then removes what recovery alone needed, if it is over.
 ///
@@ -58,9 +56,13 @@ pub fn start(prepared: &Prepared, restored: &Restored, watch: &dyn Watch) -> Res
         command.spawn().map_err(|e| Error::io(format!("could not run \"{}\"", program.display()), &e))?;
     let asked = Asked { server, access: &plan.access };
     let until = until(&plan.recovery);
-    let lock = match follow::until(until, &mut child, &road, &|lock| asked.is_paused(lock), watch) {
+    let look = |lock: &Lock| {
+        let look = place(until, asked.progress(lock).ok(), road.to, &log.since_start(data));
+        if let Look::Stuck(error) = look { Look::Stuck(stuck(error, plan, lock, &log)) } else { look }
+    };
+    let lock = match follow::until(until, &mut child, &road, &look, watch) {
         Ok(lock) => lock,
-        Err(error) if error.kind == ErrorKind::RecoveryFailed => {
+        Err(error) if error.kind == ErrorKind::RecoveryFailed && error.hint.is_none() => {
             return Err(failed(error, data, &log));
         }
         Err(error) => return Err(error),
@@ -150,30 +152,48 @@ fn open_log(path: &Path, access: &Access) -> Result<(File, u64)> {
     open().map_err(|e| Error::io(format!("could not open log \"{}\"", path.display()), &e))
 }
 
-/// The server's messages since it was started.
-pub(super) struct Log {
-    /// The file.
-    pub path: PathBuf,
-    /// Bytes that were in it before.
-    pub begin: u64,
+/// Where a server is that lets clients read, by what it answers: how far it is and whether it is paused; else by its log.
+fn place(until: Until, answer: Option<(Lsn, bool)>, goal: Lsn, words: &str) -> Look {
+    let pauses = until == Until::Paused;
+    let too_low = || log::too_low(words);
+    let stuck = |message: String| Look::Stuck(Error::new(ErrorKind::RecoveryFailed, message));
+    match answer {
+        Some((replayed, true)) if pauses && log::is_at(replayed, goal) => Look::There,
+        Some((replayed, true)) => match too_low() {
+            Some(setting) => stuck(format!("recovery paused at {replayed}, before {goal}: {setting}")),
+            None if pauses && log::stopped(words).is_some() => Look::There,
+            None => stuck(format!("recovery paused at {replayed}, before {goal}")),
+        },
+        Some((replayed, false)) if !pauses && log::is_at(replayed, goal) => Look::There,
+        Some((replayed, false)) => Look::Onward(replayed),
+        None if pauses && log::waits(words) && log::stopped(words).is_some() => Look::There,
+        None => match too_low() {
+            Some(setting) => stuck(format!("recovery paused before {goal}: {setting}")),
+            None => Look::Unknown,
+        },
+    }
 }
 
-impl Log {
-    /// The end of what the server said.
-    pub fn tail(&self) -> String {
-        tail(&self.path, self.begin)
-    }
+/// What to do with a server that waits for its settings.
+fn stuck(error: Error, plan: &Plan, lock: &Lock, log: &Log) -> Error {
+    let data = &plan.data_directory;
+    let main = plan.config.main.clone().unwrap_or_else(|| data.join("postgresql.conf"));
+    error.hint(format!(
+        "The server runs (process {}) and waits. Raise the setting in \"{}\" to what its original had, and restart \
+         the server: recovery goes on. Its messages are in \"{}\".",
+        lock.pid,
+        main.display(),
+        Log::collected(data).unwrap_or_else(|| log.path.clone()).display()
+    ))
 }
 
 fn failed(error: Error, data: &Path, log: &Log) -> Error {
     let mut text = log.tail();
     let mut place = log.path.clone();
     // With logging_collector on, the reason is in the collector's file.
-    if let Ok(current) = std::fs::read_to_string(data.join("current_logfiles"))
-        && let Some(path) = current.lines().find_map(|line| line.strip_prefix("stderr "))
-    {
-        place = data.join(path);
-        text.push_str(&tail(&place, 0));
+    if let Some(collected) = Log::collected(data) {
+        place = collected;
+        text.push_str(&log::tail(&place, 0));
     }
     let lines: Vec<&str> = text.lines().collect();
     let last = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n");
@@ -184,21 +204,46 @@ fn failed(error: Error, data: &Path, log: &Log) -> Error {
     ))
 }
 
-fn tail(path: &Path, begin: u64) -> String {
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let len = file.metadata()?.len();
-        file.seek(SeekFrom::Start(begin.max(len.saturating_sub(LOG_TAIL))))?;
-        let mut text = Vec::new();
-        file.take(LOG_TAIL).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const STOPPED: &str = "1 LOG:  recovery stopping before commit of transaction 7, time x\n";
+    const WAITS: &str = "1 LOG:  pausing at the end of recovery\n";
+    const TOO_LOW: &str = "1 DETAIL:  max_connections = 20 is a lower setting than on the primary server, where its value was 30.\n";
+
+    fn placed(until: Until, answer: Option<(u64, bool)>, words: &str) -> String {
+        match place(until, answer.map(|(lsn, paused)| (Lsn(lsn), paused)), Lsn(100), words) {
+            Look::There => "there".to_string(),
+            Look::Onward(lsn) => format!("onward {lsn}"),
+            Look::Unknown => "unknown".to_string(),
+            Look::Stuck(error) => error.message,
+        }
+    }
+
+    #[test]
+    fn a_pause_counts_only_at_the_target() {
+        let placed = |answer, words: &str| placed(Until::Paused, answer, words);
+        assert_eq!(placed(Some((100, true)), ""), "there");
+        assert_eq!(placed(Some((100, false)), ""), "onward 0/64");
+        assert_eq!(placed(Some((99, true)), STOPPED), "there");
+        assert!(placed(Some((99, true)), TOO_LOW).contains("max_connections = 20 is a lower setting"));
+        assert_eq!(placed(Some((99, true)), ""), "recovery paused at 0/63, before 0/64");
+        // It cannot be asked.
+        assert_eq!(placed(None, ""), "unknown");
+        assert_eq!(placed(None, STOPPED), "unknown");
+        assert_eq!(placed(None, &format!("{STOPPED}{WAITS}")), "there");
+        assert!(placed(None, TOO_LOW).contains("max_connections = 20 is a lower setting"));
+    }
+
+    #[test]
+    fn a_standby_is_waited_for_up_to_the_known_end() {
+        let placed = |answer, words: &str| placed(Until::Standby, answer, words);
+        assert_eq!(placed(Some((100, false)), ""), "there");
+        assert_eq!(placed(Some((99, false)), ""), "onward 0/63");
+        assert!(placed(Some((99, true)), TOO_LOW).contains("max_connections = 20 is a lower setting"));
+        assert_eq!(placed(None, ""), "unknown");
+    }
 
     #[test]
     fn arguments_name_external_configuration() {

@@ -193,8 +193,8 @@ Then the block marked \"pg_ark restore\" in postgresql.auto.conf can go.";
 /// How a server that stops at its target goes on.
 const STOPPED: &str =
     "It stops at the target, and again after each start, as long as the block marked \"pg_ark restore\"
-in postgresql.auto.conf says so: name another target or recovery_target_action there. Do not remove
-recovery.signal before recovery is over.";
+in postgresql.auto.conf says so: name another target or recovery_target_action there (to pause it
+needs hot_standby = on). Do not remove recovery.signal before recovery is over.";
 /// What a standby needs.
 const STANDBY: &str = "It follows the archive until it is promoted. The block marked \"pg_ark restore\" in
 postgresql.auto.conf stays until then: restore_command is in it.";
@@ -273,7 +273,9 @@ fn complete(plan: &Plan, started: &Started) -> String {
         (None, ..) if started.state == ServerState::Standby => {
             "it follows the archive and goes on".to_string()
         }
-        (None, ..) => "unknown".to_string(),
+        (None, ..) => {
+            started.complete_note.as_ref().map_or("unknown".to_string(), |note| format!("unknown: {note}"))
+        }
     }
 }
 
