@@ -22,16 +22,26 @@ use std::path::Path;
 /// Name of a segment in pg_wal that is being made; a server that starts removes such files (`RemoveTempXlogFiles`).
 const TEMPORARY: &str = "xlogtemp.pgark";
 
+/// What `archive_status` says of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It is finished, and the server archives it.
+    Ready,
+    /// The archive holds the `.partial` that a promotion would make of it (`CleanupAfterArchiveRecovery` in xlog.c), so
+    /// that none must be made: with other content it would never be accepted.
+    Done,
+}
+
 /// Copies files into a new `pg_wal`. One that is there already, from the backup, stays unless the old server's has
-/// more whole records; then it is replaced as a whole. `is_whole` tells which can be archived as they are.
+/// more whole records; then it is replaced as a whole.
 ///
 /// # Errors
-/// `Cancelled`, what the system said.
+/// `Cancelled`, what the systems said.
 pub fn put(
     wal: &Path,
     files: &[Kept],
-    is_whole: &dyn Fn(&Kept) -> bool,
-    identity: &Identity,
+    status_of: &dyn Fn(&Kept) -> Option<Status>,
+    (identity, archive): (&Identity, &Archive),
     access: &Access,
     watch: &dyn Watch,
 ) -> Result<()> {
@@ -42,8 +52,8 @@ pub fn put(
         watch::check(watch)?;
         let place = wal.join(&kept.name);
         if place.exists() {
-            let there = Kept { path: place.clone(), doomed: false, ..kept.clone() };
-            if !old_wal_end::is_better(kept, &there, identity)? {
+            let there = Kept { path: place.clone(), doomed: false, stored: None, ..kept.clone() };
+            if !old_wal_end::is_better(kept, &there, identity, archive)? {
                 continue;
             }
         }
@@ -51,14 +61,21 @@ pub fn put(
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(&temporary, e)),
             _ => {}
         }
-        saved::copy(&kept.path, &temporary, access)?;
+        match &kept.stored {
+            None => saved::copy(&kept.path, &temporary, access)?,
+            Some(_) => saved::write(&temporary, access, &mut |sink| decode(kept, identity, archive, sink))?,
+        }
         std::fs::rename(&temporary, &place).map_err(|e| failed(&place, e))?;
     }
     let status = wal.join("archive_status");
-    for kept in files.iter().filter(|kept| is_whole(kept)) {
-        let ready = status.join(format!("{}.ready", kept.name));
-        match access.create_file(&ready, 0o600) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(&ready, e)),
+    for (kept, tells) in files.iter().filter_map(|kept| Some((kept, status_of(kept)?))) {
+        let suffix = match tells {
+            Status::Ready => "ready",
+            Status::Done => "done",
+        };
+        let file = status.join(format!("{}.{suffix}", kept.name));
+        match access.create_file(&file, 0o600) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(&file, e)),
             _ => {}
         }
     }
@@ -66,6 +83,22 @@ pub fn put(
         sync_folder(folder).map_err(|e| Error::io(format!("could not sync \"{}\"", folder.display()), &e))?;
     }
     Ok(())
+}
+
+/// Shows the bytes of a segment of the archive to a file.
+fn decode(
+    kept: &Kept,
+    identity: &Identity,
+    archive: &Archive,
+    sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<()> {
+    let mut failed = None;
+    old_wal_end::show(kept, identity, archive, &mut |bytes| {
+        if failed.is_none() {
+            failed = sink(bytes).err();
+        }
+    })?;
+    failed.map_or(Ok(()), |e| Err(Error::io(format!("could not write \"{}\"", kept.name), &e)))
 }
 
 /// What `wal_keep_size` must be, in MB, so that a server still has these files when recovery ends.

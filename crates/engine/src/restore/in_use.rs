@@ -53,6 +53,43 @@ fn with_files_in(folders: &[PathBuf]) -> Option<u32> {
         })
 }
 
+/// A server's process, wherever it runs, whose data directory has a link to one of these folders or into it.
+pub fn linked_to(folders: &[PathBuf]) -> Option<u32> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let servers = processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| is_server(*pid));
+    let mut seen = Vec::new();
+    for pid in servers {
+        let work = PathBuf::from(format!("/proc/{pid}/cwd"));
+        // All processes of a server work in its data directory.
+        match fs::read_link(&work) {
+            Ok(folder) if seen.contains(&folder) => continue,
+            Ok(folder) => seen.push(folder),
+            Err(_) => continue,
+        }
+        if leads_to(&work, folders) {
+            return Some(pid);
+        }
+    }
+    None
+}
+
+/// The server that runs in `data`, which other users' processes may hide, when it has such a link.
+pub fn links_of(data: &Path, folders: &[PathBuf]) -> Option<u32> {
+    super::facts::running_server(data).filter(|_| leads_to(data, folders))
+}
+
+/// Whether a data directory has a link to one of these folders.
+fn leads_to(data: &Path, folders: &[PathBuf]) -> bool {
+    let tablespaces = fs::read_dir(data.join("pg_tblspc")).into_iter().flatten().flatten();
+    let links = tablespaces.map(|entry| entry.path()).chain([data.join("pg_wal")]);
+    links
+        .filter(|link| link.is_symlink())
+        .filter_map(|link| link.canonicalize().ok())
+        .any(|target| folders.iter().any(|folder| target.starts_with(folder) || folder.starts_with(&target)))
+}
+
 /// By its program, or where that may not be seen by its name.
 fn is_server(pid: u32) -> bool {
     match fs::read_link(format!("/proc/{pid}/exe")) {
@@ -80,6 +117,22 @@ mod tests {
         for table in ["", "x", "shmid nattch cpid\n7", "shmid nattch cpid\n7 1 -5"] {
             assert_eq!(in_table(table, 7), None, "{table}");
         }
+    }
+
+    #[test]
+    fn links_of_a_data_directory_lead_to_what_it_uses() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let (data, fast) = (root.join("data"), root.join("fast"));
+        std::fs::create_dir_all(data.join("pg_tblspc")).unwrap();
+        std::fs::create_dir_all(data.join("pg_wal")).unwrap();
+        std::fs::create_dir(&fast).unwrap();
+        assert!(
+            !leads_to(&data, std::slice::from_ref(&fast)) && !leads_to(&data, std::slice::from_ref(&data))
+        );
+        std::os::unix::fs::symlink(&fast, data.join("pg_tblspc/16400")).unwrap();
+        assert!(leads_to(&data, std::slice::from_ref(&fast)) && !leads_to(&data, &[root.join("other")]));
+        assert_eq!(links_of(&data, &[fast]), None, "nothing runs there");
     }
 
     #[test]

@@ -9,8 +9,9 @@
 //!    ([`tar_reader`], [`names`], [`tree`]), writes and proves files ([`out_file`], [`expected`]); [`link`],
 //!    [`config`], [`config_places`] and [`recovery`] add what a server needs; everything is made durable.
 //!    With `--replace` or `--keep-wal`, before that: [`old_wal`] and [`old_wal_end`] find what the archive lacks of an old
-//!    pg_wal, [`salvage`] decides about it, [`saved`] keeps it, [`feed`] gives it to the new server; [`replace`] and
-//!    [`in_use`] judge what stands at the old place, [`removal`] clears it; [`old_place`] does all that in its order.
+//!    pg_wal, [`salvage`] decides about it, [`losses`] says what is lost, [`saved`] keeps it, [`feed`] gives it to the new
+//!    server; [`replace`], [`proof`] and [`in_use`] judge what stands at the old place, [`removal`] clears it;
+//!    [`old_place`] does all that in its order.
 //! 4. [`start`] starts the server and follows recovery ([`run_as`], [`follow`], [`ask`]); [`report`] says how far it came.
 //!
 //! *Target* of a restore: a folder that did not exist or was empty; of recovery: where it ends. *Marker*: the file that says "unfinished".
@@ -35,6 +36,7 @@ pub mod in_use;
 pub mod index;
 mod judge;
 pub mod link;
+pub mod losses;
 mod log;
 pub mod marker;
 pub mod names;
@@ -45,6 +47,7 @@ pub mod old_wal_end;
 pub mod out_file;
 pub mod owner;
 pub mod plan;
+pub mod proof;
 pub mod reach;
 pub mod recorded_places;
 pub mod recovery;

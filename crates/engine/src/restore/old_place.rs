@@ -3,7 +3,7 @@
 
 use super::access::Access;
 use super::facts::{Facts, Folder};
-use super::feed;
+use super::feed::{self, Status};
 use super::marker::Marker;
 use super::old_wal::{Identity, Kept};
 use super::plan::Plan;
@@ -149,8 +149,11 @@ pub fn give(
     if taken.feed.is_empty() {
         return Ok(());
     }
-    let is_whole = |kept: &Kept| salvage.files.whole.contains(&kept.name);
-    feed::put(wal, &taken.feed, &is_whole, &identity(record, archive), access, watch)
+    let status = |kept: &Kept| match salvage.files.whole.contains(&kept.name) {
+        true => Some(Status::Ready),
+        false => salvage.files.done.contains(&kept.name).then_some(Status::Done),
+    };
+    feed::put(wal, &taken.feed, &status, (&identity(record, archive), archive), access, watch)
 }
 
 fn identity(record: &Record, archive: &Archive) -> Identity {

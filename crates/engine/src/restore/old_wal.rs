@@ -3,17 +3,19 @@
 //! What: [`OldWal::look`] reads folders (an old `pg_wal`, what an earlier restore saved) and keeps the files that the
 //! archive does not have. [`super::old_wal_end`] then follows their records to the last whole one, so that nothing is
 //! promised beyond it; [`OldWal::joined`] adds what is left to a survey.
+//! A `.partial` that the archive holds behind the last segment of a timeline counts as well: what a promotion left of
+//! that timeline is its end, and recovery asks for no such name.
 //! A file that was recycled still holds the pages of an older one: its first page does not belong to its name, and it
 //! is not WAL. Nothing in such a folder is trusted.
 
 use super::old_wal_end::{self, Tail};
 use crate::postgres::timeline::{TimelineHistory, history_file_name, timeline_of_history_file};
 use crate::postgres::wal_segment::{ExpectedSegment, LongHeader, SegmentName, check_first_page};
-use crate::wal::archive::{MAX_HISTORY, WalFile};
+use crate::wal::archive::{Found, MAX_HISTORY, WalFile};
 use crate::wal::survey::{Content, Run};
 use crate::wal::{Archive, Survey};
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -64,6 +66,8 @@ pub struct Kept {
     pub bytes: u64,
     /// The restore removes it there.
     pub doomed: bool,
+    /// It is a `.partial` of the archive, and `path` only says so.
+    pub stored: Option<Found>,
 }
 
 /// What old servers left that the archive lacks.
@@ -81,10 +85,15 @@ pub struct OldWal {
     pub histories: BTreeMap<Timeline, (Kept, TimelineHistory)>,
     /// Segments that the archive has as well.
     pub(super) common: BTreeMap<SegmentName, Kept>,
+    /// Segments that the restore removes somewhere.
+    pub(super) doomed: BTreeSet<SegmentName>,
     /// Segments whose records follow the archive's or each other, without a hole.
     pub tails: Vec<Tail>,
+    /// Ends of timelines that the archive holds as `.partial` and that are damaged.
+    pub(super) damaged: BTreeMap<SegmentName, Error>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    archive: Archive,
 }
 
 impl OldWal {
@@ -100,14 +109,18 @@ impl OldWal {
             partials: BTreeMap::new(),
             histories: BTreeMap::new(),
             common: BTreeMap::new(),
+            doomed: BTreeSet::new(),
             tails: Vec::new(),
+            damaged: BTreeMap::new(),
             warnings: Vec::new(),
+            archive: archive.clone(),
         };
         for source in sources {
             old.read_folder(source, survey)?;
         }
+        old.take_stored(survey)?;
         let apart = old_wal_end::compare(&mut old, archive)?;
-        old.tails = old_wal_end::tails(&old, archive, &apart)?;
+        old.tails = old_wal_end::tails(&old, archive, survey, &apart)?;
         old.tell_unusable();
         Ok(old)
     }
@@ -123,7 +136,8 @@ impl OldWal {
             if !meta.is_file() {
                 continue;
             }
-            let kept = Kept { name, path: entry.path(), bytes: meta.len(), doomed: source.doomed };
+            let kept =
+                Kept { name, path: entry.path(), bytes: meta.len(), doomed: source.doomed, stored: None };
             match kind {
                 WalFile::Segment => self.segment(kept, survey)?,
                 WalFile::Partial => self.partial(kept, survey)?,
@@ -140,10 +154,13 @@ impl OldWal {
         if !self.is_segment(&kept, name)? {
             return Ok(());
         }
+        if kept.doomed {
+            self.doomed.insert(name);
+        }
         let all = if survey.holds(name) { &mut self.common } else { &mut self.segments };
         let better = match all.get(&name) {
             None => true,
-            Some(known) => old_wal_end::is_better(&kept, known, &self.identity)?,
+            Some(known) => old_wal_end::is_better(&kept, known, &self.identity, &self.archive)?,
         };
         if better {
             all.insert(name, kept);
@@ -158,6 +175,42 @@ impl OldWal {
         let stored = content.is_some_and(|content| content.partials.contains(&name.number));
         if !stored && self.is_segment(&kept, name)? && !self.partials.contains_key(&kept.name) {
             self.partials.insert(kept.name.clone(), kept);
+        }
+        Ok(())
+    }
+
+    /// Takes what the archive holds as `.partial` for the end of its timeline, unless an old server has more of it.
+    fn take_stored(&mut self, survey: &Survey) -> Result<()> {
+        let size = self.identity.size;
+        for (&timeline, content) in &survey.timelines {
+            let behind =
+                content.partials.last().filter(|number| content.newest().is_none_or(|n| **number > n));
+            let Some(&number) = behind else { continue };
+            let name = SegmentName { timeline, number };
+            let Some(found) = self.archive.find(&format!("{}.partial", name.file_name(size)))? else {
+                continue;
+            };
+            let kept = Kept {
+                name: name.file_name(size),
+                path: PathBuf::from(self.archive.storage().display(&found.path)),
+                bytes: size.bytes(),
+                doomed: false,
+                stored: Some(found),
+            };
+            let better = match self.segments.get(&name) {
+                None => {
+                    old_wal_end::end_of(&kept, name, &self.identity, &self.archive).map(|end| end.is_some())
+                }
+                Some(known) => old_wal_end::is_better(&kept, known, &self.identity, &self.archive),
+            };
+            match better {
+                Ok(true) => drop(self.segments.insert(name, kept)),
+                Ok(false) => {}
+                Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::ForeignCluster) => {
+                    self.damaged.insert(name, e);
+                }
+                Err(e) => return Err(e),
+            }
         }
         Ok(())
     }
@@ -226,16 +279,42 @@ impl OldWal {
         self.segments.get(&name).filter(|_| used)
     }
 
-    /// Whether there is nothing that the archive lacks.
-    pub fn is_empty(&self) -> bool {
-        self.segments.is_empty() && self.partials.is_empty() && self.histories.is_empty()
+    /// Shows the bytes of a segment that [`Self::joined`] added to `sink`; `None` for any other. What comes behind the last
+    /// whole record, where the records break off, is shown as zeros: nothing there is to be believed.
+    ///
+    /// # Errors
+    /// What the systems said.
+    pub fn read(&self, name: SegmentName, sink: &mut dyn FnMut(&[u8])) -> Option<Result<()>> {
+        let kept = self.usable(name)?;
+        let cap =
+            self.tails.iter().find(|tail| tail.holds(name)).filter(|tail| tail.broken).map(|tail| tail.end);
+        let room = cap.map_or(u64::MAX, |cap| cap.0.saturating_sub(name.start(self.identity.size).0));
+        let mut left = usize::try_from(room).unwrap_or(usize::MAX);
+        Some(old_wal_end::show(kept, &self.identity, &self.archive, &mut |bytes| {
+            let (good, rest) = bytes.split_at(left.min(bytes.len()));
+            left -= good.len();
+            sink(good);
+            if !rest.is_empty() {
+                sink(&vec![0; rest.len()]);
+            }
+        }))
     }
 
-    /// Every file that the archive lacks, in the order of names.
+    /// Whether the archive holds the end of a timeline under a name that recovery does not ask for.
+    pub fn has_stored(&self) -> bool {
+        !self.damaged.is_empty() || self.segments.values().any(|kept| kept.stored.is_some())
+    }
+
+    /// Whether no old server has anything that the archive lacks.
+    pub fn is_empty(&self) -> bool {
+        self.files().is_empty()
+    }
+
+    /// Every file of old servers that the archive lacks, in the order of names.
     pub fn files(&self) -> Vec<&Kept> {
         let histories = self.histories.values().map(|(kept, _)| kept);
-        let mut files: Vec<&Kept> =
-            self.segments.values().chain(self.partials.values()).chain(histories).collect();
+        let all = self.segments.values().chain(self.partials.values()).chain(histories);
+        let mut files: Vec<&Kept> = all.filter(|kept| kept.stored.is_none()).collect();
         files.sort_by(|a, b| a.name.cmp(&b.name));
         files
     }
@@ -244,7 +323,7 @@ impl OldWal {
         let lost: Vec<&str> = self
             .segments
             .iter()
-            .filter(|(name, _)| self.usable(**name).is_none())
+            .filter(|(name, kept)| kept.stored.is_none() && self.usable(**name).is_none())
             .map(|(_, kept)| &kept.name[..])
             .collect();
         if let Some((first, last)) = lost.first().zip(lost.last()) {

@@ -3,8 +3,8 @@
 use super::old_wal::{Identity, Kept, OldWal};
 use crate::postgres::wal_record::{Event, WalReader};
 use crate::postgres::wal_segment::SegmentName;
-use crate::wal::Archive;
 use crate::wal::survey::Run;
+use crate::wal::{Archive, Survey};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize, Timeline};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -25,6 +25,8 @@ pub struct Tail {
     pub end: Lsn,
     /// Time of the last commit or rollback, in microseconds since 2000-01-01 UTC.
     pub last_commit: Option<i64>,
+    /// The records break off there: what comes behind in the last segment is not WAL, or is damaged.
+    pub broken: bool,
 }
 
 impl Tail {
@@ -51,7 +53,7 @@ pub(super) fn compare(old: &mut OldWal, archive: &Archive) -> Result<BTreeSet<Se
             let Some(at) = differs(kept, name, &old.identity, archive)? else { break };
             // A segment that was not finished when the archive got it from another server is not another history.
             let start = name.start(old.identity.size);
-            let own_end = end_of(&kept.path, name, old.identity.size)?;
+            let own_end = end_of(kept, name, &old.identity, archive)?;
             if own_end.is_none_or(|end| end.0 <= start.0.saturating_add(at)) {
                 break;
             }
@@ -99,7 +101,12 @@ fn differs(kept: &Kept, name: SegmentName, identity: &Identity, archive: &Archiv
 ///
 /// # Errors
 /// What the systems said.
-pub(super) fn tails(old: &OldWal, archive: &Archive, apart: &BTreeSet<SegmentName>) -> Result<Vec<Tail>> {
+pub(super) fn tails(
+    old: &OldWal,
+    archive: &Archive,
+    survey: &Survey,
+    apart: &BTreeSet<SegmentName>,
+) -> Result<Vec<Tail>> {
     let mut tails = Vec::new();
     let is_apart = |name: SegmentName| {
         apart.iter().any(|from| from.timeline == name.timeline && from.number <= name.number)
@@ -111,7 +118,17 @@ pub(super) fn tails(old: &OldWal, archive: &Archive, apart: &BTreeSet<SegmentNam
             last = next;
         }
         let run = Run { first: first.number, last: last.number };
-        tails.extend(follow(old, archive, first.timeline, run)?);
+        let Some(mut tail) = follow(old, archive, first.timeline, run)? else { continue };
+        // A damaged segment fills no hole: the archive may get a good one yet.
+        let stored = survey.timelines.get(&first.timeline).and_then(|content| content.newest());
+        if tail.broken && stored.is_some_and(|newest| newest > tail.run.last) {
+            let Some(before) = tail.run.last.checked_sub(1).filter(|before| *before >= tail.run.first) else {
+                continue;
+            };
+            tail.run.last = before;
+            (tail.end, tail.broken) = (tail.end.min(old.identity.size.start_of(before + 1)), false);
+        }
+        tails.push(tail);
     }
     Ok(tails)
 }
@@ -124,7 +141,7 @@ fn follow(old: &OldWal, archive: &Archive, timeline: Timeline, run: Run) -> Resu
     let mut last_commit = None;
     for number in run.first..=run.last {
         let Some(kept) = old.segments.get(&SegmentName { timeline, number }) else { break };
-        read(&kept.path, size, &mut |bytes| {
+        show(kept, &old.identity, archive, &mut |bytes| {
             reader.feed(bytes, &mut |record| {
                 if let Some(Event::Commit { time, .. } | Event::Abort { time, .. }) = record.event() {
                     last_commit = Some(time);
@@ -137,7 +154,8 @@ fn follow(old: &OldWal, archive: &Archive, timeline: Timeline, run: Run) -> Resu
     }
     let Some(end) = reader.end().filter(|end| *end > begin) else { return Ok(None) };
     let last = size.last_segment_before(end).min(run.last);
-    Ok(Some(Tail { timeline, run: Run { first: run.first, last }, end, last_commit }))
+    let broken = reader.stopped().is_some();
+    Ok(Some(Tail { timeline, run: Run { first: run.first, last }, end, last_commit, broken }))
 }
 
 /// A reader behind the segment before, so that the chain of records is proved from there; `None` when there is none.
@@ -167,9 +185,9 @@ fn follow_before(old: &OldWal, archive: &Archive, first: SegmentName) -> Result<
 ///
 /// # Errors
 /// What the system said.
-pub(super) fn is_better(new: &Kept, known: &Kept, identity: &Identity) -> Result<bool> {
+pub(super) fn is_better(new: &Kept, known: &Kept, identity: &Identity, archive: &Archive) -> Result<bool> {
     let Some(name) = SegmentName::parse(&new.name, identity.size) else { return Ok(false) };
-    let ends = (end_of(&new.path, name, identity.size)?, end_of(&known.path, name, identity.size)?);
+    let ends = (end_of(new, name, identity, archive)?, end_of(known, name, identity, archive)?);
     Ok(ends.0 > ends.1 || ends.0 == ends.1 && known.doomed && !new.doomed)
 }
 
@@ -177,10 +195,35 @@ pub(super) fn is_better(new: &Kept, known: &Kept, identity: &Identity) -> Result
 ///
 /// # Errors
 /// What the system said.
-pub(super) fn end_of(path: &Path, name: SegmentName, size: SegmentSize) -> Result<Option<Lsn>> {
-    let mut reader = WalReader::new(name.start(size), size, true);
-    read(path, size, &mut |bytes| reader.feed(bytes, &mut |_| {}))?;
+pub(super) fn end_of(
+    kept: &Kept,
+    name: SegmentName,
+    identity: &Identity,
+    archive: &Archive,
+) -> Result<Option<Lsn>> {
+    let mut reader = WalReader::new(name.start(identity.size), identity.size, true);
+    show(kept, identity, archive, &mut |bytes| reader.feed(bytes, &mut |_| {}))?;
     Ok(reader.end())
+}
+
+/// Shows the bytes of a segment, wherever it is.
+///
+/// # Errors
+/// What the systems said; for one in the archive see [`Archive::read_segment`].
+pub(super) fn show(
+    kept: &Kept,
+    identity: &Identity,
+    archive: &Archive,
+    sink: &mut dyn FnMut(&[u8]),
+) -> Result<()> {
+    let Some(found) = &kept.stored else { return read(&kept.path, identity.size, sink) };
+    let name = SegmentName::parse(&kept.name, identity.size).ok_or_else(|| {
+        Error::new(ErrorKind::Internal, format!("\"{}\" is not the name of a segment", kept.name))
+    })?;
+    archive.read_segment(found, &identity.expected(name), &mut |bytes| {
+        sink(bytes);
+        Ok(())
+    })
 }
 
 /// Shows the bytes of a file, at most those of a segment.

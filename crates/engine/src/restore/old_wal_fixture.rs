@@ -69,11 +69,20 @@ impl Place {
     }
 
     pub fn store(&self, number: u64, content: &[u8]) {
-        let path = self.archive.path(&Self::name(number).file_name(size())).unwrap();
+        self.store_as(&Self::name(number).file_name(size()), content);
+    }
+
+    /// What a promotion left of a segment.
+    pub fn store_partial(&self, number: u64, content: &[u8]) {
+        self.store_as(&format!("{}.partial", Self::name(number).file_name(size())), content);
+    }
+
+    fn store_as(&self, name: &str, content: &[u8]) {
+        let path = self.archive.path(name).unwrap();
         let encoded = crate::wal::object::encode(
             "zstd:1".parse().unwrap(),
             &mut &content[..],
-            MB,
+            content.len() as u64,
             "a segment",
             &mut |_| Ok(()),
         );

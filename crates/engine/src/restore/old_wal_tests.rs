@@ -62,6 +62,29 @@ fn records_that_break_off_end_what_is_promised() {
 }
 
 #[test]
+fn behind_damage_nothing_is_shown_to_those_who_look_for_a_target() {
+    let place = Place::new(3);
+    place.store(4, &place.segments[0]);
+    place.leave(5);
+    let whole = place.look().tails[0].end;
+    let mut broken = place.segments[1].clone();
+    broken[300_000..300_008].iter_mut().for_each(|byte| *byte ^= 0xff);
+    place.write(&Place::name(5).file_name(size()), &broken);
+    let old = place.look();
+    let end = old.tails[0].end;
+    assert!(old.tails[0].broken && end < Lsn(5 * MB + 300_000) && whole > end);
+    let mut shown = Vec::new();
+    old.read(Place::name(5), &mut |bytes| shown.extend_from_slice(bytes)).unwrap().unwrap();
+    let good = (end.0 - 5 * MB) as usize;
+    assert_eq!((shown.len(), &shown[..good]), (MB as usize, &broken[..good]));
+    assert!(shown[good..].iter().all(|byte| *byte == 0));
+    assert!(old.read(Place::name(4), &mut |_| {}).is_none());
+    // A hole of the archive is not filled with it.
+    place.store(6, &place.segments[2]);
+    assert!(place.look().tails.is_empty(), "{:?}", place.look().tails);
+}
+
+#[test]
 fn what_does_not_follow_the_archive_is_not_joined() {
     let place = Place::new(3);
     let mut other = WalWriter::new(Lsn(4 * MB), size());

@@ -16,10 +16,8 @@ use crate::postgres::wal_segment::SegmentName;
 use crate::wal::Stretch;
 use crate::wal::moments::{Moment, Moments, is_damage};
 use crate::wal::summary::{Summarizer, Summary};
-use pg_ark_contract::{Error, Lsn, Result, SegmentSize};
+use pg_ark_contract::{Lsn, Result, SegmentSize};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::ops::{Range, RangeInclusive};
 
 /// Segments that are looked through for the time of a commit.
@@ -30,8 +28,6 @@ const MAX_READS: u64 = 16;
 const LONG_HEADER: u64 = 40;
 /// Most bytes of a restore point's record: header, `xl_restore_point`, and what introduces it, aligned.
 const RESTORE_POINT: u64 = 104;
-/// Bytes read at a time of a plain segment.
-const CHUNK: usize = 1 << 20;
 
 /// Reads an archive, and what an old server left that it lacks.
 pub struct Reach<'a> {
@@ -62,18 +58,9 @@ impl<'a> Reach<'a> {
     }
 
     fn read(&self, name: SegmentName, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let Some(kept) = self.old.and_then(|old| old.usable(name)) else {
-            return self.moments.read(name, sink);
-        };
-        let failed = |e: std::io::Error| Error::io(format!("could not read \"{}\"", kept.path.display()), &e);
-        let mut file = File::open(&kept.path).map_err(failed)?.take(self.size.bytes());
-        let mut piece = vec![0; CHUNK];
-        loop {
-            let count = file.read(&mut piece).map_err(failed)?;
-            if count == 0 {
-                return Ok(());
-            }
-            sink(piece.get(..count).unwrap_or_default());
+        match self.old.and_then(|old| old.read(name, sink)) {
+            Some(read) => read,
+            None => self.moments.read(name, sink),
         }
     }
 

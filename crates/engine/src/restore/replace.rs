@@ -1,22 +1,21 @@
 //! `--replace`: what stands at the old place, whether it is the backup's own cluster, and its removal.
 //!
-//! Only what is proved to belong to the cluster goes: the data directory by its control file or by the marker of an
-//! unfinished restore, a WAL folder by the link to it or by its segments, a tablespace by the link to it. Of a
-//! tablespace only the server's own version folder goes; other file systems are never entered; `lost+found` stays.
+//! Only what is proved to belong to the cluster goes ([`super::proof`]): the data directory, a WAL folder, and a
+//! tablespace by the link to it. In a copy of a data directory, however, the links still lead to the tablespaces of the
+//! original: anywhere but at the recorded place the user has to name what is cleared. Of a tablespace only the
+//! server's own version folder goes; other file systems are never entered; `lost+found` stays.
 //! A marker says what is going on before the first file goes, so that the same command works again after it was killed.
 
 use super::check::Mapped;
 use super::facts::{Facts, Folder, State};
 use super::in_use;
 use super::marker::Marker;
-use super::removal::{LOST_AND_FOUND, Removal, What, measure};
+use super::proof;
+use super::removal::{Removal, What, measure};
 use super::request::Request;
-use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::repository::Record;
-use crate::wal::archive::WalFile;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::Serialize;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +30,9 @@ pub struct Replaced {
     pub wal: Option<PathBuf>,
     #[serde(skip)]
     major: u32,
+    /// The recorded data directory, links resolved.
+    #[serde(skip)]
+    original: PathBuf,
 }
 
 impl Replaced {
@@ -55,7 +57,11 @@ impl Replaced {
         }
         let mut folders: Vec<PathBuf> = self.folders.iter().map(|removal| removal.folder.clone()).collect();
         folders.extend(self.wal.clone());
-        match in_use::by(data, &folders) {
+        let outside: Vec<PathBuf> = folders.iter().filter(|folder| *folder != data).cloned().collect();
+        let used = in_use::by(data, &folders)
+            .or_else(|| in_use::linked_to(&outside))
+            .or_else(|| in_use::links_of(&self.original, &outside));
+        match used {
             None => Ok(()),
             Some(pid) => Err(Error::new(
                 ErrorKind::ServerRunning,
@@ -104,34 +110,52 @@ pub fn judge(request: &Request, record: &Record, mapped: &[Mapped], facts: &mut 
     }
     let data = facts.data.path.clone();
     let marker = own_marker(&facts.data, record)?;
+    let own_place = data == facts.old_data;
     let links = tablespace_links(&data);
     let wal = data.join("pg_wal").canonicalize().ok().filter(|path| path.is_dir());
     if matches!(facts.data.state, State::NotEmpty(_)) {
-        replaced.server_state = judge_data(&data, marker.is_some(), record)?;
+        replaced.server_state = proof::data(&data, marker.is_some(), own_place, record)?;
         replaced.add(&mut facts.data, What::DataDirectory)?;
     }
+    // A marker in a copy of the folder that it was written for proves nothing about other folders.
+    let marker = marker.filter(|marker| marker.folders.first() == Some(&data));
     let named = |path: &Path| marker.as_ref().is_some_and(|marker| marker.folders.iter().any(|f| f == path));
     if let Some(folder) = facts.wal.as_mut().filter(|folder| matches!(folder.state, State::NotEmpty(_))) {
         let ours = wal.as_ref() == Some(&folder.path) || named(&folder.path);
-        judge_wal(&folder.path, ours, record)?;
+        proof::wal(&folder.path, ours, record)?;
         replaced.add(folder, What::Wal)?;
     }
-    for folder in facts.tablespaces.iter_mut().chain(&mut facts.new_tablespaces) {
-        let ours = links.iter().any(|(_, target)| *target == folder.path) || named(&folder.path);
-        if ours && matches!(folder.state, State::NotEmpty(_)) {
+    let linked = |path: &Path| links.iter().any(|(_, target)| target == path);
+    for (tablespace, folder) in mapped.iter().zip(&mut facts.tablespaces) {
+        if !matches!(folder.state, State::NotEmpty(_)) || !linked(&folder.path) && !named(&folder.path) {
+            continue;
+        }
+        if !own_place && !named(&folder.path) && !is_mapped(request, &tablespace.from) {
+            return Err(originals(&folder.path, &data, facts.old_data.as_path(), Some(&tablespace.from)));
+        }
+        replaced.add(folder, What::Tablespace)?;
+    }
+    for folder in &mut facts.new_tablespaces {
+        let ours = named(&folder.path) || own_place && linked(&folder.path);
+        if matches!(folder.state, State::NotEmpty(_)) && ours {
             replaced.add(folder, What::Tablespace)?;
         }
     }
     // Recovery makes tablespaces again that are younger than the backup, where they are.
     let younger =
-        links.into_iter().filter(|(oid, _)| !mapped.iter().any(|m| m.oid == *oid)).map(|(_, path)| path);
-    let left = marker.iter().flat_map(|marker| marker.younger.iter().cloned());
-    for path in younger.chain(left) {
-        if !replaced.covers(&path) && path.is_dir() {
-            replaced.add(&mut Folder::look(&path)?, What::Tablespace)?;
+        links.iter().filter(|(oid, _)| !mapped.iter().any(|m| m.oid == *oid)).map(|(_, path)| path.clone());
+    let left: Vec<PathBuf> = marker.iter().flat_map(|marker| marker.younger.iter().cloned()).collect();
+    for path in younger.chain(left.iter().cloned()) {
+        if replaced.covers(&path) || !path.is_dir() {
+            continue;
         }
+        if !own_place && !left.contains(&path) {
+            return Err(originals(&path, &data, facts.old_data.as_path(), None));
+        }
+        replaced.add(&mut Folder::look(&path)?, What::Tablespace)?;
     }
     replaced.wal = wal;
+    replaced.original.clone_from(&facts.old_data);
     replaced.check_unused(&data)?;
     Ok(replaced)
 }
@@ -160,99 +184,40 @@ fn own_marker(data: &Folder, record: &Record) -> Result<Option<Marker>> {
     }
 }
 
-/// Proves that a data directory is the cluster's; says what its server was doing.
-fn judge_data(data: &Path, marked: bool, record: &Record) -> Result<Option<String>> {
-    let only_lost = || -> std::io::Result<bool> {
-        Ok(fs::read_dir(data)?.flatten().all(|entry| entry.file_name() == LOST_AND_FOUND))
-    };
-    let control = fs::read(data.join(CONTROL_FILE)).ok().and_then(|bytes| ControlFile::parse(&bytes).ok());
-    if let Some(control) = control {
-        return match control.system_identifier.to_string() == record.system_identifier {
-            true => Ok(Some(control.state.name().to_string())),
-            false => Err(foreign(data, control.system_identifier, record)),
-        };
-    }
-    if marked || only_lost().unwrap_or(false) {
-        return Ok(None);
-    }
-    let version = fs::read_to_string(data.join("PG_VERSION")).unwrap_or_default();
-    let major = (record.server_version_num / 10_000).to_string();
-    if version.trim() == major && data.join("global").is_dir() && data.join("base").is_dir() {
-        return Ok(None);
-    }
-    Err(Error::new(
-        ErrorKind::TargetNotEmpty,
-        format!("what is in \"{}\" is not known to be the backup's cluster", data.display()),
-    )
-    .detail(format!("It has no {CONTROL_FILE} that can be read, and does not look like a data directory of PostgreSQL {major}."))
-    .hint("Move it away or name another folder; --replace removes nothing but the cluster itself."))
+/// Whether the user named a place for a tablespace.
+fn is_mapped(request: &Request, from: &str) -> bool {
+    request.tablespaces.iter().any(|(old, _)| old.trim_end_matches('/') == from.trim_end_matches('/'))
 }
 
-fn foreign(path: &Path, found: u64, record: &Record) -> Error {
+/// Refuses to clear what a link in a copy leads to. `from`: its place in the record, when the backup has it.
+fn originals(folder: &Path, data: &Path, original: &Path, from: Option<&str>) -> Error {
+    let hint = match from {
+        Some(from) => format!(
+            "Give the copy a place of its own: --tablespace {from}=NEW, or restore to \"{}\". If \"{}\" is the copy's own, \
+             say so: --tablespace {from}={1}",
+            original.display(),
+            folder.display()
+        ),
+        None => format!(
+            "The backup is older than this tablespace, and recovery would make it again at that place. Restore a backup \
+             that has it, with --tablespace {}=NEW, or restore to \"{}\".",
+            folder.display(),
+            original.display()
+        ),
+    };
     Error::new(
-        ErrorKind::ForeignCluster,
+        ErrorKind::TargetNotEmpty,
         format!(
-            "\"{}\" holds the cluster with system identifier {found}, the backup is of {}",
-            path.display(),
-            record.system_identifier
+            "the tablespace \"{}\" is not known to be that of \"{}\" alone",
+            folder.display(),
+            data.display()
         ),
     )
-    .hint("Name the folder of the cluster that the backup is of, or an empty one.")
-}
-
-/// Proves that a folder holds the cluster's WAL and nothing else. `known`: a link or a marker leads to it.
-fn judge_wal(folder: &Path, known: bool, record: &Record) -> Result<()> {
-    let failed = |e: std::io::Error| Error::io(format!("could not look at \"{}\"", folder.display()), &e);
-    let mut own = 0;
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        if !is_wal_name(&name) {
-            return Err(not_ours("the WAL folder", folder, &name));
-        }
-        if name.to_str().and_then(WalFile::of) == Some(WalFile::Segment) {
-            own += u64::from(belongs(&entry.path(), record)?);
-        }
-    }
-    match known || own > 0 {
-        true => Ok(()),
-        false => Err(not_ours("the WAL folder", folder, OsStr::new("files that tell no system identifier"))),
-    }
-}
-
-/// Whether a segment tells the cluster's identifier.
-fn belongs(path: &Path, record: &Record) -> Result<bool> {
-    let mut first = Vec::new();
-    let read = fs::File::open(path)
-        .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, 64), &mut first));
-    if read.is_err() {
-        return Ok(false);
-    }
-    match crate::postgres::wal_segment::LongHeader::parse(&first) {
-        Ok(header) if header.system_identifier.to_string() != record.system_identifier => {
-            Err(foreign(path, header.system_identifier, record))
-        }
-        Ok(_) => Ok(true),
-        Err(_) => Ok(false),
-    }
-}
-
-fn not_ours(what: &str, folder: &Path, example: &OsStr) -> Error {
-    Error::new(
-        ErrorKind::TargetNotEmpty,
-        format!("{what} \"{}\" is not known to be the backup's cluster's alone", folder.display()),
-    )
-    .detail(format!("It holds \"{}\".", example.to_string_lossy()))
-    .hint("Move that away or name another folder; --replace removes nothing but the cluster itself.")
-}
-
-/// Names that a server has in `pg_wal`.
-fn is_wal_name(name: &OsStr) -> bool {
-    let Some(name) = name.to_str() else { return false };
-    WalFile::of(name).is_some()
-        || [LOST_AND_FOUND, "archive_status", "summaries", "RECOVERYXLOG", "RECOVERYHISTORY"].contains(&name)
-        || name.starts_with("xlogtemp.")
-        || name.strip_suffix(".deleted").is_some_and(|stem| WalFile::of(stem).is_some())
+    .detail(format!(
+        "A link in pg_tblspc leads there. The backup is of \"{}\", and a copy of it has the same links.",
+        original.display()
+    ))
+    .hint(hint)
 }
 
 /// OIDs of tablespaces, and where their links lead.

@@ -3,8 +3,12 @@ use super::super::saved;
 use super::super::watch::Silent;
 use super::super::{Prepared, Restored, prepare, run};
 use super::*;
+use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
+use crate::postgres::wal_fixture::WalWriter;
 use crate::restore::access::Access;
 use crate::restore::marker::MARKER;
+use crate::restore::removal::LOST_AND_FOUND;
+use pg_ark_contract::{Lsn, SegmentSize};
 
 /// A pg_control of the backup's cluster.
 const CONTROL: &[u8] = include_bytes!("../postgres/testdata/pg_control.15");
@@ -89,12 +93,96 @@ fn never_write_into_what_is_not_ours_another_clusters_data_directory() {
     fs::write(&control, &other).unwrap();
     assert!(ControlFile::parse(&other).is_ok(), "the test's own file");
     assert_eq!(refused(&fixture), ErrorKind::ForeignCluster);
-    // One that cannot be read needs the looks of a data directory of the same version.
+    // One that cannot be read proves nothing, and neither do the looks of a data directory.
     fs::write(&control, b"damaged").unwrap();
+    assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
+    leave_segment(&fixture, 0);
     try_prepare(&fixture).unwrap();
     fs::write(fixture.path("target/data/PG_VERSION"), "14\n").unwrap();
     assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
     fs::remove_file(fixture.path("target/data/PG_VERSION")).unwrap();
+    try_prepare(&fixture).unwrap();
+    leave_segment(&fixture, 1);
+    assert_eq!(refused(&fixture), ErrorKind::ForeignCluster);
+}
+
+/// A segment in the old pg_wal, of the backup's cluster or with another system identifier.
+fn leave_segment(fixture: &Fixture, other: u8) {
+    let mut writer = WalWriter::new(Lsn(4 << 20), SegmentSize::new(1 << 20).unwrap());
+    writer.record(10, 0, 5, &[1; 100]);
+    let mut segment = writer.segments();
+    let own = ControlFile::parse(CONTROL).unwrap().system_identifier;
+    segment[24..32].copy_from_slice(&own.to_le_bytes());
+    segment[24] ^= other;
+    fs::write(fixture.path("target/data/pg_wal/000000010000000000000004"), segment).unwrap();
+}
+
+/// Makes the target the place where the backup's server was.
+fn call_it_recorded(fixture: &mut Fixture) {
+    let data = fixture.path("target/data").display().to_string();
+    fixture.change_record(|record| record.data_directory.path = data);
+}
+
+#[test]
+fn never_write_into_what_is_not_ours_a_folder_that_only_looks_like_a_data_directory() {
+    let mut fixture = Fixture::new(&Recipe::default());
+    let data = fixture.path("target/data");
+    for folder in ["base", "global", "pg_wal"] {
+        fs::create_dir_all(data.join(folder)).unwrap();
+    }
+    fs::write(data.join("PG_VERSION"), "15\n").unwrap();
+    assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty, "another cluster without its control file");
+    fs::write(data.join("thesis.tex"), "mine").unwrap();
+    leave_segment(&fixture, 0);
+    assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
+    call_it_recorded(&mut fixture);
+    let error = try_prepare(&fixture).unwrap_err();
+    assert!(error.detail.as_deref().is_some_and(|d| d.contains("thesis.tex")), "{error:?}");
+    fs::remove_file(data.join("thesis.tex")).unwrap();
+    try_prepare(&fixture).unwrap();
+    fs::remove_dir_all(data.join("pg_wal")).unwrap();
+    try_prepare(&fixture).unwrap();
+    assert!(data.join("base").exists());
+}
+
+#[test]
+fn never_write_into_what_is_not_ours_the_tablespaces_of_a_copys_original() {
+    let mut fixture = old_place();
+    let fast = fixture.path("target/fast").display().to_string();
+    fixture.change_record(|record| record.tablespaces[0].path.clone_from(&fast));
+    let unmapped = Request { tablespaces: Vec::new(), ..request(&fixture) };
+    let prepared = |fixture: &Fixture| prepare(&fixture.cluster, &unmapped);
+    let error = prepared(&fixture).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TargetNotEmpty, "{error}");
+    assert!(error.hint.is_some_and(|hint| hint.contains(&format!("--tablespace {fast}=NEW"))));
+    // Named, it is the user's word.
+    let mapped = Request { tablespaces: vec![(fast.clone(), fast.clone().into())], ..request(&fixture) };
+    prepare(&fixture.cluster, &mapped).unwrap();
+    // A marker of the original's restore in a copy of it proves nothing.
+    let mut marker = Marker::new("x", "", vec!["/original".into(), fast.clone().into()]);
+    marker.system_identifier = Some(fixture.record.system_identifier.clone());
+    fs::write(fixture.path("target/data").join(MARKER), serde_json::to_vec(&marker).unwrap()).unwrap();
+    assert_eq!(prepared(&fixture).unwrap_err().kind, ErrorKind::TargetNotEmpty);
+    fs::remove_file(fixture.path("target/data").join(MARKER)).unwrap();
+    call_it_recorded(&mut fixture);
+    prepared(&fixture).unwrap();
+}
+
+#[test]
+fn never_write_into_what_is_not_ours_a_younger_tablespace_of_a_copys_original() {
+    let mut fixture = old_place();
+    let young = fixture.path("target/young");
+    fs::create_dir_all(young.join("PG_15_202209061/5")).unwrap();
+    std::os::unix::fs::symlink(&young, fixture.path("target/data/pg_tblspc/99999")).unwrap();
+    let error = try_prepare(&fixture).unwrap_err();
+    assert!(error.message.contains("target/young"), "{error}");
+    call_it_recorded(&mut fixture);
+    assert_eq!(try_prepare(&fixture).unwrap().plan.replaced.folders.len(), 3);
+    // One that was made while the backup was taken.
+    let place = young.display().to_string();
+    fixture.change_record(|record| record.new_tablespaces = vec![place]);
+    try_prepare(&fixture).unwrap();
+    fixture.change_record(|record| record.data_directory.path = "/old/data".into());
     assert_eq!(refused(&fixture), ErrorKind::TargetNotEmpty);
 }
 
@@ -131,7 +219,8 @@ fn never_write_into_what_is_not_ours_a_wal_folder_with_strange_files() {
 
 #[test]
 fn tablespaces_that_recovery_makes_again_are_cleared() {
-    let fixture = old_place();
+    let mut fixture = old_place();
+    call_it_recorded(&mut fixture);
     let young = fixture.path("target/young");
     fs::create_dir_all(young.join("PG_15_202209061/5")).unwrap();
     fs::write(young.join("PG_15_202209061/5/88"), "old").unwrap();
@@ -177,16 +266,4 @@ fn a_restore_that_was_killed_is_done_again_by_the_same_command() {
         .unwrap();
     restore(&fixture);
     assert!(saved::find(&data, 7).unwrap().finished.is_empty());
-}
-
-#[test]
-fn names_in_pg_wal() {
-    for name in
-        ["000000010000000000000004", "00000002.history", "archive_status", "xlogtemp.12", "RECOVERYXLOG"]
-    {
-        assert!(is_wal_name(OsStr::new(name)), "{name}");
-    }
-    for name in ["letter", "pg_wal", "000000010000000000000004.bak", "base"] {
-        assert!(!is_wal_name(OsStr::new(name)), "{name}");
-    }
 }

@@ -2,9 +2,11 @@
 //! of no use. Decided before anything is touched; pure but for [`look`].
 
 use super::facts::resolve;
+use super::losses;
 use super::old_wal::{self, Identity, Kept, OldWal, Source};
 use super::request::Request;
 use super::saved;
+use super::target::Target;
 use crate::postgres::wal_record::to_utc;
 use crate::postgres::wal_segment::SegmentName;
 use crate::repository::Record;
@@ -34,6 +36,8 @@ pub struct Salvage {
     pub fed_bytes: u64,
     /// Files that go into the archive, which lacks them in its middle.
     pub archived: Vec<String>,
+    /// Files that the archive holds as `.partial`, and that the new server gets as the end of their timeline.
+    pub completed: Vec<String>,
     /// Files that this recovery has no use for.
     pub unused: Vec<String>,
     /// End of the last whole record that recovery gets by this.
@@ -53,10 +57,12 @@ pub(super) struct Files {
     pub fill: Vec<Kept>,
     /// Names of those that are finished, so that they can be archived as they are.
     pub whole: BTreeSet<String>,
+    /// Names of those whose `.partial` the archive has.
+    pub done: BTreeSet<String>,
 }
 
-/// Looks where the request says, and where an earlier restore to the same place saved WAL. `None` when the request names
-/// no place.
+/// Looks where the request says, and where an earlier restore to the same place saved WAL, and for ends of timelines that
+/// the archive holds as `.partial`. `None` when the request names no place and the archive holds no such end.
 ///
 /// # Errors
 /// See [`OldWal::look`]; `InvalidArgument` for a `--keep-wal` that is no folder.
@@ -66,9 +72,14 @@ pub fn look(
     archive: &Archive,
     survey: &Survey,
 ) -> Result<Option<OldWal>> {
-    if !request.replace && request.keep_wal.is_none() {
-        return Ok(None);
-    }
+    let asked = request.replace || request.keep_wal.is_some();
+    let sources = if asked { sources(request, identity)? } else { Vec::new() };
+    let old = OldWal::look(&sources, identity, archive, survey)?;
+    Ok(Some(old).filter(|old| asked || old.has_stored()))
+}
+
+/// Folders that the request names, and those of earlier restores.
+fn sources(request: &Request, identity: Identity) -> Result<Vec<Source>> {
     let data = resolve(&request.pgdata)?;
     let waldir = request.waldir.as_deref().map(resolve).transpose()?;
     let doomed = |folder: &Path| {
@@ -89,7 +100,7 @@ pub fn look(
     }
     // Of equal files the first counts, and it is better to need no copy.
     sources.sort_by_key(|source| source.doomed);
-    OldWal::look(&sources, identity, archive, survey).map(Some)
+    Ok(sources)
 }
 
 /// What to say of saved WAL that the request leaves alone.
@@ -150,15 +161,32 @@ fn include(survey: &mut Survey, record: &Record) {
     }
 }
 
-/// Decides. `timeline` is the one that recovery follows; `immediate`: it ends with the backup.
+/// Where recovery goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Road<'a> {
+    /// The timeline that it follows.
+    pub timeline: Timeline,
+    /// Where it ends.
+    pub target: &'a Target,
+    /// Nobody named the timeline.
+    pub newest: bool,
+    /// The data directory to make.
+    pub data: &'a Path,
+}
+
+/// Decides. `None` when nobody asked and recovery gets nothing.
+///
+/// # Errors
+/// `WalMissing` when the end of the WAL is wanted, and the restore would remove a server whose own WAL does not connect
+/// with what is stored; `Corrupt` when the end of the timeline is damaged.
 pub fn decide(
     old: &OldWal,
     survey: &Survey,
     record: &Record,
-    timeline: Timeline,
-    immediate: bool,
+    road: &Road<'_>,
     warnings: &mut Vec<String>,
-) -> Salvage {
+) -> Result<Option<Salvage>> {
+    let (timeline, immediate) = (road.timeline, *road.target == Target::Immediate);
     let size = old.identity.size;
     let records = std::slice::from_ref(record);
     let mut both = joined(Some(old), survey, records);
@@ -176,11 +204,15 @@ pub fn decide(
     let (mut files, mut last) = (Files::default(), None);
     for name in names {
         let Some(kept) = old.usable(name) else { continue };
-        if is_whole(old, name, size) {
+        if kept.stored.is_none() && is_whole(old, name, size) {
             files.whole.insert(kept.name.clone());
         }
+        if survey.timelines.get(&name.timeline).is_some_and(|content| content.partials.contains(&name.number))
+        {
+            files.done.insert(kept.name.clone());
+        }
         match newest {
-            Some(newest) if name.number < newest => files.fill.push(kept.clone()),
+            Some(newest) if name.number < newest && kept.stored.is_none() => files.fill.push(kept.clone()),
             _ => files.feed.push(kept.clone()),
         }
         last = Some(name);
@@ -200,53 +232,40 @@ pub fn decide(
         .collect();
     warnings.extend(old.warnings.iter().cloned());
     if !immediate {
-        warnings.extend(behind_a_gap(old, &both, stretch.map(|stretch| stretch.last() + 1), start));
+        let next = stretch.map(|stretch| stretch.last() + 1);
+        let end = SegmentName { timeline, number: next.unwrap_or(start) };
+        if let Some(error) = old.damaged.get(&end).filter(|_| *road.target == Target::Latest) {
+            return Err(error.clone());
+        }
+        losses::behind_a_gap(old, &both, &line, (next, start), road, warnings)?;
+        warnings.extend(losses::behind_the_fork(old, &both, &line, road.data));
     }
+    if old.sources.is_empty() && files.feed.is_empty() && files.fill.is_empty() {
+        return Ok(None);
+    }
+    let completed = files.feed.iter().filter(|kept| kept.stored.is_some());
+    let completed = completed.map(|kept| format!("{}.partial", kept.name)).collect();
     let tail = last.and_then(|last| old.tails.iter().find(|tail| tail.holds(last)));
-    Salvage {
+    Ok(Some(Salvage {
         sources: old.sources.iter().map(|source| source.folder.clone()).collect(),
         saved_bytes: bytes(&files.save),
         saved: named(&files.save),
         fed_bytes: bytes(&files.feed),
         fed: named(&files.feed),
         archived: named(&files.fill),
+        completed,
         unused,
         end_lsn: tail.map(|tail| tail.end),
         last_transaction_at: tail
             .and_then(|tail| to_utc(tail.last_commit?))
             .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)),
         files,
-    }
+    }))
 }
 
 /// Whether a segment is finished: its last byte is behind the end of what was written.
 fn is_whole(old: &OldWal, name: SegmentName, size: SegmentSize) -> bool {
     old.tails.iter().any(|tail| tail.holds(name) && tail.end >= name.next().start(size))
-}
-
-/// What to say about old WAL that would follow, were there not a gap before it.
-fn behind_a_gap(old: &OldWal, both: &Survey, next: Option<u64>, start: u64) -> Vec<String> {
-    let size = old.identity.size;
-    let lost = old.tails.iter().filter(|tail| {
-        let first = SegmentName { timeline: tail.timeline, number: tail.run.first };
-        tail.run.first > start && !both.holds(first)
-    });
-    lost.map(|tail| {
-        let name = |number| SegmentName { timeline: tail.timeline, number }.file_name(size);
-        let before = both.timelines.get(&tail.timeline).and_then(|content| {
-            content.runs.iter().map(|run| run.last).filter(|last| *last < tail.run.first).max()
-        });
-        let missing = before.map(|last| last + 1).or(next).unwrap_or(start);
-        format!(
-            "the old server's WAL from {} to {} CANNOT be used: what comes before it, {} to {}, is neither in the archive \
-             nor in the old pg_wal. It is kept; transactions in it are not restored",
-            name(tail.run.first),
-            name(tail.run.last),
-            name(missing),
-            name(tail.run.first.saturating_sub(1))
-        )
-    })
-    .collect()
 }
 
 fn named(files: &[Kept]) -> Vec<String> {
@@ -274,6 +293,7 @@ impl Salvage {
         add("saves first", &self.saved, format!(" ({})", human_bytes(self.saved_bytes)));
         let end = self.end_lsn.map_or_else(String::new, |end| format!("; it ends at {end}"));
         add("gives to recovery", &self.fed, end);
+        add("takes for the end of the timeline", &self.completed, String::new());
         add("stores in the archive's gaps", &self.archived, String::new());
         add("has no use for", &self.unused, String::new());
         if lines.is_empty() {

@@ -2,6 +2,7 @@ use super::super::fixture::{Fixture, Recipe};
 use super::super::old_wal_fixture::{MB, Place, identity, run, size};
 use super::*;
 use crate::postgres::timeline::history_file_name;
+use pg_ark_contract::ErrorKind;
 
 /// A backup from segment 4 on; with its own WAL, or without.
 fn record(included: bool) -> Record {
@@ -14,11 +15,22 @@ fn record(included: bool) -> Record {
     record
 }
 
+/// The road of a restore to the end of timeline 1.
+fn latest() -> Road<'static> {
+    Road { timeline: Timeline(1), target: &Target::Latest, newest: true, data: Path::new("/data") }
+}
+
+/// Decides about a place for a backup.
+fn try_decide(place: &Place, record: &Record, road: Road<'_>) -> (Result<Option<Salvage>>, Vec<String>) {
+    let mut told = Vec::new();
+    (decide(&place.look(), &place.survey(), record, &road, &mut told), told)
+}
+
 /// Decides about a place for a backup, along timeline 1.
 fn decided(place: &Place, record: &Record, immediate: bool) -> (Salvage, Vec<String>) {
-    let mut told = Vec::new();
-    let salvage = decide(&place.look(), &place.survey(), record, Timeline(1), immediate, &mut told);
-    (salvage, told)
+    let target = if immediate { &Target::Immediate } else { &Target::Latest };
+    let (salvage, told) = try_decide(place, record, Road { target, ..latest() });
+    (salvage.unwrap().unwrap(), told)
 }
 
 fn names(numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
@@ -59,7 +71,13 @@ fn behind_a_gap_it_is_saved_and_not_fed_and_that_is_said() {
     let place = Place::new(5);
     place.store(4, &place.segments[0]);
     (6..9).for_each(|number| place.leave(number));
-    let (salvage, told) = decided(&place, &record(false), false);
+    // To the end of the WAL it is refused: the only server that has it would go.
+    let error = try_decide(&place, &record(false), latest()).0.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::WalMissing);
+    assert!(error.message.contains(&names([5])[0]) && error.hint.unwrap().contains("immediate"));
+    let lsn = Target::Lsn(Lsn(4 * MB + 100_000));
+    let (salvage, told) = try_decide(&place, &record(false), Road { target: &lsn, ..latest() });
+    let salvage = salvage.unwrap().unwrap();
     assert_eq!((&salvage.saved, &salvage.unused), (&names(6..9), &names(6..9)));
     assert!(salvage.fed.is_empty() && salvage.end_lsn.is_none());
     let missing = names([5]).remove(0);
@@ -107,8 +125,13 @@ fn where_a_followed_timeline_branched_off_the_old_segment_is_not_given() {
     place.store(4, &place.segments[0]);
     (5..8).for_each(|number| place.leave(number));
     place.write(&history_file_name(Timeline(2)), b"1\t0/680000\tx\n");
-    let (old, mut told) = (place.look(), Vec::new());
-    let salvage = decide(&old, &place.survey(), &record(false), Timeline(2), false, &mut told);
+    let (salvage, told) = try_decide(&place, &record(false), Road { timeline: Timeline(2), ..latest() });
+    let salvage = salvage.unwrap().unwrap();
+    let [warning] = &told[..] else { panic!("one warning: {told:?}") };
+    for words in ["1.0 MB", "0/680000", "last transaction at 2000-01-01", "\"/data.saved-wal-", "timeline 1 "]
+    {
+        assert!(warning.contains(words), "{words}: {warning}");
+    }
     // 6 holds the branch: what the old server wrote behind it is another history.
     assert_eq!(salvage.fed, [names([5]), vec![history_file_name(Timeline(2))]].concat());
     assert_eq!(salvage.unused, names(6..8));
@@ -151,4 +174,71 @@ fn the_plan_names_few_files_and_counts_many() {
     let many = names(1..6);
     assert_eq!(some_of(&many), format!("5 files: {} to {}", many[0], many[4]));
     assert_eq!(some_of(&many[..1]), format!("1 file: {}", many[0]));
+}
+
+/// An archive whose timeline ends in a `.partial`: segments 4 and 5, and 6 as a promotion left it.
+fn promoted() -> Place {
+    let place = Place::new(3);
+    (4..6).for_each(|number| place.store(number, &place.segments[number as usize - 4]));
+    place.store_partial(6, &place.segments[2]);
+    place
+}
+
+#[test]
+fn what_a_promotion_left_of_a_timeline_is_its_end() {
+    let place = promoted();
+    let nobody = Request { pgdata: place.dir.path().join("data"), ..Default::default() };
+    let old = look(&nobody, identity(), &place.archive, &place.survey()).unwrap().unwrap();
+    let all = joined(Some(&old), &place.survey(), &[record(false)]);
+    assert_eq!(all.timelines[&Timeline(1)].runs, [run(4, 6)]);
+    let mut told = Vec::new();
+    let salvage = decide(&old, &place.survey(), &record(false), &latest(), &mut told).unwrap().unwrap();
+    let partial = format!("{}.partial", names([6])[0]);
+    assert_eq!((&salvage.fed, salvage.end_lsn), (&names([6]), Some(place.end)));
+    assert_eq!((&salvage.completed[..], told), (&[partial][..], vec![]));
+    assert!(salvage.saved.is_empty() && salvage.unused.is_empty() && salvage.files.whole.is_empty());
+    // The new server gets it under the name that recovery asks for, and never makes another .partial of it.
+    let wal = place.dir.path().join("new");
+    std::fs::create_dir_all(wal.join("archive_status")).unwrap();
+    let access = super::super::access::Access { owner: None, group_access: false };
+    let status =
+        |kept: &Kept| salvage.files.done.contains(&kept.name).then_some(super::super::feed::Status::Done);
+    let silent = super::super::watch::Silent;
+    let of = (&identity(), &place.archive);
+    super::super::feed::put(&wal, &salvage.files.feed, &status, of, &access, &silent).unwrap();
+    assert_eq!(std::fs::read(wal.join(&names([6])[0])).unwrap(), place.segments[2]);
+    assert!(wal.join(format!("archive_status/{}.done", names([6])[0])).exists());
+    // Along a timeline that goes on, nobody needs it.
+    assert!(look(&nobody, identity(), &Place::new(1).archive, &Place::new(1).survey()).unwrap().is_none());
+    let immediate = Road { target: &Target::Immediate, ..latest() };
+    assert!(decide(&old, &place.survey(), &record(false), &immediate, &mut Vec::new()).unwrap().is_none());
+}
+
+#[test]
+fn of_a_stored_end_and_an_old_segment_the_longer_wins() {
+    let place = promoted();
+    let mut half = place.segments[2].clone();
+    half[100_000..].fill(0);
+    place.write(&names([6])[0], &half);
+    let old = place.look();
+    assert!(old.segments[&Place::name(6)].stored.is_some() && old.tails[0].end == place.end);
+    let place = Place { segments: place.segments.clone(), ..Place::new(3) };
+    (4..6).for_each(|number| place.store(number, &place.segments[number as usize - 4]));
+    place.store_partial(6, &half);
+    place.leave(6);
+    let old = place.look();
+    assert!(old.segments[&Place::name(6)].stored.is_none() && old.tails[0].end == place.end);
+    let (salvage, _) = decided(&place, &record(false), false);
+    assert!(salvage.files.done.contains(&names([6])[0]), "its .partial would be refused");
+}
+
+#[test]
+fn a_damaged_end_of_the_timeline_is_told_and_not_left_out() {
+    let place = Place::new(3);
+    place.store(4, &place.segments[0]);
+    place.store_partial(5, &place.segments[1][..500_000]);
+    let (salvage, _) = try_decide(&place, &record(false), latest());
+    assert_eq!(salvage.unwrap_err().kind, ErrorKind::Corrupt);
+    let lsn = Target::Lsn(Lsn(4 * MB + 100_000));
+    try_decide(&place, &record(false), Road { target: &lsn, ..latest() }).0.unwrap();
 }

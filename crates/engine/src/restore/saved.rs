@@ -36,6 +36,9 @@ const ABOUT: &str = "WAL that pgark restore found in an old pg_wal and that the 
     copies of what continues the archive. Remove this folder when the server is seen to be right. To use it in another \
     restore: pgark restore --keep-wal with this folder.";
 
+/// Shows the bytes of a file in pieces.
+pub type Show<'a> = dyn FnMut(&mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> Result<()> + 'a;
+
 /// What a folder of saved WAL says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
@@ -229,18 +232,30 @@ fn keep(kept: &Kept, to: &Path, access: &Access) -> Result<()> {
 /// # Errors
 /// `DiskFull`, what the system said; `Io` when the copy reads back differently.
 pub fn copy(from: &Path, to: &Path, access: &Access) -> Result<()> {
-    let write = || -> std::io::Result<(u32, u32)> {
-        let mut file = access.create_file(to, 0o600)?;
-        let mut source = OpenOptions::new().read(true).custom_flags(NO_LINK).open(from)?;
-        let written = sum(&mut source, &mut |piece| file.write_all(piece))?;
-        file.sync_all()?;
-        // Advice: the bytes come from the disk then, not from memory.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-        Ok((written, sum(&mut File::open(to)?, &mut |_| Ok(()))?))
-    };
-    let (written, found) = write().map_err(|e| {
+    let open = OpenOptions::new().read(true).custom_flags(NO_LINK).open(from);
+    let failed = |e: std::io::Error| {
         Error::io(format!("could not copy \"{}\" to \"{}\"", from.display(), to.display()), &e)
+    };
+    let mut source = open.map_err(failed)?;
+    write(to, access, &mut |sink| sum(&mut source, sink).map(|_| ()).map_err(failed))
+}
+
+/// Writes a file that must not exist durably, with what `source` shows, and reads it back.
+///
+/// # Errors
+/// `DiskFull`, what the system or `source` said; `Io` when the file reads back differently.
+pub fn write(to: &Path, access: &Access, source: &mut Show<'_>) -> Result<()> {
+    let failed = |e: std::io::Error| Error::io(format!("could not write \"{}\"", to.display()), &e);
+    let mut file = access.create_file(to, 0o600).map_err(failed)?;
+    let mut written = 0;
+    source(&mut |piece| {
+        written = crc32c::crc32c_append(written, piece);
+        file.write_all(piece)
     })?;
+    file.sync_all().map_err(failed)?;
+    // Advice: the bytes come from the disk then, not from memory.
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    let found = File::open(to).and_then(|mut file| sum(&mut file, &mut |_| Ok(()))).map_err(failed)?;
     match written == found {
         true => Ok(()),
         false => Err(Error::new(
@@ -277,7 +292,7 @@ mod tests {
     fn kept(folder: &Path, name: &str) -> Kept {
         std::fs::write(folder.join(name), name.repeat(100_000)).unwrap();
         let bytes = name.len() as u64 * 100_000;
-        Kept { name: name.into(), path: folder.join(name), bytes, doomed: true }
+        Kept { name: name.into(), path: folder.join(name), bytes, doomed: true, stored: None }
     }
 
     #[test]
