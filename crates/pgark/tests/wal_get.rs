@@ -88,10 +88,15 @@ fn the_answer_alone_decides_the_exit_code() {
         219,
         &["error: wal-get 0000", "is missing", "Timeline 2", "\nhint: "],
     );
-    place.fails(&["wal-get", "00000002.history", "no/such/y"], 212, &["no/such/.y.pg_ark"]);
+    place.fails(&["wal-get", "00000002.history", "no/such/y"], 212, &["no/such/.y.pg_ark", "\nhint: "]);
+    place.fails(&["wal-get", "00000002.history", "."], 202, &["error: ", "\nhint: "]);
     place.fails(&["--system-identifier", "7", "wal-get", SEGMENT, "y"], 205, &["system identifier 7"]);
     place.fails(&["--cluster", "other", "wal-get", SEGMENT, "y"], 205, &["\"other\""]);
-    place.fails(&["--repo", "file:///nowhere/at/all", "wal-get", SEGMENT, "y"], 205, &["no repository"]);
+    place.fails(
+        &["--repo", "file:///nowhere/at/all", "wal-get", SEGMENT, "y"],
+        205,
+        &["no repository", "mount it"],
+    );
     place.fails(&["--repo", "", "wal-get", SEGMENT, "y"], 203, &["--repo"]);
 }
 
@@ -115,6 +120,23 @@ fn mistakes_are_faults() {
     // In the data directory of a server in recovery a misspelt wal-get would end it.
     std::fs::write(place.path("work/recovery.signal"), "").expect("a file");
     place.fails(&["walget", SEGMENT, "y"], 202, &["error: "]);
+}
+
+#[test]
+fn what_delivers_nothing_is_no_success_where_a_server_recovers() {
+    let place = Place::new();
+    // PostgreSQL takes a file that is not there after exit 0 for the end of the WAL.
+    place.fails(&["wal-get", "--ahead", SEGMENT, "y"], 202, &["--ahead", "hint: "]);
+    for arguments in [&["--version", "wal-get", SEGMENT, "y"][..], &["wal-get", "--help"], &["--help"]] {
+        let code = |place: &Place| place.pgark(arguments).output().expect("pgark runs").status.code();
+        let _ = std::fs::remove_file(place.path("work/recovery.signal"));
+        assert_eq!(code(&place), Some(0), "a human may ask");
+        for signal in ["recovery.signal", "standby.signal"] {
+            std::fs::write(place.path("work").join(signal), "").expect("a file");
+            assert_eq!(code(&place), Some(202), "{arguments:?}");
+            std::fs::remove_file(place.path("work").join(signal)).expect("a file");
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,10 @@ use std::path::{Path, PathBuf};
 /// Mode of what is handed over: PostgreSQL's own for files in pg_wal.
 const MODE: u32 = 0o600;
 
+/// What a destination must be.
+const WHERE: &str =
+    "The destination is a file in a folder that exists: restore_command passes %p, in the data directory.";
+
 /// A file that is being written. Dropped before [`Delivery::finish`], it leaves nothing.
 pub struct Delivery {
     destination: PathBuf,
@@ -33,6 +37,7 @@ impl Delivery {
                 pg_ark_contract::ErrorKind::InvalidArgument,
                 format!("\"{shown}\" is not the name of a file"),
             )
+            .hint(WHERE)
         })?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
@@ -98,7 +103,11 @@ fn claim(path: &Path) -> std::io::Result<File> {
 }
 
 fn failed(verb: &str, path: &Path, error: &std::io::Error) -> Error {
-    Error::io(format!("could not {verb} \"{}\"", path.display()), error)
+    let error = Error::io(format!("could not {verb} \"{}\"", path.display()), error);
+    match error.hint {
+        Some(_) => error,
+        None => error.hint(WHERE),
+    }
 }
 
 #[cfg(test)]
@@ -156,7 +165,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = Delivery::begin(&folder.path().join("no/such")).err().unwrap();
         assert_eq!(error.kind, ErrorKind::Io);
-        assert!(error.message.contains("no/.such.pg_ark"), "{error}");
+        assert!(error.message.contains("no/.such.pg_ark") && error.hint.is_some(), "{error}");
+        let mut onto_a_folder = Delivery::begin(folder.path().join("is_a_folder").as_path()).unwrap();
+        onto_a_folder.write(b"x").unwrap();
+        std::fs::create_dir(folder.path().join("is_a_folder")).unwrap();
+        assert!(onto_a_folder.finish().unwrap_err().hint.is_some());
         assert_eq!(Delivery::begin(Path::new("/")).err().unwrap().kind, ErrorKind::InvalidArgument);
         // Nothing is written through a link that somebody put there.
         let target = folder.path().join("precious");

@@ -15,6 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
+/// Set for the process that fetches ahead: as a restore_command `--ahead` would deliver nothing and say that it did.
+const AHEAD: &str = "PGARK_AHEAD";
 /// The name of the command.
 const NAME: &str = "wal-get";
 /// Segments that are fetched ahead at the same time when nothing is said, at least and at most: one per core. A single one
@@ -78,15 +80,20 @@ pub fn guarded(run: impl FnOnce() -> ExitCode) -> ExitCode {
     }
 }
 
-/// Tells a mistake on the command line and ends the process. For `wal-get`, and in the data directory of a server in
-/// recovery, where a misspelt `wal-get` is met, with a fault's code.
+/// Tells a mistake on the command line, or what `--help` and `--version` ask for, and ends the process. A mistake in
+/// `wal-get`, and in the data directory of a server in recovery anything, has a fault's code: PostgreSQL takes a file that
+/// is not there after exit 0 for the end of the WAL, and meets a misspelt `wal-get` there.
 pub fn usage(error: &clap::Error) -> ! {
-    let recovers = || ["recovery.signal", "standby.signal"].iter().any(|name| PathBuf::from(name).exists());
-    if error.use_stderr() && (is_asked_for() || recovers()) {
+    if (error.use_stderr() && is_asked_for()) || recovers() {
         let _ = error.print();
         std::process::exit(ErrorKind::InvalidArgument.wal_get_exit_code().into());
     }
     error.exit()
+}
+
+/// Whether this is the data directory of a server in recovery, where restore_command runs.
+fn recovers() -> bool {
+    ["recovery.signal", "standby.signal"].iter().any(|name| PathBuf::from(name).exists())
 }
 
 fn is_asked_for() -> bool {
@@ -114,7 +121,7 @@ pub fn run(cli: &Cli, arguments: &WalGetArgs) -> ExitCode {
 
 fn answer(cli: &Cli, arguments: &WalGetArgs) -> Result<Answer> {
     let open = || {
-        let repository = super::repository(cli)?;
+        let repository = super::repository(cli).map_err(away)?;
         let name = match &cli.cluster {
             Some(name) if !name.is_empty() => name.clone(),
             _ => super::default_cluster(repository.clusters()?)?,
@@ -137,6 +144,12 @@ fn answer(cli: &Cli, arguments: &WalGetArgs) -> Result<Answer> {
         start: &|| start(cli, arguments),
     };
     if arguments.ahead {
+        if std::env::var_os(AHEAD).is_none() {
+            let message = "--ahead delivers nothing: wal-get uses it for itself";
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, message).hint("Leave it out of restore_command.")
+            );
+        }
         detach();
         // Nobody listens, and nobody needs to: what could not be fetched ahead is fetched when it is asked for.
         let _ = get::fetch_ahead(&request);
@@ -145,10 +158,21 @@ fn answer(cli: &Cli, arguments: &WalGetArgs) -> Result<Answer> {
     get::get(&request)
 }
 
+/// Whoever recovers had a repository: to make an empty one in its place would be the wrong way out.
+fn away(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::RepositoryNotFound => {
+            error.hint("If it was there before, mount it or bring it back; else check --repo (PGARK_REPO).")
+        }
+        _ => error,
+    }
+}
+
 /// Starts the process that fetches ahead. It has none of the server's pipes: PostgreSQL would wait for it.
 fn start(cli: &Cli, arguments: &WalGetArgs) {
     let Ok(program) = std::env::current_exe() else { return };
     let mut command = Command::new(program);
+    command.env(AHEAD, "1");
     for (option, value) in [("--repo", &cli.repo), ("--cluster", &cli.cluster)] {
         if let Some(value) = value {
             command.arg(option).arg(value);
