@@ -1,7 +1,9 @@
 //! `verify_archive`: what the archive holds, what it lacks, what in it is damaged.
 
 use super::damage::Damage;
+use super::evidence::{Evidence, size_in};
 use super::{Watch, chains, deep, ranges};
+use crate::repository::Record;
 use crate::wal::archive::Archive;
 use crate::wal::moments::Moments;
 use crate::wal::survey::{Look, Run, Survey};
@@ -9,7 +11,7 @@ use pg_ark_contract::rows::ArchiveRow;
 use pg_ark_contract::{Result, Timeline};
 
 /// Ranges whose times are looked up; an archive that has more has more holes than anybody reads times for.
-const MAX_TIMED: usize = 1000;
+const MAX_TIMED: usize = 200;
 
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +22,25 @@ pub enum Depth {
     Everything(usize),
 }
 
-/// One row for each gap-free range, gap, damaged segment and stranger. An empty archive has none.
+/// One row for each gap-free range, gap, damaged segment and stranger. An empty archive has none, but for the WAL that
+/// complete backups need.
 ///
 /// # Errors
 /// What the store said, or `watch` when it ended the work. Damage of what is stored is a row, not an error.
-pub fn verify_archive(archive: &Archive, depth: Depth, watch: &dyn Watch) -> Result<Vec<ArchiveRow>> {
+pub fn verify_archive(
+    archive: &Archive,
+    records: &[Record],
+    depth: Depth,
+    watch: &dyn Watch,
+) -> Result<Vec<ArchiveRow>> {
     let check = || watch.check();
-    let look = Look::take(archive, &check)?;
+    let mut look = Look::take(archive, &check)?;
+    if look.survey.is_empty() {
+        look.survey.segment_size = size_in(records).unwrap_or(look.survey.segment_size);
+    }
     let mut moments = Moments::new(archive, look.survey.segment_size).with_check(&check);
+    let gone = moments.gone(&look.survey)?;
+    let evidence = Evidence::weigh(&look.survey, gone, records);
     let (mut damage, partials) = match depth {
         Depth::Names => (broken(&look.survey, &mut moments)?, Damage::default()),
         Depth::Everything(jobs) => {
@@ -40,7 +53,7 @@ pub fn verify_archive(archive: &Archive, depth: Depth, watch: &dyn Watch) -> Res
         timed += 1;
         if timed > MAX_TIMED { Ok((None, None)) } else { moments.times(timeline, run) }
     };
-    ranges::rows(&look, &mut damage, &partials, &mut times)
+    ranges::rows(&look, &mut damage, &partials, &evidence, &mut times)
 }
 
 /// What the index knows of damage: segments that must go on to their end, and did not when they were stored.

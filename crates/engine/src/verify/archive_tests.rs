@@ -53,14 +53,14 @@ fn bytes_of(wal: &WalWriter, number: u64) -> Vec<u8> {
 /// Rows as text: timeline, segments, status; those of a deep check must not depend on the number of threads.
 #[track_caller]
 fn deep(stored: &Stored) -> Vec<String> {
-    let check = |jobs| verify_archive(&stored.archive, Depth::Everything(jobs), &ear()).unwrap();
+    let check = |jobs| verify_archive(&stored.archive, &[], Depth::Everything(jobs), &ear()).unwrap();
     let rows = check(1);
     assert_eq!(check(3), rows);
     shown(&rows)
 }
 
 fn shallow(stored: &Stored) -> Vec<String> {
-    shown(&verify_archive(&stored.archive, Depth::Names, &ear()).unwrap())
+    shown(&verify_archive(&stored.archive, &[], Depth::Names, &ear()).unwrap())
 }
 
 fn shown(rows: &[ArchiveRow]) -> Vec<String> {
@@ -91,7 +91,7 @@ fn a_healthy_archive_is_read_to_its_last_byte() {
     let stored = Stored::new();
     stored.put_wal(&wal());
     let ear = ear();
-    let rows = verify_archive(&stored.archive, Depth::Everything(0), &ear).unwrap();
+    let rows = verify_archive(&stored.archive, &[], Depth::Everything(0), &ear).unwrap();
     assert_eq!(shown(&rows), ["1 3..8 ok"]);
     assert_eq!(rows[0].start_time.as_deref(), Some("2000-01-01T00:00:03.000000Z"));
     assert_eq!(rows[0].end_time.as_deref(), Some("2000-01-01T00:00:09.000000Z"));
@@ -396,7 +396,7 @@ fn an_order_to_stop_and_a_repository_that_goes_away() {
     stored.put_wal(&wal());
     for calls in [0, 3, 7] {
         let ear = Ear { calls_left: AtomicU64::new(calls), ..ear() };
-        let error = verify_archive(&stored.archive, Depth::Everything(2), &ear).unwrap_err();
+        let error = verify_archive(&stored.archive, &[], Depth::Everything(2), &ear).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Cancelled, "{calls}");
     }
     let storage = stored.archive.storage().clone();
@@ -410,7 +410,8 @@ fn an_order_to_stop_and_a_repository_that_goes_away() {
             std::fs::rename(root, root.with_extension("away")).unwrap();
         }
     }
-    let error = verify_archive(&stored.archive, Depth::Everything(2), &Leaving(storage.clone())).unwrap_err();
+    let error =
+        verify_archive(&stored.archive, &[], Depth::Everything(2), &Leaving(storage.clone())).unwrap_err();
     assert_eq!(error.kind, ErrorKind::RepositoryUnusable, "{error}");
     std::fs::rename(storage.folder().with_extension("away"), storage.folder()).unwrap();
 }

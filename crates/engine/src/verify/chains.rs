@@ -55,7 +55,7 @@ pub fn chains(survey: &Survey) -> (Vec<Chain>, Vec<(usize, Run)>) {
 }
 
 /// The parts of a run that are in none of `known`, which ascend.
-fn without(run: Run, known: &[Run]) -> Vec<Run> {
+pub(super) fn without(run: Run, known: &[Run]) -> Vec<Run> {
     let mut parts = Vec::new();
     let mut first = run.first;
     for known in known {

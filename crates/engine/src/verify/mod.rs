@@ -2,7 +2,7 @@
 //!
 //! * [`archive`]: `verify_archive`: ranges, gaps, damage, strangers. [`ranges`] makes its rows from facts, [`deep`] reads
 //!   every segment in the order that [`chains`] gives, [`twice`] compares segments that are stored under two codecs,
-//!   [`damage`] collects what they find.
+//!   [`damage`] collects what they find, [`evidence`] weighs what must have been there.
 //! * [`windows`]: `recovery_windows`: from which moment to which, and why each window ends.
 //! * [`status`]: the last backup and the end of the archive.
 //!
@@ -13,6 +13,7 @@ pub mod archive;
 pub mod chains;
 pub mod damage;
 pub mod deep;
+pub mod evidence;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod ranges;
@@ -21,7 +22,9 @@ pub mod twice;
 pub mod windows;
 
 pub use archive::{Depth, verify_archive};
+pub use evidence::Evidence;
 pub use windows::{Windows, windows};
+
 
 use crate::repository::{Cluster, Record};
 use crate::session::Session;
@@ -68,8 +71,8 @@ pub fn archive_rows(
     depth: Depth,
     watch: &dyn Watch,
 ) -> Result<Vec<ArchiveRow>> {
-    let archive = archive_of(cluster, system_identifier);
-    archive.map_or(Ok(Vec::new()), |archive| verify_archive(&archive, depth, watch))
+    let Some(archive) = archive_of(cluster, system_identifier) else { return Ok(Vec::new()) };
+    verify_archive(&archive, &records_of(cluster, &archive)?, depth, watch)
 }
 
 /// [`windows()`] of a cluster. Timelines whose history cannot be read have none, and a remark.
@@ -86,7 +89,8 @@ pub fn windows_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn
     let records = records_of(cluster, &archive)?;
     let mut moments = Moments::new(&archive, survey.segment_size).with_check(&check);
     let broken = archive::broken(&survey, &mut moments)?;
-    let mut found = windows(&survey, &records, &broken, &mut moments)?;
+    let evidence = Evidence::weigh(&survey, moments.gone(&survey)?, &records);
+    let mut found = windows(&survey, &records, &broken, &evidence, &mut moments)?;
     let faults = histories.iter().map(|(_, error)| error).chain(&size);
     found.remarks.splice(0..0, faults.map(ranges::text));
     Ok(found)

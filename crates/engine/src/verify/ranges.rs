@@ -1,15 +1,15 @@
 //! From what the archive holds to the rows of `verify_archive`. A pure function: listing, times and reading come in.
 
 use super::damage::Damage;
+use super::evidence::Evidence;
 use super::windows::missing;
 use crate::postgres::timeline::history_file_name;
 use crate::postgres::wal_segment::SegmentName;
-use crate::wal::line::Line;
 use crate::wal::moments::{is_damage, shown_time};
 use crate::wal::survey::{Content, Look, Run, Survey};
 use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus};
 use pg_ark_contract::{Error, Result, SegmentSize, Timeline};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Rows at the most. What is left out is counted in the last one.
 pub const MAX_ROWS: usize = 10_000;
@@ -25,10 +25,11 @@ pub fn rows(
     look: &Look,
     damage: &mut Damage,
     partials: &Damage,
+    evidence: &Evidence,
     times: &mut TimesOf<'_>,
 ) -> Result<Vec<ArchiveRow>> {
     let survey = &look.survey;
-    let gaps = gaps(survey);
+    let gaps = &evidence.gaps;
     let mut rows = Vec::new();
     rows.extend(look.size.as_ref().map(|e| plain(ArchiveStatus::Damaged, None, text(e))));
     for (timeline, content) in &survey.timelines {
@@ -37,7 +38,9 @@ pub fn rows(
         for run in &content.runs {
             own.extend(runs(look, *timeline, *run, damage, times)?);
         }
-        own.extend(gaps.get(timeline).into_iter().flatten().map(|gap| gap_row(survey, *timeline, *gap)));
+        own.extend(
+            gaps.get(timeline).into_iter().flatten().map(|gap| gap_row(survey, *timeline, *gap, evidence)),
+        );
         own.sort_by(|a, b| (a.start_lsn, &a.first_segment).cmp(&(b.start_lsn, &b.first_segment)));
         rows.append(&mut own);
         for (number, why) in partials.of(*timeline, Run { first: 0, last: u64::MAX }) {
@@ -50,7 +53,7 @@ pub fn rows(
         }
     }
     let unseen = gaps.iter().filter(|(timeline, _)| !survey.timelines.contains_key(timeline));
-    rows.extend(unseen.flat_map(|(t, gaps)| gaps.iter().map(|gap| gap_row(survey, *t, *gap))));
+    rows.extend(unseen.flat_map(|(t, gaps)| gaps.iter().map(|gap| gap_row(survey, *t, *gap, evidence))));
     let damaged = look.histories.iter();
     rows.extend(damaged.map(|(timeline, e)| plain(ArchiveStatus::Damaged, Some(*timeline), text(e))));
     rows.extend(strangers(look));
@@ -144,42 +147,25 @@ fn ok_row(
     row
 }
 
-/// What is missing, by timeline: the holes of every line, those that overlap joined.
-fn gaps(survey: &Survey) -> BTreeMap<Timeline, Vec<Run>> {
-    let mut all: BTreeMap<Timeline, Vec<Run>> = BTreeMap::new();
-    for line in Line::all(survey) {
-        for hole in &line.holes {
-            for part in line.parts(hole.run, survey.segment_size) {
-                all.entry(part.timeline).or_default().push(part.run);
-            }
-        }
-    }
-    for runs in all.values_mut() {
-        runs.sort_unstable_by_key(|run| (run.first, run.last));
-        runs.dedup_by(|run, before| {
-            let joined = run.first <= before.last.saturating_add(1);
-            before.last = if joined { before.last.max(run.last) } else { before.last };
-            joined
-        });
-    }
-    all
-}
-
-fn gap_row(survey: &Survey, timeline: Timeline, gap: Run) -> ArchiveRow {
+fn gap_row(survey: &Survey, timeline: Timeline, gap: Run, evidence: &Evidence) -> ArchiveRow {
     let mut row = ranged(survey, timeline, gap, ArchiveStatus::Gap);
-    let later =
-        survey.timelines.get(&timeline).and_then(Content::newest).is_some_and(|newest| newest > gap.last);
-    let why = match later {
-        true => "later segments of the timeline are there".to_string(),
-        false => {
-            let descends = |other: &&Timeline| survey.history(**other).end_of(timeline).is_some();
-            let after = survey.timelines.keys().find(descends);
-            after.map_or_else(String::new, |after| {
-                format!("timeline {after}, which went on from it, is there")
-            })
-        }
-    };
-    row.detail = Some(format!("{}: {why}", missing(timeline, gap, survey.segment_size)));
+    let content = survey.timelines.get(&timeline);
+    let mut why = Vec::new();
+    if content.and_then(Content::newest).is_some_and(|newest| newest > gap.last) {
+        why.push("later segments of the timeline are there".to_string());
+    } else {
+        let descends = |other: &&Timeline| survey.history(**other).end_of(timeline).is_some();
+        let known = survey.timelines.keys().chain(survey.histories.keys()).find(descends);
+        why.extend(known.map(|after| format!("timeline {after}, which went on from it, is there")));
+        let partial =
+            content.and_then(|content| content.partials.iter().find(|partial| **partial > gap.last));
+        let name = |number: &u64| SegmentName { timeline, number: *number }.file_name(survey.segment_size);
+        why.extend(
+            partial.map(|number| format!("{}.partial, which went on from it, is there", name(number))),
+        );
+    }
+    why.extend(evidence.why(timeline, gap));
+    row.detail = Some(format!("{}: {}", missing(timeline, gap, survey.segment_size), why.join("; ")));
     row
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::postgres::timeline::TimelineHistory;
 use pg_ark_contract::ErrorKind;
+use std::collections::BTreeMap;
 
 const SIZE: u32 = 1 << 20;
 
@@ -29,8 +30,12 @@ fn clock(_: Timeline, run: Run) -> Result<(Option<i64>, Option<i64>)> {
     Ok((Some(run.first as i64), Some(run.last as i64)))
 }
 
+fn seen(look: &Look) -> Evidence {
+    Evidence::weigh(&look.survey, BTreeMap::new(), &[])
+}
+
 fn all(look: &Look, damage: &mut Damage) -> Vec<ArchiveRow> {
-    rows(look, damage, &Damage::default(), &mut clock).unwrap()
+    rows(look, damage, &Damage::default(), &seen(look), &mut clock).unwrap()
 }
 
 /// Rows as text: timeline, segments by number, count, status.
@@ -129,11 +134,12 @@ fn an_end_that_cannot_be_read_is_damage_without_a_deep_check() {
         false => clock(timeline, run),
     };
     let look = look(&[(1, &[(2, 9)])], &[]);
-    let rows = rows(&look, &mut Damage::default(), &Damage::default(), &mut times).unwrap();
+    let rows = rows(&look, &mut Damage::default(), &Damage::default(), &seen(&look), &mut times).unwrap();
     assert_eq!(shown(&rows), ["1 2..8 7 ok", "1 9..9 1 damaged"]);
     assert_eq!(rows[1].detail.as_deref(), Some("segment 9 is damaged"));
     let mut broken = |_: Timeline, _: Run| Err(Error::new(ErrorKind::Io, "broken"));
-    let error = super::rows(&look, &mut Damage::default(), &Damage::default(), &mut broken).unwrap_err();
+    let error = super::rows(&look, &mut Damage::default(), &Damage::default(), &seen(&look), &mut broken)
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Io);
     // Damage that nobody can find again ends too.
     let mut asked = 0;
@@ -141,7 +147,8 @@ fn an_end_that_cannot_be_read_is_damage_without_a_deep_check() {
         asked += 1;
         if asked == 1 { Err(Error::new(ErrorKind::Corrupt, "once")) } else { clock(timeline, run) }
     };
-    let rows = super::rows(&look, &mut Damage::default(), &Damage::default(), &mut fickle).unwrap();
+    let rows =
+        super::rows(&look, &mut Damage::default(), &Damage::default(), &seen(&look), &mut fickle).unwrap();
     assert_eq!(shown(&rows), ["1 2..9 8 ok"]);
 }
 
@@ -174,7 +181,7 @@ fn partials_strangers_and_an_unknown_size() {
     look.size = Some(Error::new(ErrorKind::Corrupt, "no header"));
     let mut partials = Damage::default();
     partials.add(name(1, 4), "bad".into());
-    let rows = rows(&look, &mut Damage::default(), &partials, &mut clock).unwrap();
+    let rows = rows(&look, &mut Damage::default(), &partials, &seen(&look), &mut clock).unwrap();
     let statuses: Vec<_> = rows.iter().map(|row| row.status.as_str()).collect();
     assert_eq!(statuses, ["damaged", "ok", "damaged", "stranger", "stranger", "stranger"]);
     assert_eq!(rows[1].detail.as_deref(), Some("1 segment is stored twice, under two codecs"));

@@ -8,6 +8,7 @@
 //! much. A window ends with the last whole record that can be read without a hole.
 
 use super::damage::Damage;
+use super::evidence::Evidence;
 use crate::postgres::timeline::TimelineHistory;
 use crate::postgres::wal_segment::SegmentName;
 use crate::repository::Record;
@@ -72,7 +73,8 @@ pub struct Windows {
     pub remarks: Vec<String>,
 }
 
-/// Every window. Backups that are not complete do not count. Records of `broken` segments end before those do.
+/// Every window. Backups that are not complete do not count. Records of `broken` segments end before those do. What
+/// `evidence` says was there and is not is why a window ends.
 ///
 /// # Errors
 /// What the store said.
@@ -80,6 +82,7 @@ pub fn windows(
     survey: &Survey,
     records: &[Record],
     broken: &Damage,
+    evidence: &Evidence,
     times: &mut dyn Times,
 ) -> Result<Windows> {
     let size = survey.segment_size;
@@ -99,7 +102,7 @@ pub fn windows(
                 let usable: Vec<&Base<'_>> = bases.iter().filter(usable).collect();
                 in_a_window.extend(usable.iter().map(|base| &base.record.backup[..]));
                 let Some(oldest) = usable.iter().min_by_key(|base| base.stop) else { continue };
-                let note = note(survey, &line, index, &readable);
+                let note = note(survey, evidence, &line, index, &readable);
                 let row = oldest.window(&line, &readable, times, note)?;
                 // Lines share what lies before their branch.
                 if !rows.contains(&row) {
@@ -254,7 +257,7 @@ fn timelines(history: &TimelineHistory, upto: Timeline) -> String {
 }
 
 /// Why a window ends where it does.
-fn note(survey: &Survey, line: &Line, index: usize, readable: &Readable) -> String {
+fn note(survey: &Survey, evidence: &Evidence, line: &Line, index: usize, readable: &Readable) -> String {
     if let Some(why) = &readable.why {
         return why.clone();
     }
@@ -263,6 +266,12 @@ fn note(survey: &Survey, line: &Line, index: usize, readable: &Readable) -> Stri
     if let Some(hole) = line.holes.get(index) {
         let parts = line.parts(hole.run, size).into_iter();
         return parts.map(|part| missing(part.timeline, part.run, size)).collect::<Vec<_>>().join("; ");
+    }
+    let next = readable.stretch.last().saturating_add(1);
+    if let Some(gap) = evidence.gap_at(timeline, next) {
+        let why = evidence.why(timeline, gap);
+        let why = if why.is_empty() { String::new() } else { format!(": {}", why.join("; ")) };
+        return format!("{}{why}", missing(timeline, gap, size));
     }
     let mut branches: Vec<(Timeline, Lsn)> = survey
         .histories

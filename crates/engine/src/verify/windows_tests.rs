@@ -73,18 +73,21 @@ impl Times for Clock {
 /// Rows as text: backup, timelines, LSNs as segment numbers, seconds, note.
 fn shown(survey: &Survey, records: &[Record], clock: &mut Clock) -> Vec<String> {
     let second = |time: &Option<String>| time.as_deref().map_or("-", |t| &t[17..19]).to_string();
-    let rows = windows(survey, records, &clock.broken(), clock).unwrap().rows.into_iter().map(|row| {
-        format!(
-            "{} {} {:.1}..{:.1} {}..{} {}",
-            row.backup,
-            row.timelines,
-            row.from_lsn.0 as f64 / SIZE as f64,
-            row.to_lsn.0 as f64 / SIZE as f64,
-            second(&row.from_time),
-            second(&row.to_time),
-            row.note
-        )
-    });
+    let rows =
+        windows(survey, records, &clock.broken(), &Evidence::default(), clock).unwrap().rows.into_iter().map(
+            |row| {
+                format!(
+                    "{} {} {:.1}..{:.1} {}..{} {}",
+                    row.backup,
+                    row.timelines,
+                    row.from_lsn.0 as f64 / SIZE as f64,
+                    row.to_lsn.0 as f64 / SIZE as f64,
+                    second(&row.from_time),
+                    second(&row.to_time),
+                    row.note
+                )
+            },
+        );
     rows.collect()
 }
 
@@ -116,7 +119,8 @@ fn backups_that_cannot_be_used_begin_no_window() {
     }
     assert_eq!(shown(&survey, &[good], &mut Clock::default()).len(), 1);
     let lost = backup("lost", 1, lsn(1, 40), lsn(4, 0), 50);
-    let found = windows(&survey, &[lost], &Damage::default(), &mut Clock::default()).unwrap();
+    let found =
+        windows(&survey, &[lost], &Damage::default(), &Evidence::default(), &mut Clock::default()).unwrap();
     let remark = "backup \"lost\" cannot be recovered: its WAL from 0/100028 to 0/400000 on timeline 1 is not whole \
                   in the archive";
     assert_eq!(found.remarks, [remark]);
@@ -272,6 +276,12 @@ fn a_fault_of_the_store_is_an_error() {
     }
     let survey = survey(&[(1, &[(2, 9)])], &[]);
     let backups = [backup("a", 1, lsn(2, 40), lsn(3, 0), 50)];
-    assert_eq!(windows(&survey, &backups, &Damage::default(), &mut Broken).unwrap_err().kind, ErrorKind::Io);
-    assert_eq!(windows(&survey, &[], &Damage::default(), &mut Broken).unwrap(), Windows::default());
+    assert_eq!(
+        windows(&survey, &backups, &Damage::default(), &Evidence::default(), &mut Broken).unwrap_err().kind,
+        ErrorKind::Io
+    );
+    assert_eq!(
+        windows(&survey, &[], &Damage::default(), &Evidence::default(), &mut Broken).unwrap(),
+        Windows::default()
+    );
 }
