@@ -6,7 +6,9 @@
 //!
 //! *Candidate*: a complete full backup. *Course*: a candidate, a line, and where recovery along it ends.
 
+use super::forks;
 use super::judge::Judge;
+use super::log::is_at;
 use super::refusal::{self, Verdict};
 use super::target::{Target, TimelineChoice};
 use crate::postgres::timeline::TimelineHistory;
@@ -54,6 +56,12 @@ pub trait Wal {
     /// # Errors
     /// What the repository said.
     fn last_before(&mut self, stretch: &Stretch, lsn: Lsn) -> Result<Option<i64>>;
+
+    /// Where the last whole record of the stretch begins: the last LSN that is met as a target.
+    ///
+    /// # Errors
+    /// What the repository said.
+    fn last_start(&mut self, stretch: &Stretch) -> Result<Option<Lsn>>;
 
     /// The first of these segments whose records end before it does, and why: recovery would take that for the end.
     ///
@@ -112,6 +120,8 @@ pub struct Course<'a> {
     pub stop: Option<Moment>,
     /// Where the WAL ends.
     pub end: Moment,
+    /// What the server is told instead of the target, which it would not meet.
+    pub given: Option<Target>,
     /// What the user should know.
     pub remarks: Vec<String>,
 }
@@ -183,10 +193,15 @@ pub fn choose<'a>(stored: Stored<'a>, wish: Wish<'_>, wal: &mut dyn Wal) -> Resu
             judge.forget();
         }
         match judge.judge(candidate, &line)? {
-            Verdict::Reached { stretch, stop, end } => {
+            Verdict::Reached { stretch, stop, end, given } => {
                 has_history(stored.survey, candidate, line.timeline())?;
                 let record = candidate.record;
-                return Ok(Course { record, line, stretch, stop, end, remarks });
+                let mut course = Course { record, line, stretch, stop, end, given, remarks };
+                if wish.timeline == TimelineChoice::Latest {
+                    forks::check(stored.survey, &course, wish.aim, judge.into_wal())?;
+                }
+                to_the_fork(stored.survey, *wish.aim.target == Target::Latest, &mut course);
+                return Ok(course);
             }
             verdict => verdicts.push((*candidate, verdict)),
         }
@@ -234,9 +249,24 @@ fn tip(
 fn without_wal(history: &TimelineHistory, tip: Timeline) -> Option<String> {
     let begins = history.entries.last()?.switch_lsn;
     Some(format!(
-        "timeline {} began at {begins}, and none of its WAL is stored: recovery follows timeline {tip}, beyond that too",
+        "timeline {} began at {begins}, and none of its WAL is stored: recovery follows timeline {tip}",
         history.timeline
     ))
+}
+
+/// Where another timeline left this one, WAL of this one was: the end is not known to come before that.
+fn to_the_fork(survey: &Survey, to_the_end: bool, course: &mut Course<'_>) {
+    let tip = course.line.timeline();
+    let Some((child, left)) = forks::left_at(survey, tip).filter(|_| to_the_end) else { return };
+    let end = course.end.lsn;
+    if !is_at(end, left) {
+        course.remarks.push(format!(
+            "timeline {child} left timeline {tip} at {left}, but what is stored of timeline {tip} ends before that, at \
+             {end}: transactions that were committed in between will be MISSING. Look for segments of timeline {tip} \
+             behind {end} (pg_wal of an old server: --keep-wal DIR)"
+        ));
+        course.end = Moment { lsn: left, time: None };
+    }
 }
 
 /// The server reads the history of the timeline that it follows, and ends when it is not there.

@@ -64,6 +64,10 @@ impl Wal for Written {
         Ok(Moment { lsn, time: time.max() })
     }
 
+    fn last_start(&mut self, stretch: &Stretch) -> Result<Option<Lsn>> {
+        Ok(Some(lsn(stretch.last(), 90)))
+    }
+
     fn torn(&mut self, stretch: &Stretch, numbers: Range<u64>) -> Result<Option<(SegmentName, String)>> {
         let torn =
             self.0.iter().filter(|(_, _, what)| matches!(what, What::Torn)).map(|(_, at, _)| at.0 / SIZE);
@@ -72,9 +76,11 @@ impl Wal for Written {
     }
 
     fn last_before(&mut self, stretch: &Stretch, lsn: Lsn) -> Result<Option<i64>> {
-        let inside = |at: Lsn| at < lsn && stretch.segment(at.0 / SIZE).is_some();
-        let time = self.0.iter().filter_map(|(_, at, what)| match what {
-            What::Commit(_, time) if inside(*at) => Some(*time),
+        let inside = |timeline: u32, at: Lsn| {
+            at < lsn && stretch.segment(at.0 / SIZE).is_some_and(|file| file.timeline.0 == timeline)
+        };
+        let time = self.0.iter().filter_map(|(timeline, at, what)| match what {
+            What::Commit(_, time) if inside(*timeline, *at) => Some(*time),
             _ => None,
         });
         Ok(time.max())
@@ -181,9 +187,11 @@ fn the_newest_backup_that_ends_before_the_target() {
             "TargetUnreachable: time 2000-01-01T00:01:39Z cannot be reached: it comes before the end of the oldest backup that leads there",
         ),
         (
-            time(800 * SECOND),
-            "TargetUnreachable: time 2000-01-01T00:13:20Z cannot be reached: the last transaction that is stored ended at 2000-01-01T00:13:20Z, and none came later",
+            time(801 * SECOND),
+            "TargetUnreachable: time 2000-01-01T00:13:21Z cannot be reached: the last transaction that is stored ended at 2000-01-01T00:13:20Z, and none came later",
         ),
+        // The last one: the server would not stop at it, and is told the last record.
+        (time(800 * SECOND), "b 1"),
         (Target::Xid(706), "b 1"),
         (Target::Xid(704), "a 1"),
         (
@@ -257,7 +265,7 @@ fn holes() {
     let detail = error.detail.unwrap();
     assert_eq!(
         detail,
-        "What can be reached: 0/200032 (2000-01-01T00:03:20Z) to 0/700064 (2000-01-01T00:10:00Z) on timeline 1."
+        "What can be reached: 0/200032 (2000-01-01T00:03:20Z) to 0/70005A (2000-01-01T00:10:00Z) on timeline 1."
     );
     // Inside the newest backup: the older one still leads to the hole.
     let inside = survey(&[(1, &[(2, 4), (6, 9)])], &[]);
@@ -394,6 +402,75 @@ fn a_timeline_of_which_only_the_history_is_stored() {
     assert!(refused.contains("it began at 0/50000A on timeline 1"), "{refused}");
 }
 
+/// A restore to the past forked timeline 2 off at 5.10; its first commit came later than the last ones of timeline 1.
+#[test]
+fn a_time_between_a_fork_and_the_first_commit_behind_it_is_refused() {
+    let (records, survey) = branches();
+    let commit = |timeline, segment, at: i64| (timeline, lsn(segment, 60), What::Commit(9, at * SECOND));
+    let events =
+        [commit(1, 4, 150), commit(1, 5, 250), commit(1, 7, 260), commit(2, 8, 900), commit(2, 9, 950)];
+    let choose = |at: i64, timeline| name(run(&records[..1], &survey, &events, time(at * SECOND), timeline));
+    let number = |n| TimelineChoice::Number(Timeline(n));
+    for at in [255, 265, 899] {
+        let refused = choose(at, TimelineChoice::Latest);
+        assert!(
+            refused.contains("means two things: timeline 1 has transactions up to 2000-01-01T00:04:"),
+            "{refused}"
+        );
+        assert!(refused.contains("0/50000A, where timeline 2 left it"), "{refused}");
+    }
+    // Whoever names the timeline means it.
+    assert_eq!(choose(255, number(2)), "a 2");
+    assert_eq!(choose(255, number(1)), "a 1");
+    // Before the fork, and behind a commit of the new timeline, there is nothing to ask.
+    assert_eq!(choose(149, TimelineChoice::Latest), "a 2");
+    assert_eq!(choose(200, TimelineChoice::Latest), "a 2");
+    assert_eq!(choose(920, TimelineChoice::Latest), "a 2");
+    // Timeline 1 ended with the fork, as at a promotion.
+    let ended = Survey { timelines: survey.timelines.clone(), ..survey.clone() };
+    let shared = [commit(1, 4, 150), commit(2, 8, 900)];
+    assert_eq!(name(run(&records[..1], &ended, &shared, time(500 * SECOND), TimelineChoice::Latest)), "a 2");
+}
+
+/// Timeline 2 began at 5.10, and timeline 1 is stored up to segment 4 only.
+#[test]
+fn the_known_end_is_never_before_a_fork() {
+    let (records, mut survey) = branches();
+    survey.timelines.remove(&Timeline(2));
+    survey.timelines.get_mut(&Timeline(1)).unwrap().runs = vec![Run { first: 1, last: 4 }];
+    let found = run(&records[..1], &survey, &[], Target::Latest, TimelineChoice::Latest).unwrap();
+    assert_eq!((found.1, found.3, found.4.len()), (1, lsn(5, 10), 2));
+    assert!(found.4[1].contains("ends before that, at 0/400064: transactions"), "{:?}", found.4);
+    // Only who goes to the end misses it.
+    let found = run(&records[..1], &survey, &[], Target::Lsn(lsn(3, 0)), TimelineChoice::Latest).unwrap();
+    assert_eq!((found.3, found.4.len()), (lsn(4, 100), 1));
+    // All of it is there.
+    survey.timelines.get_mut(&Timeline(1)).unwrap().runs = vec![Run { first: 1, last: 5 }];
+    let found = run(&records[..1], &survey, &[], Target::Latest, TimelineChoice::Latest).unwrap();
+    assert_eq!((found.3, found.4.len()), (lsn(5, 100), 1));
+}
+
+#[test]
+fn the_last_time_is_met_by_the_last_record() {
+    let (records, survey, events) = two();
+    let aim_time = time(800 * SECOND);
+    for (exclusive, given, stop) in
+        [(false, Some(Target::Lsn(lsn(9, 90))), lsn(9, 100)), (true, None, lsn(9, 60))]
+    {
+        let aim = Aim { target: &aim_time, exclusive };
+        let wish = Wish { aim, timeline: TimelineChoice::Latest, named: false };
+        let mut wal = Written(events.clone());
+        let course = choose(Stored { records: &records, survey: &survey }, wish, &mut wal).unwrap();
+        assert_eq!((course.given, course.stop.unwrap().lsn), (given, stop), "{exclusive}");
+    }
+    // What a refusal names as the end is met.
+    let refused = run(&records, &survey, &events, Target::Xid(999), TimelineChoice::Latest).unwrap_err();
+    let expected =
+        "to 0/90005A (2000-01-01T00:13:20Z), and with --target latest to the end at 0/900064, on timeline 1.";
+    assert!(refused.detail.as_ref().unwrap().ends_with(expected), "{refused:?}");
+    assert_eq!(name(run(&records, &survey, &events, Target::Lsn(lsn(9, 90)), TimelineChoice::Latest)), "b 1");
+}
+
 #[test]
 fn a_timeline_without_its_history_cannot_be_followed() {
     let (records, mut survey) = branches();
@@ -418,6 +495,9 @@ fn an_older_backup_is_not_read_twice() {
         }
         fn end(&mut self, stretch: &Stretch) -> Result<Moment> {
             self.0.end(stretch)
+        }
+        fn last_start(&mut self, stretch: &Stretch) -> Result<Option<Lsn>> {
+            self.0.last_start(stretch)
         }
         fn torn(&mut self, s: &Stretch, n: Range<u64>) -> Result<Option<(SegmentName, String)>> {
             self.0.torn(s, n)

@@ -54,6 +54,8 @@ impl From<Moment> for Point {
 pub struct RecoveryPlan {
     /// Where it ends. A time is in UTC.
     pub target: Target,
+    /// What the server is told instead, where it would not stop at that.
+    pub given: Option<Target>,
     /// The target itself is left out.
     pub exclusive: bool,
     /// What the server does there.
@@ -190,7 +192,9 @@ pub fn choose(stock: &Stock, cluster: &Cluster, request: &Request) -> Result<Cho
     let record = course.record;
     let first = choice::Candidate::of(record).map_or(0, |c| c.first_needed(&course.line, size));
     let goal = course.stop.map_or(course.end.lsn, |stop| stop.lsn);
-    let last = size.last_segment_before(goal);
+    // The end that is known can lie behind what is stored.
+    let stored = course.stretch.as_ref().map_or(0, |stretch| stretch.last());
+    let last = size.last_segment_before(goal).min(stored);
     let named = |number: u64| {
         let segment = course.stretch.as_ref().filter(|_| number <= last).and_then(|s| s.segment(number));
         segment.map(|name: SegmentName| name.file_name(size))
@@ -218,6 +222,7 @@ pub fn choose(stock: &Stock, cluster: &Cluster, request: &Request) -> Result<Cho
         folder: cluster.backup_folder(stock.system_identifier, &record.backup),
         recovery: RecoveryPlan {
             target: request.target.clone(),
+            given: course.given,
             exclusive: request.exclusive,
             action: request.action,
             standby: request.standby,

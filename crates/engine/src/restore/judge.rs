@@ -64,7 +64,7 @@ impl<'w> Judge<'w> {
             }
             None => own,
         };
-        let reached = |stop| Verdict::Reached { stretch: stretch.cloned(), stop, end };
+        let reached = |stop| Verdict::Reached { stretch: stretch.cloned(), stop, end, given: None };
         let aim = self.aim;
         let stop = match aim.target {
             Target::Latest => None,
@@ -78,6 +78,11 @@ impl<'w> Judge<'w> {
                 None => None,
             },
         };
+        let given = match stop {
+            None => self.time_of_the_end(stretch, end)?,
+            Some(_) => None,
+        };
+        let stop = stop.or(given.as_ref().map(|_| end));
         if stop.is_some_and(|stop| stop.lsn < end_of_backup) {
             return Ok(Verdict::TooNew);
         }
@@ -89,10 +94,23 @@ impl<'w> Judge<'w> {
         }
         Ok(match (stop, hole) {
             (None, None) if *aim.target == Target::Latest => reached(None),
-            (Some(stop), _) => reached(Some(stop)),
+            (stop @ Some(_), _) => Verdict::Reached { stretch: stretch.cloned(), stop, end, given },
             (None, Some(hole)) => Verdict::Hole { hole, end },
             (None, None) => Verdict::Beyond { end },
         })
+    }
+
+    /// The time of the last transaction is met by all that is stored. The server stops at a time only where a later one
+    /// follows, so it is told the last record instead.
+    fn time_of_the_end(&mut self, stretch: Option<&Stretch>, end: Moment) -> Result<Option<Target>> {
+        let is_last = match self.aim.target {
+            Target::Time(time) => !self.aim.exclusive && end.time == Some(from_utc(*time)),
+            _ => false,
+        };
+        match stretch.filter(|_| is_last) {
+            Some(stretch) => Ok(self.wal.last_start(stretch)?.map(Target::Lsn)),
+            None => Ok(None),
+        }
     }
 
     /// Whether the backup holds what was committed after this time. Its clock tells where no commit does.

@@ -32,6 +32,7 @@ pub mod expected;
 pub mod facts;
 pub mod feed;
 pub mod follow;
+mod forks;
 pub mod in_use;
 pub mod index;
 mod judge;

@@ -217,6 +217,29 @@ impl Wal for Reach<'_> {
         Ok(end)
     }
 
+    fn last_start(&mut self, stretch: &Stretch) -> Result<Option<Lsn>> {
+        let last = stretch.last();
+        for back in [1, MAX_READS] {
+            let first = last.saturating_sub(back).max(stretch.first());
+            let mut reader = WalReader::new(self.size.start_of(first), self.size, false);
+            let mut found = None;
+            for number in first..=last {
+                let Some(name) = stretch.segment(number) else { break };
+                match self
+                    .read(name, &mut |bytes| reader.feed(bytes, &mut |record| found = Some(record.start)))
+                {
+                    // What comes before it counts.
+                    Err(e) if is_damage(&e) => break,
+                    read => read?,
+                }
+            }
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
     fn torn(&mut self, stretch: &Stretch, numbers: Range<u64>) -> Result<Option<(SegmentName, String)>> {
         let old = self.old;
         let is_stored = |name: &SegmentName| old.is_none_or(|old| old.usable(*name).is_none());

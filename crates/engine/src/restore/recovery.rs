@@ -114,7 +114,7 @@ fn settings(plan: &RecoveryPlan) -> String {
     let set = |lines: &mut String, name: &str, value: &str| {
         lines.push_str(&format!("{name} = {}\n", for_setting(value)));
     };
-    let (own, value) = match &plan.target {
+    let (own, value) = match plan.given.as_ref().unwrap_or(&plan.target) {
         Target::Latest => ("", String::new()),
         Target::Immediate => ("recovery_target", "immediate".to_string()),
         Target::Time(time) => ("recovery_target_time", setting_time(*time)),

@@ -9,6 +9,7 @@ const ACCESS: Access = Access { owner: None, group_access: false };
 pub fn plan(target: Target) -> RecoveryPlan {
     RecoveryPlan {
         target,
+        given: None,
         exclusive: false,
         action: TargetAction::Promote,
         standby: false,

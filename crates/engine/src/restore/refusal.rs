@@ -23,6 +23,8 @@ pub enum Verdict {
         stop: Option<Moment>,
         /// Where the WAL ends.
         end: Moment,
+        /// What the server is told instead of the target.
+        given: Option<Target>,
     },
     /// The line does not continue it.
     OtherLine,
@@ -56,7 +58,10 @@ struct Window {
     line: String,
     from: Lsn,
     from_time: Option<i64>,
-    to: Moment,
+    /// The last LSN and the last time that are met; none when the end of the backup is all.
+    to: Option<Moment>,
+    /// The end of the WAL, where nothing is known behind it.
+    end: Option<Lsn>,
 }
 
 impl Window {
@@ -66,12 +71,14 @@ impl Window {
             None => lsn.to_string(),
         };
         let many = if self.line.contains(',') { "s" } else { "" };
-        format!(
-            "{} to {} on timeline{many} {}",
-            place(self.from, self.from_time),
-            place(self.to.lsn, self.to.time),
-            self.line
-        )
+        let to = match (self.to, self.end) {
+            (None, _) => ", the end of the backup (--target immediate),".to_string(),
+            (Some(to), None) => format!(" to {}", place(to.lsn, to.time)),
+            (Some(to), Some(end)) => {
+                format!(" to {}, and with --target latest to the end at {end},", place(to.lsn, to.time))
+            }
+        };
+        format!("{}{to} on timeline{many} {}", place(self.from, self.from_time), self.line)
     }
 }
 
@@ -216,16 +223,15 @@ fn windows(survey: &Survey, candidates: &[Candidate<'_>], wal: &mut dyn Wal) -> 
                 continue;
             }
             known.push(key);
-            let own = Moment { lsn: candidate.stop, time: None };
-            let to = match stretch {
-                Some(stretch) => {
-                    let end = end_or_damage(wal, stretch, survey.segment_size)?;
-                    if end.lsn >= own.lsn { end } else { own }
-                }
-                None => own,
-            };
-            let window =
-                Window { line: line.shown(), from: candidate.stop, from_time: candidate.finished(), to };
+            let (mut to, mut end) = (None, None);
+            if let Some(stretch) = stretch {
+                let found = end_or_damage(wal, stretch, survey.segment_size)?;
+                let last = wal.last_start(stretch)?.filter(|last| *last >= candidate.stop);
+                to = last.map(|lsn| Moment { lsn, ..found });
+                end = line.stretches.last().filter(|last| *last == stretch).map(|_| found.lsn);
+            }
+            let (from, from_time) = (candidate.stop, candidate.finished());
+            let window = Window { line: line.shown(), from, from_time, to, end };
             // A backup's own timeline can be part of a longer line.
             if !windows.iter().any(|known| known.from == window.from && known.to == window.to) {
                 windows.push(window);
