@@ -4,7 +4,7 @@
 use super::access::Access;
 use super::facts::{Facts, Folder};
 use super::feed::{self, Status};
-use super::marker::Marker;
+use super::marker::{MARKER, Marker};
 use super::old_wal::{Identity, Kept};
 use super::plan::Plan;
 use super::removal::{self, What};
@@ -12,6 +12,7 @@ use super::replace::Replaced;
 use super::salvage::Salvage;
 use super::saved::{self, Note};
 use super::watch::Watch;
+use crate::postgres::control_file::CONTROL_FILE;
 use crate::repository::Record;
 use crate::wal::Archive;
 use pg_ark_contract::units::human_bytes;
@@ -27,6 +28,8 @@ pub struct Taken {
     pub folders: Vec<PathBuf>,
     /// Files for the new pg_wal, where they are now.
     feed: Vec<Kept>,
+    /// The note of the new folder, which a full disk had no room for.
+    note: Option<(PathBuf, Note)>,
 }
 
 /// Saves and fills. Touches nothing but its own folder and the archive.
@@ -45,18 +48,19 @@ pub fn take(
     found.unfinished.iter().for_each(|folder| saved::remove_unfinished(folder));
     let mut folders: Vec<PathBuf> =
         found.finished.into_iter().filter(|folder| salvage.sources.contains(folder)).collect();
-    let mut feed = salvage.files.feed.clone();
+    let (mut feed, mut pending) = (salvage.files.feed.clone(), None);
     if !salvage.files.save.is_empty() {
         let files: Vec<&Kept> = salvage.files.save.iter().collect();
         let note = Note::new(&plan.cluster, archive.system_identifier(), &files, salvage.end_lsn);
-        let folder = saved::save(&files, &note, data, &plan.access, watch)?;
+        let (folder, noted) = saved::save(&files, &note, data, &plan.access, watch)?;
+        pending = (!noted).then(|| (folder.clone(), note));
         for kept in feed.iter_mut().filter(|kept| kept.doomed) {
             kept.path = folder.join(&kept.name);
         }
         folders.push(folder);
     }
     feed::fill(archive, &salvage.files.fill, &identity(record, archive), record.compression)?;
-    Ok(Taken { folders, feed })
+    Ok(Taken { folders, feed, note: pending })
 }
 
 /// Adds to the free space what clearing will free, and refuses what cannot even be saved.
@@ -125,12 +129,38 @@ pub fn lock(plan: &Plan) -> Result<File> {
     }
 }
 
+/// Writes the marker. The old server's WAL is safe by now, so where the disk is full its files make room: first the one
+/// without which it cannot start, which is the first to go in any case.
+///
+/// # Errors
+/// `DiskFull`, what the system said.
+pub fn write_marker(plan: &Plan, marker: &[u8]) -> Result<()> {
+    let data = &plan.data_directory;
+    let write = || plan.access.replace_file(&data.join(MARKER), marker, 0o600);
+    let mut written = write();
+    let is_replaced = plan.replaced.folders.iter().any(|removal| removal.what == What::DataDirectory);
+    for victim in [CONTROL_FILE, "base"] {
+        match &written {
+            Err(error) if error.kind == ErrorKind::DiskFull && is_replaced => {
+                removal::one(&data.join(victim))?;
+                written = write();
+            }
+            _ => break,
+        }
+    }
+    written
+}
+
 /// Clears the old place; the marker has been written.
 ///
 /// # Errors
-/// See [`removal::clear`].
-pub fn clear(plan: &Plan, watch: &dyn Watch) -> Result<()> {
-    removal::clear(&plan.replaced.folders, &plan.data_directory, watch)
+/// See [`removal::clear`]; what the system said to the note about saved WAL that had no room before.
+pub fn clear(plan: &Plan, taken: &Taken, watch: &dyn Watch) -> Result<()> {
+    removal::clear(&plan.replaced.folders, &plan.data_directory, watch)?;
+    match &taken.note {
+        Some((folder, note)) => saved::write_note(folder, note, &plan.access),
+        None => Ok(()),
+    }
 }
 
 /// Gives the new `pg_wal` what recovery can use.

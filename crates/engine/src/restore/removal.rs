@@ -109,15 +109,7 @@ pub fn clear(folders: &[Removal], data: &Path, watch: &dyn Watch) -> Result<()> 
     if folders.is_empty() {
         return Ok(());
     }
-    let control = data.join(CONTROL_FILE);
-    let gone = |path: &Path, e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => Ok(()),
-        _ => Err(Error::io(format!("could not remove \"{}\"", path.display()), &e)),
-    };
-    fs::remove_file(&control).or_else(|e| gone(&control, e))?;
-    if let Some(global) = control.parent().filter(|global| global.is_dir()) {
-        sync_folder(global).map_err(|e| Error::io(format!("could not sync \"{}\"", global.display()), &e))?;
-    }
+    one(&data.join(CONTROL_FILE))?;
     // The data directory last: its links say what the other folders are.
     let (data_first, rest): (Vec<&Removal>, Vec<&Removal>) =
         folders.iter().partition(|removal| removal.what == What::DataDirectory);
@@ -130,11 +122,35 @@ pub fn clear(folders: &[Removal], data: &Path, watch: &dyn Watch) -> Result<()> 
             if !goes(removal.what, &entry.file_name(), removal.major) {
                 continue;
             }
-            let path = entry.path();
-            let is_folder = entry.file_type().map_err(failed)?.is_dir();
-            let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.or_else(|e| gone(&path, e))?;
+            remove(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Removes a file or folder durably; one that is not there is none the worse.
+///
+/// # Errors
+/// What the system said.
+pub fn one(path: &Path) -> Result<()> {
+    remove(path)?;
+    match path.parent().filter(|folder| folder.is_dir()) {
+        Some(folder) => {
+            sync_folder(folder).map_err(|e| Error::io(format!("could not sync \"{}\"", folder.display()), &e))
+        }
+        None => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = fs::symlink_metadata(path).and_then(|meta| match meta.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    });
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("could not remove \"{}\"", path.display()), &e))
+        }
+        _ => Ok(()),
+    }
 }

@@ -146,8 +146,8 @@ fn create_roots(
     let json = serde_json::to_vec_pretty(&marker)
         .map_err(|e| Error::new(ErrorKind::Internal, "could not write the marker").detail(e))?;
     let mut opened = vec![(roots.data.clone(), old_place::lock(plan)?)];
-    plan.access.replace_file(&roots.data.join(MARKER), &json, 0o600)?;
-    old_place::clear(plan, watch)?;
+    old_place::write_marker(plan, &json)?;
+    old_place::clear(plan, taken, watch)?;
     for folder in folders.into_iter().skip(1) {
         create_folder(&folder, &plan.access)?;
         let file = File::open(&folder)

@@ -5,18 +5,22 @@
 //! end, so that a restore that was killed meanwhile is not taken for one that saved everything. Where the file system
 //! allows it, files are linked and not copied: a disk that WAL filled up has no room for a second copy. The old name
 //! goes soon after, and what the new server gets is always a copy: a server writes over the files of its pg_wal.
+//! On a disk without any room even the note has to wait until the old place was cleared; a folder without one is known
+//! by its segments.
 
 use super::access::{Access, sync_folder};
 use super::old_wal::Kept;
 use super::watch::{self, Watch};
+use crate::postgres::wal_segment::LongHeader;
 use crate::repository::catalog;
+use crate::wal::archive::WalFile;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What the folder's name has behind that of the data directory.
@@ -123,10 +127,12 @@ pub fn find(data: &Path, system_identifier: u64) -> Result<Found> {
         if !is_folder || !entry.file_name().as_bytes().starts_with(&beginning) {
             continue;
         }
-        let ours =
-            Note::read(&entry.path()).map(|note| note.system_identifier == system_identifier.to_string());
+        let ours = match Note::read(&entry.path()) {
+            Some(note) => Some(note.system_identifier == system_identifier.to_string()),
+            None => told_by_segments(&entry.path(), system_identifier),
+        };
         match (entry.file_name().as_bytes().ends_with(UNFINISHED.as_bytes()), ours) {
-            // The note comes first, so one without it is empty.
+            // One without a note is empty, or holds second names.
             (true, Some(true) | None) => found.unfinished.push(entry.path()),
             (false, Some(true)) => found.finished.push(entry.path()),
             _ => {}
@@ -136,7 +142,25 @@ pub fn find(data: &Path, system_identifier: u64) -> Result<Found> {
     Ok(found)
 }
 
-/// Saves files durably beside the data directory; returns the folder.
+/// Whether the segments in a folder are of this system identifier; `None` when none tells.
+fn told_by_segments(folder: &Path, system_identifier: u64) -> Option<bool> {
+    let mut ours = None;
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().and_then(WalFile::of) != Some(WalFile::Segment) {
+            continue;
+        }
+        let mut first = Vec::new();
+        let file = OpenOptions::new().read(true).custom_flags(NO_LINK).open(entry.path());
+        let read = file.and_then(|file| file.take(64).read_to_end(&mut first));
+        if let (Ok(_), Ok(header)) = (read, LongHeader::parse(&first)) {
+            ours = Some(ours.unwrap_or(true) && header.system_identifier == system_identifier);
+        }
+    }
+    ours
+}
+
+/// Saves files durably beside the data directory; returns the folder, and whether its note is there too: on a full disk
+/// it is not, and [`write_note`] has to follow.
 ///
 /// # Errors
 /// `DiskFull`, `Cancelled`, what the system said. Nothing is left then, and nothing but the new folder was touched.
@@ -146,16 +170,18 @@ pub fn save(
     data: &Path,
     access: &Access,
     watch: &dyn Watch,
-) -> Result<PathBuf> {
+) -> Result<(PathBuf, bool)> {
     let (place, unfinished) = new_place(data)?;
     let shown = unfinished.display();
     access.create_folder(&unfinished).map_err(|e| {
         advised(Error::io(format!("could not create folder \"{shown}\" for the old server's WAL"), &e))
     })?;
-    let fill = || -> Result<()> {
-        let json = serde_json::to_vec_pretty(note)
-            .map_err(|e| Error::new(ErrorKind::Internal, "could not write the note").detail(e))?;
-        access.replace_file(&unfinished.join(NOTE), &json, 0o600)?;
+    let fill = || -> Result<bool> {
+        let noted = match write_note(&unfinished, note, access) {
+            // A second name for a file needs no room.
+            Err(error) if error.kind == ErrorKind::DiskFull => false,
+            written => written.map(|()| true)?,
+        };
         for kept in files {
             watch::check(watch)?;
             keep(kept, &unfinished.join(&kept.name), access)?;
@@ -163,15 +189,29 @@ pub fn save(
         sync_folder(&unfinished)
             .and_then(|()| std::fs::rename(&unfinished, &place))
             .and_then(|()| sync_folder(place.parent().unwrap_or(Path::new("/"))))
-            .map_err(|e| Error::io(format!("could not finish \"{shown}\""), &e))
+            .map_err(|e| Error::io(format!("could not finish \"{shown}\""), &e))?;
+        Ok(noted)
     };
     match fill() {
-        Ok(()) => Ok(place),
+        Ok(noted) => Ok((place, noted)),
         Err(error) => {
-            remove_unfinished(&unfinished);
+            remove(&unfinished, files.iter().map(|kept| &kept.name[..]));
             Err(advised(error))
         }
     }
+}
+
+/// Writes the note of a folder durably.
+///
+/// # Errors
+/// `DiskFull`, what the system said. No part of it is left then.
+pub fn write_note(folder: &Path, note: &Note, access: &Access) -> Result<()> {
+    let json = serde_json::to_vec_pretty(note)
+        .map_err(|e| Error::new(ErrorKind::Internal, "could not write the note").detail(e))?;
+    let path = folder.join(NOTE);
+    access.replace_file(&path, &json, 0o600).inspect_err(|_| {
+        let _ = std::fs::remove_file(path.with_added_extension("pg_ark_new"));
+    })
 }
 
 fn advised(error: Error) -> Error {
@@ -204,13 +244,23 @@ fn new_place(data: &Path) -> Result<(PathBuf, PathBuf)> {
     Err(Error::new(ErrorKind::Io, format!("there are too many folders \"{}{INFIX}{time}\"", data.display())))
 }
 
-/// Removes an unfinished folder as far as its note tells what is in it; what else is there stays.
+/// Removes an unfinished folder as far as its note tells what is in it, and of WAL what has another name; what else is
+/// there stays.
 pub fn remove_unfinished(folder: &Path) {
-    let files = Note::read(folder).map(|note| note.files).unwrap_or_default();
-    let plain = |name: &str| !name.contains('/') && name != "..";
-    for file in files.iter().filter(|file| plain(&file.name)) {
+    let mut names: Vec<String> =
+        Note::read(folder).map(|note| note.files).unwrap_or_default().into_iter().map(|f| f.name).collect();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let twice = std::fs::symlink_metadata(entry.path()).is_ok_and(|m| m.is_file() && m.nlink() > 1);
+        names.extend(entry.file_name().into_string().ok().filter(|n| twice && WalFile::of(n).is_some()));
+    }
+    remove(folder, names.iter().map(String::as_str));
+}
+
+/// Removes a folder with these files and its note.
+fn remove<'a>(folder: &Path, names: impl Iterator<Item = &'a str>) {
+    for name in names.filter(|name| !name.contains('/') && *name != "..") {
         // What cannot be removed is in nobody's way: the folder keeps its name and is not used.
-        let _ = std::fs::remove_file(folder.join(&file.name));
+        let _ = std::fs::remove_file(folder.join(name));
     }
     let _ = std::fs::remove_file(folder.join(NOTE));
     let _ = std::fs::remove_file(folder.join(NOTE).with_added_extension("pg_ark_new"));
@@ -285,7 +335,7 @@ fn sum(file: &mut File, sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> s
 mod tests {
     use super::super::watch::Silent;
     use super::*;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
 
     const ACCESS: Access = Access { owner: None, group_access: false };
 
@@ -303,8 +353,9 @@ mod tests {
         let files = [kept(&data, "a"), kept(&data, "b")];
         let files: Vec<&Kept> = files.iter().collect();
         let note = Note::new("main", 7, &files, Some(Lsn(5)));
-        let first = save(&files, &note, &data, &ACCESS, &Silent).unwrap();
-        let second = save(&files, &note, &data, &ACCESS, &Silent).unwrap();
+        let (first, noted) = save(&files, &note, &data, &ACCESS, &Silent).unwrap();
+        let (second, _) = save(&files, &note, &data, &ACCESS, &Silent).unwrap();
+        assert!(noted);
         assert_ne!(first, second);
         assert_eq!(find(&data, 7).unwrap().finished, [first.clone(), second]);
         assert_eq!(find(&data, 8).unwrap(), Found::default(), "of another cluster");
@@ -350,6 +401,27 @@ mod tests {
         assert_ne!(new_place(&data).unwrap().0, place);
         remove_unfinished(&folder);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_folder_that_a_full_disk_left_without_a_note_is_known_by_its_segments() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, folder) = (dir.path().join("data"), dir.path().join("data.saved-wal-x"));
+        std::fs::create_dir(&folder).unwrap();
+        let place = super::super::old_wal_fixture::Place::new(1);
+        let name = "000000010000000000000004";
+        std::fs::write(folder.join(name), &place.segments[0]).unwrap();
+        let own = place.archive.system_identifier();
+        assert_eq!(find(&data, own).unwrap().finished, std::slice::from_ref(&folder));
+        assert_eq!(find(&data, 8).unwrap(), Found::default());
+        // Killed before it had its name: what has no other name stays.
+        let unfinished = dir.path().join("data.saved-wal-x.unfinished");
+        std::fs::rename(&folder, &unfinished).unwrap();
+        remove_unfinished(&unfinished);
+        assert!(unfinished.join(name).exists());
+        std::fs::hard_link(unfinished.join(name), dir.path().join(name)).unwrap();
+        remove_unfinished(&unfinished);
+        assert!(!unfinished.exists() && dir.path().join(name).exists());
     }
 
     #[test]
