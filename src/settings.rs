@@ -158,10 +158,18 @@ pub fn cluster() -> String {
 /// The server's data directory, from the setting that the server keeps absolute.
 ///
 /// # Errors
-/// `Internal` when the server has none.
+/// `Internal` when the server has none; `InvalidArgument` for a path that is not UTF-8: tasks and records are JSON,
+/// which cannot hold it.
 pub fn data_directory() -> Result<String> {
-    guc::option(c"data_directory")
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "the server does not tell its data directory"))
+    let path = guc::option_bytes(c"data_directory")
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the server does not tell its data directory"))?;
+    String::from_utf8(path).map_err(|e| {
+        let shown = e.as_bytes().escape_ascii().to_string();
+        let message = format!("the path of the data directory, \"{shown}\", is not UTF-8");
+        Error::new(ErrorKind::InvalidArgument, message).hint(
+            "Stop the server, rename the folder so that its path is ASCII or UTF-8, and start the server there.",
+        )
+    })
 }
 
 /// `pg_ark.engine_path`, when set.

@@ -12,7 +12,9 @@ use pg_ark_testkit::{
     command, file_url, holds_within, run, run_ok, wait_until,
 };
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -244,6 +246,35 @@ fn archived_means_stored_when_the_repository_was_away() {
     assert_whole(&ready, &last);
     let log = server.log();
     assert!(log.contains("there is no repository"), "{log}");
+    // Each time: a repository that somebody made below the mount point would hide the other.
+    assert!(log.contains("mount it") && !log.contains("with ark.enable"), "{log}");
+}
+
+#[test]
+fn a_data_directory_that_is_not_utf8_is_refused_with_a_way_out() {
+    let ready = archiving(small());
+    let server = &ready.server;
+    archive_now(&ready);
+    server.stop(StopMode::Fast);
+    let scratch = Scratch::new("latin1");
+    let data = scratch.path().join(OsStr::from_bytes(b"n\xE9d"));
+    run_ok(command("mv").arg(server.data()).arg(&data));
+    let moved = Cluster::open_restored_with(server.pg(), &data);
+    moved.start();
+    let path = "the path of the data directory";
+    for call in [
+        format!("SELECT * FROM ark.enable('{}')", ready.repo.url()),
+        "SELECT ark.backup_start(wait => true)".into(),
+    ] {
+        let error = moved.try_psql(&call).expect_err(&call);
+        let all = error.to_string();
+        assert!(all.contains(path) && all.contains(r"n\xe9d"), "{call}: {all}");
+        assert!(error.hint().contains("rename the folder"), "{call}: {all}");
+    }
+    switch_wal(&moved);
+    wait_for_failure(&moved);
+    let log = String::from_utf8_lossy(&fs::read(moved.log_path()).expect("the log")).into_owned();
+    assert!(log.contains(path) && log.contains("rename the folder"), "{log}");
 }
 
 #[test]
@@ -324,6 +355,10 @@ fn wal_push_says_why_it_stores_nothing() {
     fails_with(&mut push("pg_wal/nonsense"), 2);
     let mut other = push(&path);
     fails_with(other.args(["--system-identifier", "1"]), 25);
+    let nowhere = Repo::new();
+    let mut away = crate::support::pgark(server.pg(), &nowhere);
+    let output = run(away.current_dir(server.data()).args(["--cluster", "main", "wal-push", &path]));
+    assert!(output.stderr.contains("mount it") && !output.stderr.contains("ark.enable"), "{output}");
     // A new name is created, but only when it is named.
     let absolute = server.data().join(&path).display().to_string();
     let repo = Repo::new();

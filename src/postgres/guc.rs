@@ -81,10 +81,15 @@ fn check(value: *mut *mut c_char, parse: impl Fn(&str) -> Result<()>) -> bool {
 
 /// Value of any setting, None when there is no such setting.
 pub fn option(name: &CStr) -> Option<String> {
+    option_bytes(name).map(|value| String::from_utf8_lossy(&value).into_owned())
+}
+
+/// Value of any setting as the server has it, in whatever encoding; None when there is no such setting.
+pub fn option_bytes(name: &CStr) -> Option<Vec<u8>> {
     // SAFETY: returns a string that stays valid until the setting changes; it is copied at once.
     unsafe {
         let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-        (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_bytes().to_vec())
     }
 }
 

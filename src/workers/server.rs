@@ -7,14 +7,13 @@
 use super::request::Request;
 use crate::postgres::text::Text;
 use crate::postgres::{process, wal};
-use crate::{archiving, sql};
+use crate::{archiving, settings, sql};
 use pg_ark_contract::conversation::BackupTask;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 use serde::Deserialize;
 
 const FACTS: &str = r#"
 SELECT json_build_object(
-    'data_directory', current_setting('data_directory'),
     'server_version_num', current_setting('server_version_num')::int,
     'server_version', current_setting('server_version'),
     'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),
@@ -41,7 +40,6 @@ const INCLUDED_FILES: &str = r#" UNION ALL
 
 #[derive(Deserialize)]
 struct Facts {
-    data_directory: String,
     server_version_num: u32,
     server_version: String,
     system_identifier: String,
@@ -51,7 +49,7 @@ struct Facts {
 /// The engine's task for `request` on this server.
 ///
 /// # Errors
-/// `Internal` when the server's answers have an unexpected shape.
+/// `Internal` when the server's answers have an unexpected shape; as [`settings::data_directory`].
 pub fn backup_task(request: &Request) -> Result<BackupTask> {
     let facts: Facts = sql::json(FACTS, &[])?;
     let mut server_settings = facts.server_settings;
@@ -61,7 +59,7 @@ pub fn backup_task(request: &Request) -> Result<BackupTask> {
     Ok(BackupTask {
         kind: request.kind,
         label: request.label.clone(),
-        data_directory: facts.data_directory,
+        data_directory: settings::data_directory()?,
         server_version_num: facts.server_version_num,
         server_version: facts.server_version,
         system_identifier: system_identifier(&facts.system_identifier)?,
