@@ -41,10 +41,12 @@ pub fn verify_archive(
     let mut moments = Moments::new(archive, look.survey.segment_size).with_check(&check);
     let gone = moments.gone(&look.survey)?;
     let evidence = Evidence::weigh(&look.survey, gone, records);
+    let mut indexes = Vec::new();
     let (mut damage, partials) = match depth {
         Depth::Names => (broken(&look.survey, &mut moments)?, Damage::default()),
         Depth::Everything(jobs) => {
             let found = deep::check(archive, &look, jobs, watch)?;
+            indexes = ranges::index_rows(archive, &look.survey, &found.indexes);
             (found.segments, found.partials)
         }
     };
@@ -53,7 +55,9 @@ pub fn verify_archive(
         timed += 1;
         if timed > MAX_TIMED { Ok((None, None)) } else { moments.times(timeline, run) }
     };
-    ranges::rows(&look, &mut damage, &partials, &evidence, &mut times)
+    let mut rows = ranges::rows(&look, &mut damage, &partials, &evidence, &mut times)?;
+    rows.extend(indexes);
+    Ok(rows)
 }
 
 /// What the index knows of damage: segments that must go on to their end, and did not when they were stored.

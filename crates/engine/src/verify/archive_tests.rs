@@ -279,6 +279,41 @@ fn damage_is_loud_a_last_segment_that_does_not_follow() {
 }
 
 #[test]
+fn a_lost_newest_segment_is_a_gap_when_the_index_names_it() {
+    let stored = Stored::new();
+    stored.put_wal(&wal());
+    let found = stored.archive.find(&name(1, 8).file_name(size())).unwrap().unwrap();
+    let lose = || stored.archive.storage().delete(&found.path).unwrap();
+    stored.index(&wal());
+    assert_eq!(deep(&stored), ["1 3..8 ok"]);
+    lose();
+    assert_eq!(shallow(&stored), ["1 3..7 ok", "1 8..8 gap"]);
+    let rows = verify_archive(&stored.archive, &[], Depth::Names, &ear()).unwrap();
+    let detail = rows[1].detail.as_deref().unwrap();
+    assert!(detail.ends_with("is missing: the index says that it was stored"), "{detail}");
+}
+
+#[test]
+fn a_deep_check_tells_an_index_that_is_wrong() {
+    let stored = Stored::new();
+    stored.put_wal(&wal());
+    stored.index(&wal());
+    let path = stored.archive.index_path(Timeline(1), 0);
+    let index = stored.archive.storage().get(&path, 1 << 20).unwrap().unwrap();
+    let lie =
+        String::from_utf8(index.to_vec()).unwrap().replace("2000-01-01T00:00:09", "9998-01-01T00:00:09");
+    // Of a commit in the last segment only the later of its times.
+    stored.archive.storage().put(&path, lie.into_bytes()).unwrap();
+    let rows = verify_archive(&stored.archive, &[], Depth::Everything(2), &ear()).unwrap();
+    assert_eq!(rows[0].end_time.as_deref(), Some("2000-01-01T00:00:09.000000Z"));
+    let [_, wrong] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!(wrong.status, ArchiveStatus::Damaged);
+    let detail = wrong.detail.as_deref().unwrap();
+    assert!(detail.contains("index.jsonl\" does not say") && detail.contains("of 1 of them"), "{detail}");
+    assert_eq!(shallow(&stored), ["1 3..8 ok"]);
+}
+
+#[test]
 fn a_switch_ends_a_segment() {
     let stored = Stored::new();
     let mut wal = wal_from(3);

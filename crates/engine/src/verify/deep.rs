@@ -17,6 +17,7 @@ use crate::postgres::wal_segment::{ExpectedSegment, SegmentName};
 use crate::repository::layout;
 use crate::wal::archive::Archive;
 use crate::wal::moments::Moments;
+use crate::wal::summary::{Summarizer, Summary};
 use crate::wal::survey::{Look, Run, Survey};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,6 +35,8 @@ pub struct Findings {
     pub segments: Damage,
     /// `.partial` segments.
     pub partials: Damage,
+    /// Segments of which the index says what they do not.
+    pub indexes: Damage,
 }
 
 /// One piece of work.
@@ -144,17 +147,24 @@ impl Checker<'_> {
     fn run(&self, chain: &Chain, run: Run) -> Result<()> {
         let size = self.survey.segment_size;
         let mut reader: Option<WalReader> = None;
+        let mut moments = Moments::new(self.archive, size);
         for number in run.first..=run.last {
             let Some(name) = chain.stretch.segment(number) else { continue };
+            let mut summarizer = Summarizer::new(name, size);
             let mut wal = reader.take().unwrap_or_else(|| WalReader::new(name.start(size), size, true));
             let read = self.read(name, &name.file_name(size), &mut |bytes| {
                 wal.feed(bytes, &mut |_| {});
+                summarizer.feed(bytes);
                 self.advance(bytes)
             });
+            let may_end = chain.is_end && number == chain.stretch.last();
+            if read.is_ok() && (may_end || wal.stopped().is_none()) {
+                self.judge_index(name, &mut moments, &summarizer.finish())?;
+            }
             match (read, wal.stopped()) {
                 (Err(e), _) => self.fault(e, |findings, why| findings.segments.add(name, why))?,
                 (Ok(()), None) => reader = Some(wal),
-                (Ok(()), Some(stop)) if chain.is_end && number == chain.stretch.last() => {
+                (Ok(()), Some(stop)) if may_end => {
                     self.judge_end(chain, name, stop)?;
                 }
                 (Ok(()), Some(stop)) => self.broken(chain, number, stop),
@@ -237,6 +247,25 @@ impl Checker<'_> {
             );
             self.findings().segments.add(name, why);
         }
+        Ok(())
+    }
+
+    /// Where the index knows a segment, it must say what was read. That records went on when it was stored is judged with
+    /// the segment.
+    fn judge_index(&self, name: SegmentName, moments: &mut Moments<'_>, read: &Summary) -> Result<()> {
+        let Some(index) = moments.known(name)? else { return Ok(()) };
+        if index.end > read.end || index.whole && !read.whole {
+            return Ok(());
+        }
+        let times = |summary: &Summary| (summary.first_time, summary.last_time);
+        let points = |summary: &Summary| (summary.restore_points.clone(), summary.more_restore_points);
+        let why = match () {
+            () if times(&index) != times(read) => "the times of its transactions",
+            () if index.end < read.end => "where its records end",
+            () if points(&index) != points(read) => "its restore points",
+            () => return Ok(()),
+        };
+        self.findings().indexes.add(name, format!("the index is wrong about {why}"));
         Ok(())
     }
 

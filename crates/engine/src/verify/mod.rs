@@ -25,14 +25,14 @@ pub use archive::{Depth, verify_archive};
 pub use evidence::Evidence;
 pub use windows::{Windows, windows};
 
-
 use crate::repository::{Cluster, Record};
 use crate::session::Session;
 use crate::wal::archive::Archive;
 use crate::wal::moments::Moments;
 use crate::wal::survey::Look;
 use pg_ark_contract::Result;
-use pg_ark_contract::rows::{ArchiveRow, StatusRow};
+use pg_ark_contract::rows::{ArchiveRow, BackupStatus, StatusRow};
+use std::collections::BTreeMap;
 
 /// Whoever waits for the work: hears how far it is, and can end it.
 pub trait Watch: Sync {
@@ -75,7 +75,8 @@ pub fn archive_rows(
     verify_archive(&archive, &records_of(cluster, &archive)?, depth, watch)
 }
 
-/// [`windows()`] of a cluster. Timelines whose history cannot be read have none, and a remark.
+/// [`windows()`] of a cluster. Timelines whose history cannot be read have none, nor have backups of which an object is
+/// missing or has another size; both get a remark.
 ///
 /// # Errors
 /// As [`windows()`].
@@ -86,14 +87,40 @@ pub fn windows_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn
     for (timeline, _) in &histories {
         survey.timelines.remove(timeline);
     }
-    let records = records_of(cluster, &archive)?;
+    let mut records = records_of(cluster, &archive)?;
+    let mut faults: Vec<_> =
+        histories.iter().map(|(_, error)| error).chain(&size).map(ranges::text).collect();
+    let mut lacking = BTreeMap::new();
+    for record in records.iter().filter(|record| record.status == BackupStatus::Complete) {
+        check()?;
+        lacking.extend(lacks(cluster, &archive, record)?.map(|what| (record.backup.clone(), what)));
+    }
+    records.retain(|record| !lacking.contains_key(&record.backup));
+    faults.extend(
+        lacking.iter().map(|(backup, what)| format!("backup \"{backup}\" cannot be restored: {what}")),
+    );
     let mut moments = Moments::new(&archive, survey.segment_size).with_check(&check);
     let broken = archive::broken(&survey, &mut moments)?;
     let evidence = Evidence::weigh(&survey, moments.gone(&survey)?, &records);
     let mut found = windows(&survey, &records, &broken, &evidence, &mut moments)?;
-    let faults = histories.iter().map(|(_, error)| error).chain(&size);
-    found.remarks.splice(0..0, faults.map(ranges::text));
+    found.remarks.splice(0..0, faults);
     Ok(found)
+}
+
+/// What of a backup's objects is not there as its record says, without reading them; the first counts.
+fn lacks(cluster: &Cluster, archive: &Archive, record: &Record) -> Result<Option<String>> {
+    let folder = cluster.backup_folder(archive.system_identifier(), &record.backup);
+    let volumes = record.archives.iter().flat_map(|archive| &archive.volumes);
+    for object in volumes.chain(&record.manifest) {
+        let path = format!("{folder}/{}", object.name);
+        let what = match archive.storage().size(&path)? {
+            Some(size) if size == object.size => continue,
+            Some(size) => format!("has {size} bytes instead of {}", object.size),
+            None => "is missing".to_string(),
+        };
+        return Ok(Some(format!("\"{}\" {what}", archive.storage().display(&path))));
+    }
+    Ok(None)
 }
 
 /// [`status::status`] of a cluster.
@@ -112,4 +139,31 @@ fn records_of(cluster: &Cluster, archive: &Archive) -> Result<Vec<Record>> {
     let mut records = cluster.backups()?;
     records.retain(|record| record.system_identifier == system);
     Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::Repository;
+    use crate::repository::record::ObjectRecord;
+
+    #[test]
+    fn a_backup_of_which_an_object_is_missing_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", dir.path().display());
+        let (repository, _) = Repository::open_or_create(&url).unwrap();
+        let mut cluster = repository.cluster("main").unwrap();
+        cluster.remember_system(7, 150_000).unwrap();
+        let archive = Archive::of(&cluster, 7);
+        let manifest = ObjectRecord { name: "backup_manifest".into(), size: 5, crc32c: "00000000".into() };
+        let record =
+            Record { manifest: Some(manifest), ..Record::begun("20261122T020000Z-full".into(), "main", 7) };
+        let path = format!("{}/backup_manifest", cluster.backup_folder(7, &record.backup));
+        let lacks = || lacks(&cluster, &archive, &record).unwrap();
+        assert!(lacks().unwrap().contains("backup_manifest\" is missing"));
+        archive.storage().put(&path, b"1234".to_vec()).unwrap();
+        assert!(lacks().unwrap().ends_with("has 4 bytes instead of 5"));
+        archive.storage().put(&path, b"12345".to_vec()).unwrap();
+        assert_eq!(lacks(), None);
+    }
 }

@@ -5,17 +5,44 @@ use super::evidence::Evidence;
 use super::windows::missing;
 use crate::postgres::timeline::history_file_name;
 use crate::postgres::wal_segment::SegmentName;
+use crate::wal::archive::Archive;
 use crate::wal::moments::{is_damage, shown_time};
 use crate::wal::survey::{Content, Look, Run, Survey};
 use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus};
 use pg_ark_contract::{Error, Result, SegmentSize, Timeline};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows at the most. What is left out is counted in the last one.
 pub const MAX_ROWS: usize = 10_000;
 
+/// Indexes that are told to be wrong; whoever has more deletes them all.
+const MAX_INDEX_ROWS: usize = 100;
+
 /// The first and the last time in a run; fails with `Corrupt` when its first or last segment cannot be read.
 pub type TimesOf<'a> = dyn FnMut(Timeline, Run) -> Result<(Option<i64>, Option<i64>)> + 'a;
+
+/// A row for each index that does not say what its segments do.
+pub fn index_rows(archive: &Archive, survey: &Survey, wrong: &Damage) -> Vec<ArchiveRow> {
+    let per_log = (1 << 32) / survey.segment_size.bytes();
+    let mut folders: BTreeMap<(Timeline, u32), (u64, String)> = BTreeMap::new();
+    for timeline in survey.timelines.keys() {
+        for (number, why) in wrong.of(*timeline, Run { first: 0, last: u64::MAX }) {
+            let log = u32::try_from(number / per_log).unwrap_or(u32::MAX);
+            let name = SegmentName { timeline: *timeline, number }.file_name(survey.segment_size);
+            let first = || (0, format!("{name}: {}", why.unwrap_or("the index is wrong")));
+            folders.entry((*timeline, log)).or_insert_with(first).0 += 1;
+        }
+    }
+    let row = |((timeline, log), (count, first)): ((Timeline, u32), (u64, String))| {
+        let path = archive.storage().display(&archive.index_path(timeline, log));
+        let detail = format!(
+            "\"{path}\" does not say what the segments do, of {count} of them; {first}. Delete it: what it says is then \
+             read from the segments"
+        );
+        plain(ArchiveStatus::Damaged, Some(timeline), detail)
+    };
+    folders.into_iter().take(MAX_INDEX_ROWS).map(row).collect()
+}
 
 /// The rows: timeline by timeline what is there and what is not, in the order of the segments, then what belongs to none.
 ///
