@@ -251,6 +251,36 @@ fn absent_means_proven_absent_not_a_lost_history() {
 }
 
 #[test]
+fn absent_means_proven_absent_not_the_first_of_several_histories() {
+    let story = Story::new();
+    story.ready.server.stop(StopMode::Fast);
+    // Timelines 2 and 3 both leave timeline 1 at its end.
+    for (i, history) in [(1, "00000002.history"), (2, "00000003.history")] {
+        let target = "recovery_target_timeline = 'current'";
+        let fork = story.recovery("recovery.signal", &["archive_mode = on", target]);
+        fork.finishes(SEGMENTS);
+        wait_archived(&story.ready, history);
+        if i == 2 {
+            fork.server.psql(&format!("INSERT INTO t VALUES ({})", SEGMENTS + 1));
+            let last = fork.server.psql("SELECT pg_walfile_name(pg_switch_wal())");
+            wait_archived(&story.ready, &last);
+        }
+        fork.server.stop(StopMode::Fast);
+    }
+    let history = story.object("00000002.history");
+    let away = story.ready.repo.path().with_extension("history");
+    fs::rename(&history, &away).expect("rename");
+    let recovery = story.recovery("recovery.signal", &[]);
+    recovery.stops(&["00000002.history\" is missing", "numbers are given in order", "exit code 219"]);
+    // The way out of the hint needs the lost file no more; nothing else takes it for absent.
+    let settings = recovery.server.data().join("postgresql.auto.conf");
+    let before = fs::read_to_string(&settings).expect("settings");
+    fs::write(&settings, format!("{before}\nrecovery_target_timeline = '3'\n")).expect("settings");
+    recovery.finishes(SEGMENTS + 1);
+    assert_eq!(recovery.server.psql("SELECT timeline_id FROM pg_control_checkpoint()"), "4");
+}
+
+#[test]
 fn absent_means_proven_absent_not_a_full_disk_or_a_dead_program() {
     let story = Story::new();
     let disk = Tmpfs::new(2 << 20);
