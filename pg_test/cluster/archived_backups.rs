@@ -1,8 +1,8 @@
 //! Backups without WAL of their own: complete only when the archive holds what they need.
 
 use crate::archiving::{archive_command, archive_now, archiving, object, switch_wal};
-use crate::support::{Ready, enabled};
-use pg_ark_testkit::{Cluster, LONG, Repo, assert_same_data, wait_until};
+use crate::support::{Ready, Restored, enabled};
+use pg_ark_testkit::{Cluster, LONG, Repo, Scratch, StopMode, assert_same_data, command, run_ok, wait_until};
 
 /// It matches what the server takes for our archive_command, and stores nothing.
 const STORES_NOTHING: &str = "archive_command = 'false pgark wal-push %p'";
@@ -19,6 +19,14 @@ fn assert_archived(ready: &Ready, backup: &str) {
     assert_eq!(ready.backup_row("wal_included, status", backup), "f|complete");
     let folder = ready.backup_folder(backup);
     assert!(!folder.join("pg_wal.tar.zst").exists());
+}
+
+/// Restores beside the server and waits for the end of recovery: until then the copy lets nobody in.
+#[track_caller]
+fn recovered(ready: &Ready, backup: &str) -> Restored {
+    let copy = ready.restore_beside(backup);
+    wait_until("the end of recovery", LONG, || copy.server.try_psql("SELECT 1").is_ok());
+    copy
 }
 
 /// A server whose `archive_command` stores nothing yet.
@@ -46,7 +54,72 @@ fn complete_means_restorable_from_the_archive_under_load() {
     assert!(ready.backup_folder(&included).join("pg_wal.tar.zst").exists());
     let original = ready.server.checksums();
     archive_now(&ready);
-    let copy = ready.restore_beside(&backup);
+    let copy = recovered(&ready, &backup);
+    assert_same_data(&original, &copy.server.checksums());
+}
+
+#[test]
+fn complete_means_restorable_so_a_clone_cannot_lean_on_the_wal_of_its_origin() {
+    let ready = archiving(Cluster::builder().wal_segment_mb(1));
+    let server = &ready.server;
+    archive_now(&ready);
+    server.stop(StopMode::Fast);
+    let scratch = Scratch::new("clone");
+    let data = scratch.path().join("data");
+    run_ok(command("cp").arg("-a").arg(server.data()).arg(&data));
+    server.start();
+    // Under every name that the clone's backup will need the archive holds the origin's WAL.
+    for number in 0..8 {
+        server.psql(&format!("CREATE TABLE origin{number} AS SELECT generate_series(1, 1000) AS n"));
+        archive_now(&ready);
+    }
+    let clone = Cluster::open_restored_with(server.pg(), &data);
+    clone.start();
+    clone.psql("CREATE TABLE clone AS SELECT generate_series(1, 2000) AS n");
+    let error = clone
+        .try_psql("SET pg_ark.archive_wait = '10min'; SELECT ark.backup_start(wait => true)")
+        .expect_err("a backup whose WAL is not in the archive");
+    let all = error.to_string();
+    assert!(all.contains("the archive holds other content under the name 0000000100000000"), "{all}");
+    assert!(all.contains("Two servers write this timeline"), "{all}");
+    let listed = clone.psql("SELECT status, error FROM ark.list_backups()");
+    assert!(listed.starts_with("failed|the archive holds other content"), "{listed}");
+    ready.assert_no_lease();
+    drop(clone);
+    let backup = ready.take_backup();
+    assert_archived(&ready, &backup);
+    let original = server.checksums();
+    archive_now(&ready);
+    let copy = recovered(&ready, &backup);
+    assert_same_data(&original, &copy.server.checksums());
+}
+
+#[test]
+fn complete_means_restorable_on_a_server_that_was_promoted_before_it_archived() {
+    let ready = archiving(Cluster::builder().wal_segment_mb(1));
+    archive_now(&ready);
+    let standby = ready.server.create_standby(&["archive_mode = off"]);
+    ready.server.wait_for_standby(&standby);
+    ready.server.stop(StopMode::Fast);
+    standby.promote();
+    standby.configure(&["archive_mode = on"]);
+    standby.restart();
+    let promoted = Ready { server: standby, repo: ready.repo };
+    let pg_wal = promoted.server.data().join("pg_wal");
+    let status = pg_wal.join("archive_status/00000002.history");
+    assert!(
+        !status.with_extension("history.ready").exists() && !status.with_extension("history.done").exists()
+    );
+    let backup = promoted.take_backup();
+    assert_archived(&promoted, &backup);
+    let history = object(&promoted, "00000002.history").expect("stored");
+    assert_eq!(
+        std::fs::read(history).expect("read"),
+        std::fs::read(pg_wal.join("00000002.history")).expect("read")
+    );
+    let original = promoted.server.checksums();
+    archive_now(&promoted);
+    let copy = recovered(&promoted, &backup);
     assert_same_data(&original, &copy.server.checksums());
 }
 
@@ -114,6 +187,6 @@ fn a_standby_leans_on_what_its_primary_archives() {
     assert_eq!(ready.backup_row("status, wal_included", &backup), "complete|f");
     let original = ready.server.checksums();
     archive_now(&ready);
-    let copy = ready.restore_beside(&backup);
+    let copy = recovered(&ready, &backup);
     assert_same_data(&original, &copy.server.checksums());
 }
