@@ -400,7 +400,7 @@ fn a_tablespace_that_is_created_while_a_backup_runs() {
 
     server.destroy();
     let plan = run(beside.arg("--dry-run")).ok();
-    assert!(plan.contains(&format!("New tablespace: {place}")), "{plan}");
+    assert!(plan.contains(&format!("New tablespace:    {place}")), "{plan}");
     ready.restore_in_place(&running.backup);
     assert_modes(&space, "700", "", 0);
     server.start();

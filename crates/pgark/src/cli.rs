@@ -123,6 +123,9 @@ pub struct RestoreArgs {
     /// one, where its origin may still run; else keep]
     #[arg(long, value_enum, value_name = "MODE")]
     pub archive_mode: Option<ArchiveModeArg>,
+    /// Port of the restored server, kept in its postgresql.auto.conf: a copy beside its original needs one of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
     /// After --start, gather statistics: vacuumdb --all --analyze-in-stages
     #[arg(long, requires = "start")]
     pub analyze: bool,

@@ -196,7 +196,7 @@ fn the_newest_backup_that_ends_before_the_target() {
         (Target::Xid(704), "a 1"),
         (
             Target::Xid(999),
-            "TargetUnreachable: transaction 999 cannot be reached: it did not end in the WAL that is stored; the WAL that is stored ends at 0/900064",
+            "TargetUnreachable: transaction 999 cannot be reached: it did not end in the WAL that is stored, or is a subtransaction: name its top transaction; the WAL that is stored ends at 0/900064",
         ),
         (Target::Name("early".into()), "a 1"),
         (Target::Name("late".into()), "b 1"),

@@ -1,7 +1,7 @@
 //! From a request to the backup, the timeline and the end of recovery: looks into the repository, and hands what it finds
 //! to [`super::choice`].
 
-use super::choice::{self, Aim, Stored, Wish};
+use super::choice::{self, Aim, Stored, Wal, Wish};
 use super::old_wal::{Identity, OldWal};
 use super::reach::Reach;
 use super::recovery;
@@ -10,8 +10,8 @@ use super::salvage;
 use super::target::{Target, TargetAction, shown_moment};
 use crate::postgres::wal_segment::SegmentName;
 use crate::repository::{Cluster, Record};
-use crate::wal::moments::{Moment, Moments};
-use crate::wal::{Archive, Survey};
+use crate::wal::moments::{Moment, Moments, is_damage};
+use crate::wal::{Archive, Stretch, Survey};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -86,6 +86,8 @@ pub struct RecoveryPlan {
     pub analyze: bool,
     /// Whether the restored server archives.
     pub archive_mode: ArchiveMode,
+    /// Port of the restored server; none: as its settings say.
+    pub port: Option<u16>,
     /// What `wal_keep_size` is while the server recovers, in MB: it must not remove WAL that is only in its pg_wal.
     pub wal_keep_size: Option<u64>,
 }
@@ -178,6 +180,15 @@ fn check(request: &Request) -> Result<()> {
     Ok(())
 }
 
+/// Whether the target comes once more. Damage behind the place where recovery stops does not matter.
+fn again(wal: &mut Reach<'_>, stretch: &Stretch, stop: Lsn, aim: Aim<'_>) -> Result<bool> {
+    let first = wal.size().segment_of(stop);
+    match wal.stop(stretch, first..=stretch.last(), stop, aim) {
+        Err(e) if is_damage(&e) => Ok(false),
+        found => Ok(found?.is_some()),
+    }
+}
+
 /// Chooses the backup and the way.
 ///
 /// # Errors
@@ -211,7 +222,9 @@ pub fn choose(stock: &Stock, cluster: &Cluster, request: &Request) -> Result<Cho
             }
         };
     let mut remarks = course.remarks;
-    if let (Target::Name(name), Some(stop)) = (&request.target, course.stop) {
+    if let (Target::Name(name), Some(stop), Some(stretch)) = (&request.target, course.stop, &course.stretch)
+        && again(&mut wal, stretch, stop.lsn, aim)?
+    {
         remarks.push(format!(
             "restore point \"{}\" is met at {}, the first of that name behind the backup",
             name.escape_debug(),
@@ -238,6 +251,7 @@ pub fn choose(stock: &Stock, cluster: &Cluster, request: &Request) -> Result<Cho
             program,
             analyze: request.analyze,
             archive_mode: ArchiveMode::Keep,
+            port: request.port,
             wal_keep_size: None,
         },
         record: record.clone(),

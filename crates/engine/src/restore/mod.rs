@@ -48,6 +48,7 @@ pub mod old_wal_end;
 pub mod out_file;
 pub mod owner;
 pub mod plan;
+mod port;
 pub mod proof;
 pub mod reach;
 pub mod recorded_places;

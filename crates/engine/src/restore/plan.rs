@@ -8,14 +8,16 @@ use super::course::{self, Chosen, RecoveryPlan};
 use super::facts::{Facts, State};
 use super::old_place;
 use super::owner;
+use super::port;
 use super::recorded_places;
 use super::replace::{self, Replaced};
-use super::request::Request;
+use super::request::{ArchiveMode, Request};
 use super::run_as;
 use super::salvage::{self, Road, Salvage};
 use super::server::{self, Server};
 use super::target::TimelineChoice;
 use super::warnings;
+use crate::repository::lease::host_name;
 use crate::repository::record::{ArchiveContent, ArchiveRecord};
 use crate::repository::{Cluster, Record, layout};
 use crate::wal::Archive;
@@ -127,6 +129,7 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
         Facts::collect(request, &targets, &record.new_tablespaces, cluster.storage().folder(), old_data)?;
     let replaced = replace::judge(request, &record, &mapped, &mut facts)?;
     check::targets(request, &facts)?;
+    port::check(request, Some(old_data).filter(|_| facts.data.path != facts.old_data))?;
     told.extend(replaced.remark(&facts.data.path, request.waldir.as_deref()));
     told.extend(salvage::remark(request, &facts.data.path, stock.system_identifier));
     let (target, newest) = (&request.target, request.timeline == TimelineChoice::Latest);
@@ -186,7 +189,10 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
     };
     let data = facts.data.path.clone();
     let moved = data != facts.old_data;
-    told.extend(warnings::about(record, server.as_ref(), moved, recovery.archive_mode));
+    told.extend(warnings::about(record, server.as_ref(), moved));
+    if recovery.program.is_some() && recovery.archive_mode == ArchiveMode::Keep && !recovery.standby {
+        told.extend(warnings::other_host(record, &host_name()));
+    }
     let owned = access.owner.as_ref().is_some_and(|owner| owner.uid != 0);
     let target = config::Target { data: &data, moved, is_root: facts.is_root, owned };
     let config = config::plan(record, members, &old_places, request.config, target, &mut told)?;

@@ -44,6 +44,11 @@ impl<'a> Reach<'a> {
         Reach { moments, old, size, ends: BTreeMap::new() }
     }
 
+    /// Bytes in a segment.
+    pub fn size(&self) -> SegmentSize {
+        self.size
+    }
+
     fn old(&self, name: SegmentName) -> Option<&'a OldWal> {
         self.old.filter(|old| old.usable(name).is_some())
     }

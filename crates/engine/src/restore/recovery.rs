@@ -6,7 +6,7 @@
 //! `restore_command` asks the archive; where there is none it is `false`, which answers "not there" to every question,
 //! so that recovery takes the WAL that came with the backup from pg_wal.
 //! A second block turns archiving off in a copy, which would write a timeline of its own into its origin's archive.
-//! It stays, while the first goes when recovery is over.
+//! A port of its own is there too. It stays, while the first goes when recovery is over.
 
 use super::access::{Access, NEW_FILE};
 use super::config_text::{BLOCK_BEGIN, BLOCK_END};
@@ -170,9 +170,16 @@ pub fn prepare(data: &Path, plan: &RecoveryPlan, access: &Access) -> Result<bool
     if !text.is_empty() && !text.ends_with(b"\n") {
         text.push(b'\n');
     }
+    let mut stays = String::new();
     if plan.archive_mode == ArchiveMode::Off {
+        stays.push_str("archive_mode = off\n");
+    }
+    if let Some(port) = plan.port {
+        stays.push_str(&format!("port = {port}\n"));
+    }
+    if !stays.is_empty() {
         text = without_block(&text, COPY_BEGIN, COPY_END).unwrap_or(text);
-        text.extend_from_slice(format!("{COPY_BEGIN}\narchive_mode = off\n{COPY_END}\n").as_bytes());
+        text.extend_from_slice(format!("{COPY_BEGIN}\n{stays}{COPY_END}\n").as_bytes());
     }
     let in_place = if has_tablespace_in_place(data)? { IN_PLACE } else { "" };
     let block = format!("{BLOCK_BEGIN}\n{}{in_place}{BLOCK_END}\n", settings(plan));

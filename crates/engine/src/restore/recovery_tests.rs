@@ -25,6 +25,7 @@ pub fn plan(target: Target) -> RecoveryPlan {
         program: None,
         analyze: false,
         archive_mode: ArchiveMode::Keep,
+        port: None,
         wal_keep_size: None,
     }
 }
@@ -102,8 +103,11 @@ fn a_copy_does_not_archive_even_when_recovery_is_over() {
     written(dir.path(), &copy);
     assert_eq!(written(dir.path(), &copy).matches("archive_mode = off").count(), 1);
     clean_up(dir.path(), &ACCESS).unwrap();
-    let text = std::fs::read_to_string(dir.path().join(AUTO_CONF)).unwrap();
-    assert_eq!(text, "# pg_ark copy: begin\narchive_mode = off\n# pg_ark copy: end\n");
+    let text = || std::fs::read_to_string(dir.path().join(AUTO_CONF)).unwrap();
+    assert_eq!(text(), "# pg_ark copy: begin\narchive_mode = off\n# pg_ark copy: end\n");
+    written(dir.path(), &RecoveryPlan { port: Some(5499), ..copy });
+    clean_up(dir.path(), &ACCESS).unwrap();
+    assert_eq!(text(), "# pg_ark copy: begin\narchive_mode = off\nport = 5499\n# pg_ark copy: end\n");
 }
 
 #[test]

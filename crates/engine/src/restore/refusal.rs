@@ -177,7 +177,9 @@ fn beyond(wish: Wish<'_>, end: &Moment) -> String {
             format!("the last transaction that is stored ended at {time}, and none came later")
         }
         (Target::Time(_), None) => format!("no transaction that ended later is stored: {upto}"),
-        (Target::Xid(_), _) => format!("it did not end in the WAL that is stored; {upto}"),
+        (Target::Xid(_), _) => format!(
+            "it did not end in the WAL that is stored, or is a subtransaction: name its top transaction; {upto}"
+        ),
         (Target::Name(_), _) => format!("it is not in the WAL that is stored; {upto}"),
         (_, Some(time)) => format!("{upto}, the last transaction at {time}"),
         (_, None) => upto,

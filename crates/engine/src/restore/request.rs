@@ -65,6 +65,8 @@ pub struct Request {
     pub standby: bool,
     /// Whether it archives; none: off for a copy beside its origin, else as it was.
     pub archive_mode: Option<ArchiveMode>,
+    /// Port of the restored server; none: as its settings say.
+    pub port: Option<u16>,
     /// Statistics are gathered after the start.
     pub analyze: bool,
     /// What stands at the old place may be replaced, its WAL saved first.

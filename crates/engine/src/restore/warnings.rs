@@ -1,6 +1,5 @@
 //! What the user should know about a backup before it is restored.
 
-use super::request::ArchiveMode;
 use super::server::{self, Server};
 use crate::repository::Record;
 
@@ -9,12 +8,7 @@ const REMARKS: usize = 10;
 
 /// Warnings about the backup, the server that shall run it, and the copy that comes of it; `moved` says that it does not
 /// go back to its old place. Looks for libraries on this machine, and is pure otherwise.
-pub fn about(
-    record: &Record,
-    server: Option<&Server>,
-    moved: bool,
-    archive_mode: ArchiveMode,
-) -> Vec<String> {
+pub fn about(record: &Record, server: Option<&Server>, moved: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     if record.damaged_pages > 0 {
         let files: Vec<&str> = record.damage.iter().take(3).map(|damage| &damage.path[..]).collect();
@@ -39,17 +33,22 @@ pub fn about(
     }
     if moved {
         warnings.push(format!(
-            "this is not the old data directory \"{}\". If the original goes on, the copy's backups would go to the \
-             original's cluster \"{}\" in the repository: set another pg_ark.cluster in the copy before it takes any{}",
-            record.data_directory.path,
-            record.cluster,
-            match archive_mode {
-                ArchiveMode::Off => ". Until then it does not archive (archive_mode = off in postgresql.auto.conf)",
-                ArchiveMode::Keep => "",
-            }
+            "a copy of \"{}\": set another pg_ark.cluster in it, or its backups go to the original's cluster \"{}\"",
+            record.data_directory.path, record.cluster
         ));
     }
     warnings
+}
+
+/// The restored server archives where its original does, which may still run on the machine that it was backed up on.
+pub fn other_host(record: &Record, host: &str) -> Option<String> {
+    (!record.host.is_empty() && record.host != host).then(|| {
+        format!(
+            "the backup was taken on host \"{}\": if the original still runs there, use --archive-mode off, or both \
+             write into one archive",
+            record.host.escape_debug()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -60,15 +59,18 @@ mod tests {
     #[test]
     fn remarks_of_the_backup_and_a_copy_are_told() {
         let mut record = Fixture::new(&Recipe::default()).record;
-        assert!(about(&record, None, false, ArchiveMode::Keep).is_empty());
-        let copy = about(&record, None, true, ArchiveMode::Off);
+        assert!(about(&record, None, false).is_empty());
+        let copy = about(&record, None, true);
         assert!(copy[0].contains("\"/old/data\"") && copy[0].contains("pg_ark.cluster"), "{copy:?}");
+        record.host = "old".to_string();
+        assert!(other_host(&record, "new").unwrap().contains("\"old\": if the original still runs"));
+        assert_eq!(other_host(&record, "old"), None);
         record.warnings = (0..REMARKS + 2).map(|number| format!("remark {number}")).collect();
-        let told = about(&record, None, false, ArchiveMode::Keep);
+        let told = about(&record, None, false);
         assert_eq!(told.len(), REMARKS + 1);
         assert_eq!(told[0], "noted during the backup: remark 0");
         assert!(told[REMARKS].starts_with("2 more "), "{told:?}");
         record.warnings.truncate(REMARKS);
-        assert_eq!(about(&record, None, false, ArchiveMode::Keep).len(), REMARKS);
+        assert_eq!(about(&record, None, false).len(), REMARKS);
     }
 }

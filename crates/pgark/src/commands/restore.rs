@@ -38,6 +38,7 @@ pub fn run(cluster: &Cluster, arguments: &RestoreArgs, format: Format) -> Result
         action: arguments.recovery.target_action.into(),
         standby: arguments.recovery.standby,
         archive_mode: arguments.archive_mode.map(Into::into),
+        port: arguments.port,
         analyze: arguments.analyze,
         replace: arguments.replace,
         keep_wal: arguments.keep_wal.clone(),

@@ -41,7 +41,8 @@ pub fn plan_text(plan: &Plan) -> String {
         ("Then", then_text(plan)),
         ("Timeline", Some(timeline_text(plan))),
         ("WAL", Some(wal_text(plan))),
-        ("Archiving", (plan.recovery.archive_mode == ArchiveMode::Off).then(|| NO_ARCHIVING.to_string())),
+        ("Archiving", Some(archiving_text(plan))),
+        ("Port", plan.recovery.port.map(|port| port.to_string())),
         ("Data directory", Some(format!("{} ({state})", plan.data_directory.display()))),
         ("WAL directory", plan.wal_directory.as_ref().map(|path| path.display().to_string())),
         ("Owner", owner),
@@ -56,8 +57,32 @@ pub fn plan_text(plan: &Plan) -> String {
     text
 }
 
-/// Why a copy does not archive.
-const NO_ARCHIVING: &str = "off: it is a copy (--archive-mode keep)";
+/// Whether the restored server archives, and where to.
+fn archiving_text(plan: &Plan) -> String {
+    let is_copy = plan.data_directory != plan.old_data_directory;
+    match plan.recovery.archive_mode {
+        ArchiveMode::Off if is_copy => "off: it is a copy (--archive-mode keep)".to_string(),
+        ArchiveMode::Off => "off (--archive-mode keep)".to_string(),
+        ArchiveMode::Keep if plan.recovery.program.is_none() => {
+            "as its settings say; nothing of it is stored".to_string()
+        }
+        ArchiveMode::Keep => {
+            let promoted = if plan.recovery.standby { ", once it is promoted" } else { "" };
+            format!("on, as its settings say: into cluster {}{promoted} (--archive-mode off)", plan.cluster)
+        }
+    }
+}
+
+/// Columns before the values of the plan: those of its longest name.
+const NAMES: usize = "Known end of WAL:".len();
+
+/// A line `Name: value` with the value below the others.
+fn aligned(line: &str) -> String {
+    match line.split_once(": ") {
+        Some((name, value)) => format!("{:<NAMES$}  {}", format!("{name}:"), value.trim_start()),
+        None => line.to_string(),
+    }
+}
 
 /// Where recovery ends.
 fn target_text(plan: &Plan) -> String {
@@ -132,6 +157,7 @@ fn plan_lines(plan: &Plan) -> Vec<String> {
         let from = if file.from == file.to { String::new() } else { format!(" {}", file.from.display()) };
         lines.push(format!("Configuration:  {}: {action}{from}", file.to.display()));
     }
+    let mut lines: Vec<String> = lines.iter().map(|line| aligned(line)).collect();
     lines.extend(plan.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines
 }
@@ -208,7 +234,7 @@ fn quoted(text: &str) -> String {
 /// What came of recovery.
 pub fn started_text(plan: &Plan, started: &Started) -> String {
     let utc = |time: &String| format!("{} UTC", output::time(time));
-    let last = started.last_transaction_at.as_ref().map(utc);
+    let last = started.last_transaction_at.as_ref().map(transaction_time);
     let timeline = match started.state {
         ServerState::Primary => format!("{} (new), after {}", started.timeline, started.followed_timeline),
         _ => started.timeline.to_string(),
@@ -256,6 +282,11 @@ pub fn started_text(plan: &Plan, started: &Started) -> String {
     }
 }
 
+/// A time from the server's log brings its own zone.
+fn transaction_time(time: &String) -> String {
+    if time.ends_with('Z') { format!("{} UTC", output::time(time)) } else { time.clone() }
+}
+
 /// Whether recovery went as far as it had to.
 fn complete(plan: &Plan, started: &Started) -> String {
     let behind = started.not_replayed_bytes.unwrap_or(0);
@@ -282,6 +313,18 @@ fn complete(plan: &Plan, started: &Started) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zone_is_told_once() {
+        assert_eq!(transaction_time(&"2026-11-22T13:30:00.5Z".to_string()), "2026-11-22 13:30:00.5 UTC");
+        assert_eq!(transaction_time(&"2026-11-22 13:30:00.5+00".to_string()), "2026-11-22 13:30:00.5+00");
+    }
+
+    #[test]
+    fn values_are_below_each_other() {
+        assert_eq!(aligned("Old WAL:  saves a: b"), "Old WAL:           saves a: b");
+        assert_eq!(aligned("Known end of WAL: 0/1"), "Known end of WAL:  0/1");
+    }
 
     #[test]
     fn words_for_the_shell() {
