@@ -124,7 +124,7 @@ fn needed(survey: &Survey, lines: &[Line], records: &[Record]) -> Vec<(Timeline,
 /// The size of the segments that complete backups of an empty archive need.
 pub fn size_in(records: &[Record]) -> Option<SegmentSize> {
     let complete = records.iter().filter(|record| record.status == BackupStatus::Complete);
-    complete.map(|record| record.wal_segment_size).last()
+    complete.map(|record| record.wal_segment_size).next_back()
 }
 
 #[cfg(test)]
