@@ -280,8 +280,11 @@ fn nothing_acknowledged_is_lost_when_pg_wal_was_copied_away() {
 }
 
 #[test]
-fn wal_behind_a_gap_is_kept_and_not_fed_and_that_is_said() {
+fn wal_behind_a_gap_is_refused_and_where_the_loss_is_accepted_kept() {
     let story = Story::begin(Cluster::builder());
+    story.server().psql("INSERT INTO told SELECT 7, i, 'x' FROM generate_series(1, 10) i");
+    let target = story.server().psql("SELECT pg_current_wal_lsn()");
+    story.server().psql("INSERT INTO told VALUES (7, 11, 'x')");
     story.stop_archiving();
     let told = story.commit_and_die(10);
     let mut waiting = story.waiting();
@@ -290,7 +293,15 @@ fn wal_behind_a_gap_is_kept_and_not_fed_and_that_is_said() {
     let wal = story.server().data().join("pg_wal");
     fs::remove_file(wal.join(lost)).expect("a segment");
     story.go_on_archiving();
-    let output = run(&mut story.restore(&["--replace", "--start"]));
+    // To the end of the WAL: the only server that has the rest would go.
+    let before = state(story.server().base());
+    let output = fails_with(&mut story.restore(&["--replace", "--start"]), code(ErrorKind::WalMissing));
+    assert!(
+        output.stderr.contains(lost.as_str()) && output.stderr.contains("--target immediate"),
+        "{output}"
+    );
+    assert_eq!(state(story.server().base()), before, "something was touched");
+    let output = run(&mut story.restore(&["--replace", "--start", "--target-lsn", &target]));
     assert!(output.success(), "{output}");
     let warning = output.stderr.lines().find(|line| line.contains("CANNOT be used"));
     let warning = warning.unwrap_or_else(|| panic!("it is not said: {output}"));
@@ -300,11 +311,139 @@ fn wal_behind_a_gap_is_kept_and_not_fed_and_that_is_said() {
         assert!(saved.join(name).is_file(), "{name} is not saved");
     }
     assert!(!story.server().data().join("pg_wal").join(&waiting[4]).exists(), "it is not fed");
-    // What comes before the gap is there.
+    // What comes before the target is there.
     let found: usize = story.server().psql("SELECT count(*) FROM told").parse().expect("a number");
-    assert!(found > 0 && found < told.len(), "{found} of {}", told.len());
-    // A record that goes on behind the gap ends recovery in the segment before it.
-    story.assert_archived(&waiting[0]);
+    assert!(found >= 10 && found < told.len(), "{found} of {}", told.len());
+}
+
+#[test]
+fn what_a_promotion_left_of_a_timeline_is_restored() {
+    let story = Story::begin(Cluster::builder());
+    let standby = story.server().create_standby(&[&archive_command(story.server().pg(), &story.ready.repo)]);
+    story.server().psql("INSERT INTO told SELECT 1, i, repeat('x', 900) FROM generate_series(1, 3000) i");
+    let full = crate::archiving::switch_wal(story.server());
+    wait_until("the last whole segment", LONG, || object(&story.ready, &full).is_some());
+    story.server().psql("INSERT INTO told SELECT 2, i, 'x' FROM generate_series(1, 10) i");
+    let last = story.server().psql("SELECT pg_walfile_name(pg_current_wal_lsn())");
+    story.server().wait_for_standby(&standby);
+    story.server().kill9();
+    standby.promote();
+    let partial = format!("{last}.partial");
+    for file in ["00000002.history", &partial] {
+        wait_until(&format!("{file} in the archive"), LONG, || object(&story.ready, file).is_some());
+    }
+    // The new timeline has stored no segment when everything is lost.
+    standby.kill9();
+    assert!(object(&story.ready, &last).is_none());
+    story.server().destroy();
+    let output = run(&mut story.restore(&["--start"]));
+    assert!(output.success(), "{output}");
+    let found = story.server().psql("SELECT count(*) FROM told WHERE client = 2");
+    assert_eq!(found, "10", "acknowledged commits are in {partial}: {output}");
+    // The archive goes on, with nothing that it refuses.
+    let next = crate::archiving::switch_wal(story.server());
+    wait_until(&format!("{next} in the archive"), LONG, || object(&story.ready, &next).is_some());
+}
+
+#[test]
+fn what_the_old_primary_wrote_behind_the_fork_is_told_and_saved() {
+    let story = Story::begin(Cluster::builder());
+    let standby = story.server().create_standby(&[&archive_command(story.server().pg(), &story.ready.repo)]);
+    story.server().wait_for_standby(&standby);
+    standby.promote();
+    let new = crate::archiving::switch_wal(&standby);
+    wait_until(&format!("{new} in the archive"), LONG, || object(&story.ready, &new).is_some());
+    standby.kill9();
+    // The old primary never heard of it, and its archiving is broken.
+    story.stop_archiving();
+    story.commit_and_die(6);
+    story.go_on_archiving();
+    let output = run(&mut story.restore(&["--replace", "--start"]));
+    assert!(output.success(), "{output}");
+    let warning = output.stderr.lines().find(|line| line.contains("ARE NOT RESTORED"));
+    let warning = warning.unwrap_or_else(|| panic!("it is not said: {output}"));
+    for words in ["MB", "its last transaction at 20", "saved-wal-", "--target-timeline 1"] {
+        assert!(warning.contains(words), "\"{words}\" expected: {warning}");
+    }
+    assert_eq!(saved_folders(story.server().data()).len(), 1);
+}
+
+#[test]
+fn never_write_into_what_is_not_ours_damaged_old_wal_with_a_target_behind_the_damage() {
+    let story = Story::begin(Cluster::builder());
+    story.stop_archiving();
+    story.commit_and_die(6);
+    let mut waiting = story.waiting();
+    waiting.retain(|name| name.len() == 24);
+    let path = story.server().data().join("pg_wal").join(&waiting[1]);
+    let mut segment = fs::read(&path).expect("a segment");
+    segment[500_000..500_008].iter_mut().for_each(|byte| *byte ^= 0xff);
+    fs::write(&path, segment).expect("a segment");
+    story.go_on_archiving();
+    let before = state(story.server().base());
+    let behind = format!("0/{:X}", number_of(&waiting[1]) * (1 << 20) + 800_000);
+    let unreachable = code(ErrorKind::TargetUnreachable);
+    fails_with(&mut story.restore(&["--replace", "--target-lsn", &behind]), unreachable);
+    assert_eq!(state(story.server().base()), before, "something was touched");
+    let ahead = format!("0/{:X}", number_of(&waiting[1]) * (1 << 20) + 300_000);
+    run(&mut story.restore(&["--replace", "--target-lsn", &ahead, "--start"])).ok();
+}
+
+#[test]
+fn never_write_into_what_is_not_ours_the_tablespaces_of_a_copys_running_original() {
+    let story = Story::begin(Cluster::builder());
+    let space = story.server().create_tablespace("fast");
+    story.server().psql("CREATE TABLE there TABLESPACE fast AS SELECT i FROM generate_series(1, 1000) i");
+    story.ready.take_backup();
+    let room = Scratch::new("room");
+    let copy = room.path().join("copy");
+    story.server().stop(pg_ark_testkit::StopMode::Fast);
+    run_ok(Command::new("cp").arg("-a").arg(story.server().data()).arg(&copy));
+    let restore = |options: &[&str]| {
+        let mut pgark = story.ready.pgark();
+        pgark.args(["restore", "--replace", "--pgdata"]).arg(&copy).args(options);
+        pgark
+    };
+    let before = state(&space);
+    let output = fails_with(&mut restore(&[]), code(ErrorKind::TargetNotEmpty));
+    assert!(output.stderr.contains("--tablespace"), "{output}");
+    story.server().start();
+    // Not even when it is named: the original uses it.
+    let same = format!("{0}={0}", space.display());
+    let output = fails_with(&mut restore(&["--tablespace", &same]), code(ErrorKind::ServerRunning));
+    assert!(output.stderr.contains("still uses"), "{output}");
+    assert_eq!(story.server().psql("SELECT count(*) FROM there"), "1000");
+    let names = |state: &[(PathBuf, u64, u64, i64, i64)]| -> Vec<PathBuf> {
+        state.iter().map(|entry| entry.0.clone()).collect()
+    };
+    assert_eq!(names(&state(&space)), names(&before));
+    let other = format!("{}={}", space.display(), room.path().join("fast").display());
+    run(&mut restore(&["--tablespace", &other])).ok();
+    assert_eq!(story.server().psql("SELECT count(*) FROM there"), "1000");
+}
+
+#[test]
+fn wal_is_saved_on_a_disk_without_any_room() {
+    let disk = Tmpfs::new(1 << 30);
+    let story = Story::begin(Cluster::builder());
+    story.stop_archiving();
+    story.commit_and_die(10);
+    let last = story.waiting().pop().expect("a segment");
+    let data = disk.path().join("data");
+    run_ok(Command::new("cp").arg("-a").arg(story.server().data()).arg(&data));
+    story.server().destroy();
+    story.go_on_archiving();
+    let mut junk = fs::File::create(data.join("base/1/999999")).expect("a file");
+    while junk.write_all(&[0; 4096]).is_ok() {}
+    drop(junk);
+    chown_tree_to_server(&data);
+    let mut pgark = story.ready.pgark();
+    pgark.args(["restore", "--replace", "--pgdata"]).arg(&data);
+    let output = run(&mut pgark);
+    assert!(output.success(), "{output}");
+    let [saved] = &saved_folders(&data)[..] else { panic!("one folder with saved WAL") };
+    assert!(saved.join(&last).is_file() && saved.join("saved.json").is_file(), "{output}");
+    assert!(data.join("global/pg_control").is_file() && !data.join("base/1/999999").exists());
 }
 
 #[test]
