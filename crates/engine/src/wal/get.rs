@@ -245,11 +245,11 @@ fn is_only_for_others(data: &Path, name: &str) -> bool {
 
 /// The last number that a configuration file sets recovery_target_timeline to.
 fn target_timeline(settings: &str) -> Option<Timeline> {
-    let values = settings.lines().filter_map(|line| {
+    let mut values = settings.lines().filter_map(|line| {
         let rest = line.trim_start().strip_prefix(TARGET_TIMELINE)?.trim_start();
         Some(rest.strip_prefix('=').unwrap_or(rest))
     });
-    values.last()?.split('#').next()?.trim().trim_matches('\'').parse().ok().map(Timeline)
+    values.next_back()?.split('#').next()?.trim().trim_matches('\'').parse().ok().map(Timeline)
 }
 
 /// The history of a segment's timeline, if it is known: the one that the server recovers by, which it keeps in pg_wal
