@@ -327,6 +327,91 @@ fn timelines_are_followed_as_they_are_named() {
     assert!(output.stderr.contains("timeline 2 does not continue this backup"), "{output}");
 }
 
+/// What a fork left behind is not passed over in silence.
+#[test]
+fn a_time_that_two_timelines_have_is_refused_until_one_is_named() {
+    let ready = archiving(builder());
+    let server = &ready.server;
+    server.psql(MARKS);
+    ready.take_backup();
+    add_mark(server, 1);
+    let past = now(server);
+    add_mark(server, 2);
+    let between = now(server);
+    add_mark(server, 3);
+    archive_now(&ready);
+    server.destroy();
+    let mut pgark = ready.pgark();
+    run(pgark.args(["restore", "--target-time", &past, "--start", "--pgdata"]).arg(server.data())).ok();
+    add_mark(server, 20);
+    archive_now(&ready);
+    wait_archived(&ready, "00000002.history");
+    server.stop(StopMode::Fast);
+    let room = Room::new();
+    let at = ["--target-time", between.as_str()];
+    let words = ["means two things: timeline 1 has transactions up to", "--target-timeline 1"];
+    room.refused(&ready, &at, ErrorKind::TargetUnreachable, &words);
+    let (copy, _) = room.started(&ready, "latest", "first", &[at[0], at[1], "--target-timeline", "1"]);
+    assert_eq!(marks(&copy), "1,2");
+    drop(copy);
+    let (copy, _) = room.started(&ready, "latest", "second", &[at[0], at[1], "--target-timeline", "2"]);
+    assert_eq!(marks(&copy), "1");
+}
+
+/// The server stops at a time only where a later one follows, and at an LSN only where a record begins behind it.
+#[test]
+fn the_last_time_and_the_last_lsn_that_a_refusal_names_are_reached() {
+    let ready = archiving(builder());
+    let server = &ready.server;
+    server.psql(MARKS);
+    let begin = server.psql("SELECT pg_current_wal_lsn()");
+    ready.take_backup();
+    add_mark(server, 1);
+    archive_now(&ready);
+    let last = commits(server, &begin).into_values().max().expect("a commit").1;
+    server.stop(StopMode::Fast);
+    let room = Room::new();
+    let mut refused = room.restore(&ready, "latest", "refused", &["--target-lsn", "9/0"]);
+    let output = fails_with(&mut refused, i32::from(ErrorKind::TargetUnreachable.exit_code()));
+    let place = output.stderr.split_once(" to 0/").expect("a window").1;
+    let place = format!("0/{}", place.split([' ', ',']).next().expect("an LSN"));
+    for (name, options) in
+        [("time", ["--target-time", &format!("{last}+00")]), ("lsn", ["--target-lsn", &place])]
+    {
+        let (copy, report) = room.started(&ready, "latest", name, &options);
+        assert_eq!(
+            (&report["started"]["complete"], marks(&copy)),
+            (&true.into(), "1".to_string()),
+            "{report}"
+        );
+    }
+}
+
+/// Both would listen at the same place: that is known before anything is written.
+#[test]
+fn a_copy_beside_its_running_original_needs_a_port_of_its_own() {
+    let ready = archiving(builder());
+    let server = &ready.server;
+    server.psql(MARKS);
+    ready.take_backup();
+    add_mark(server, 1);
+    archive_now(&ready);
+    let room = Room::new();
+    let words = ["the original server runs", "--port N"];
+    room.refused(&ready, &["--start"], ErrorKind::InvalidArgument, &words);
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("an address").port().to_string();
+    room.refused(&ready, &["--start", "--port", &port], ErrorKind::InvalidArgument, &["is in use"]);
+    drop(listener);
+    let report = json(&run(room.restore(&ready, "latest", "copy", &["--port", &port]).arg("--start")).ok());
+    assert_eq!(report["started"]["port"].to_string(), port, "{report}");
+    let mut stop = server.pg().tool("pg_ctl");
+    run_ok(stop.args(["stop", "-m", "fast", "-D"]).arg(room.data("copy")));
+    let settings = fs::read_to_string(room.data("copy").join("postgresql.auto.conf")).expect("settings");
+    assert!(settings.contains(&format!("port = {port}")) && !settings.contains("hot_standby"), "{settings}");
+    assert_eq!(marks(server), "1", "the original goes on");
+}
+
 #[test]
 fn a_standby_catches_up_from_the_archive_and_follows_a_promotion() {
     let ready = archiving(builder());
@@ -418,7 +503,11 @@ fn settings_raised_behind_the_backup_neither_hang_recovery_nor_pass_for_the_targ
     server.stop(StopMode::Fast);
     let room = Room::new();
     let (copy, report) = room.started(&ready, "latest", "promote", &[]);
-    assert_eq!((&report["started"]["complete"], marks(&copy)), (&true.into(), "1,2,3".to_string()), "{report}");
+    assert_eq!(
+        (&report["started"]["complete"], marks(&copy)),
+        (&true.into(), "1,2,3".to_string()),
+        "{report}"
+    );
     drop(copy);
 
     let at = ["--target-time", moment.as_str(), "--target-action", "pause"];
@@ -457,11 +546,15 @@ fn a_paused_server_that_cannot_be_asked_is_known_by_its_log() {
     fs::write(&hba, open).expect("pg_hba.conf");
     server.stop(StopMode::Fast);
     let room = Room::new();
-    let mut pgark = room.restore(&ready, "latest", "asked", &["--target-time", &later, "--target-action", "pause"]);
+    let mut pgark =
+        room.restore(&ready, "latest", "asked", &["--target-time", &later, "--target-action", "pause"]);
     let report = json(&run(pgark.arg("--start")).ok());
     assert_eq!(report["started"]["state"], "paused", "{report}");
     assert_eq!(report["started"]["complete"], true, "{report}");
-    assert!(report["started"]["server_said"].as_str().is_some_and(|said| said.starts_with("before commit")), "{report}");
+    assert!(
+        report["started"]["server_said"].as_str().is_some_and(|said| said.starts_with("before commit")),
+        "{report}"
+    );
     assert_eq!(report["started"]["reached_lsn"], Value::Null, "{report}");
     let log = fs::read_to_string(room.data("asked").join("pg_ark_start.log")).expect("the log");
     assert!(log.contains("pausing at the end of recovery"), "it was waited for: {log}");
