@@ -427,8 +427,8 @@ fn a_server_that_does_not_start_is_told_with_its_log() {
     let backup = ready.take_backup();
     let room = Scratch::new("room");
     let data = room.path().join("data");
-    let output =
-        fails_with(&mut restore(&ready, &backup, &data, &["--start"]), code(ErrorKind::RecoveryFailed));
+    let mut pgark = restore(&ready, &backup, &data, &["--start", "--port", "61234"]);
+    let output = fails_with(&mut pgark, code(ErrorKind::RecoveryFailed));
     assert!(output.stderr.contains("max_connections") && output.stderr.contains("hint:"), "{output}");
     assert!(data.join("global/pg_control").is_file(), "the restore itself is complete");
 }

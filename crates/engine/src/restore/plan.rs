@@ -129,7 +129,6 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
         Facts::collect(request, &targets, &record.new_tablespaces, cluster.storage().folder(), old_data)?;
     let replaced = replace::judge(request, &record, &mapped, &mut facts)?;
     check::targets(request, &facts)?;
-    port::check(request, Some(old_data).filter(|_| facts.data.path != facts.old_data))?;
     told.extend(replaced.remark(&facts.data.path, request.waldir.as_deref()));
     told.extend(salvage::remark(request, &facts.data.path, stock.system_identifier));
     let (target, newest) = (&request.target, request.timeline == TimelineChoice::Latest);
@@ -160,6 +159,7 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
     })?;
     check::space(&plan.filesystems)?;
     run_as::check(&plan, &stock.archive)?;
+    port::check(request, Some(old_data).filter(|_| facts.data.path != facts.old_data))?;
     Ok(Prepared { plan, record, folder, config, archive: stock.archive })
 }
 
