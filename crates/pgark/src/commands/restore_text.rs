@@ -234,7 +234,7 @@ fn quoted(text: &str) -> String {
 /// What came of recovery.
 pub fn started_text(plan: &Plan, started: &Started) -> String {
     let utc = |time: &String| format!("{} UTC", output::time(time));
-    let last = started.last_transaction_at.as_ref().map(transaction_time);
+    let last = started.last_transaction_at.as_deref().map(transaction_time);
     let timeline = match started.state {
         ServerState::Primary => format!("{} (new), after {}", started.timeline, started.followed_timeline),
         _ => started.timeline.to_string(),
@@ -283,8 +283,8 @@ pub fn started_text(plan: &Plan, started: &Started) -> String {
 }
 
 /// A time from the server's log brings its own zone.
-fn transaction_time(time: &String) -> String {
-    if time.ends_with('Z') { format!("{} UTC", output::time(time)) } else { time.clone() }
+fn transaction_time(time: &str) -> String {
+    if time.ends_with('Z') { format!("{} UTC", output::time(time)) } else { time.to_string() }
 }
 
 /// Whether recovery went as far as it had to.
