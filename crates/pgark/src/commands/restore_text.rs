@@ -316,8 +316,8 @@ mod tests {
 
     #[test]
     fn a_zone_is_told_once() {
-        assert_eq!(transaction_time(&"2026-11-22T13:30:00.5Z".to_string()), "2026-11-22 13:30:00.5 UTC");
-        assert_eq!(transaction_time(&"2026-11-22 13:30:00.5+00".to_string()), "2026-11-22 13:30:00.5+00");
+        assert_eq!(transaction_time("2026-11-22T13:30:00.5Z"), "2026-11-22 13:30:00.5 UTC");
+        assert_eq!(transaction_time("2026-11-22 13:30:00.5+00"), "2026-11-22 13:30:00.5+00");
     }
 
     #[test]
