@@ -141,6 +141,8 @@ impl Cluster {
     pub fn start(&self) {
         let output = self.try_start();
         assert!(output.success(), "the server did not start: {output}\n--- log\n{}", self.log_tail());
+        // pg_ctl also returns while a server with hot_standby = off recovers.
+        wait_until("the end of recovery", LONG, || self.pid().is_none() || self.is_up());
     }
 
     /// Tries to start the server; for tests of what must fail.

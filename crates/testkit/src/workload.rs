@@ -2,7 +2,7 @@
 
 use crate::Cluster;
 use crate::os::{Output, run};
-use crate::process::{self, INTERRUPT, send_signal};
+use crate::process::{self, TERMINATE, send_signal};
 use crate::wait::{LONG, wait_until};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -67,7 +67,8 @@ impl Workload {
     #[track_caller]
     pub fn stop(mut self, cluster: &Cluster) {
         assert!(self.is_running(), "pgbench ended by itself:\n{}", self.log());
-        send_signal(self.child.id(), INTERRUPT);
+        // A shell that runs the tests in the background has them ignore SIGINT.
+        send_signal(self.child.id(), TERMINATE);
         wait_until("the end of pgbench", LONG, || !self.is_running());
         let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'";
         wait_until("the end of pgbench's sessions", LONG, || cluster.psql(sessions) == "0");
