@@ -179,7 +179,7 @@ fn absent_means_proven_absent_not_a_repository_that_is_gone_or_closed() {
     recovery.stops(&["there is no WAL of system identifier", "exit code 205"]);
     fs::rename(&hidden, &wal).expect("rename");
     for folder in [&wal, &wal.join("00000001"), &wal.join("00000001/00000000"), &path] {
-        fs::set_permissions(folder, Permissions::from_mode(0)).expect("chmod");
+        fs::set_permissions(folder, Permissions::from_mode(0o0)).expect("chmod");
         recovery.stops(&["Permission denied", "exit code 211"]);
         fs::set_permissions(folder, Permissions::from_mode(0o700)).expect("chmod");
     }
