@@ -14,15 +14,14 @@ use super::target::Target;
 use crate::postgres::wal_record::{Event, Record, WalReader, from_utc};
 use crate::postgres::wal_segment::SegmentName;
 use crate::wal::Stretch;
+use crate::wal::ends::{self, Segments};
 use crate::wal::moments::{Moment, Moments, is_damage};
 use crate::wal::summary::{Summarizer, Summary};
 use pg_ark_contract::{Lsn, Result, SegmentSize};
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 
-/// Segments that are looked through for the time of a commit.
-const MAX_LOOKS: usize = 1000;
-/// Segments that are read for it where no summary knows a time.
+/// Segments that are read for the beginning of the last record.
 const MAX_READS: u64 = 16;
 /// Bytes of a segment's first page header (`SizeOfXLogLongPHD`, access/xlog_internal.h).
 const LONG_HEADER: u64 = 40;
@@ -114,40 +113,30 @@ impl<'a> Reach<'a> {
         }
         Ok(None)
     }
+}
 
-    /// The latest time of a commit or rollback in segments up to `top` that ends at `lsn` or before it. Summaries tell
-    /// where to begin; what follows is read, for a record that crosses a boundary is in no summary.
-    fn latest(&mut self, stretch: &Stretch, top: u64, lsn: Lsn) -> Result<Option<i64>> {
-        let mut upper = top;
-        for number in (stretch.first()..=top).rev().take(MAX_LOOKS) {
-            let Some(name) = stretch.segment(number) else { break };
-            if self.summary(name)?.last_time.is_some() {
-                let found = self.latest_in(stretch, number..=upper, lsn)?;
-                if found.is_some() {
-                    return Ok(found);
-                }
-                upper = number;
-            }
-        }
-        let is_short = upper - stretch.first().min(upper) < MAX_READS;
-        if is_short { self.latest_in(stretch, stretch.first()..=upper, lsn) } else { Ok(None) }
+/// Segments of the old server count as known: they were followed to their end when they were found.
+impl Segments for Reach<'_> {
+    fn size(&self) -> SegmentSize {
+        self.size
     }
 
-    fn latest_in(&self, stretch: &Stretch, numbers: RangeInclusive<u64>, lsn: Lsn) -> Result<Option<i64>> {
-        let mut reader = WalReader::new(self.size.start_of(*numbers.start()), self.size, false);
-        let mut latest = None;
-        for number in numbers {
-            let Some(name) = stretch.segment(number) else { break };
-            self.read(name, &mut |bytes| {
-                reader.feed(bytes, &mut |record| match record.event() {
-                    Some(Event::Commit { time, .. } | Event::Abort { time, .. }) if record.end <= lsn => {
-                        latest = latest.max(Some(time));
-                    }
-                    _ => {}
-                });
-            })?;
+    fn known(&mut self, name: SegmentName) -> Result<Option<Summary>> {
+        match self.old(name) {
+            Some(_) => self.summary(name).map(Some),
+            None => Segments::known(&mut self.moments, name),
         }
-        Ok(latest)
+    }
+
+    fn look(&mut self, name: SegmentName) -> Result<Summary> {
+        match self.old(name) {
+            Some(_) => self.summary(name),
+            None => Segments::look(&mut self.moments, name),
+        }
+    }
+
+    fn show(&self, name: SegmentName, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
+        self.read(name, sink)
     }
 }
 
@@ -207,17 +196,7 @@ impl Wal for Reach<'_> {
         if let Some(known) = key.and_then(|key| self.ends.get(&key)) {
             return Ok(*known);
         }
-        let mut lsn = self.size.start_of(stretch.first());
-        for number in (stretch.first()..=stretch.last()).rev().take(MAX_LOOKS) {
-            let Some(name) = stretch.segment(number) else { break };
-            let end = self.summary(name)?.end;
-            // A record that is longer than a segment can fill one.
-            if end > name.start(self.size) {
-                lsn = end;
-                break;
-            }
-        }
-        let end = Moment { lsn, time: self.latest(stretch, stretch.last(), lsn)? };
+        let end = ends::end(self, stretch)?;
         self.ends.extend(key.map(|key| (key, end)));
         Ok(end)
     }
@@ -253,7 +232,7 @@ impl Wal for Reach<'_> {
     }
 
     fn last_before(&mut self, stretch: &Stretch, lsn: Lsn) -> Result<Option<i64>> {
-        self.latest(stretch, self.size.last_segment_before(lsn).min(stretch.last()), lsn)
+        ends::last_before(self, stretch, lsn)
     }
 }
 
