@@ -301,7 +301,8 @@ fn absent_means_proven_absent_not_a_full_disk_or_a_dead_program() {
     let line = restore_command(story.ready.server.pg(), &story.ready.repo);
     let (name, called) = line.split_once(" = '").expect("a setting");
     let file = bomb.display();
-    let guard = format!("{name} = 'if [ -e {file} ]; then t=\"timeout -s KILL $(cat {file})\"; fi; $t {called}");
+    let guard =
+        format!("{name} = 'if [ -e {file} ]; then t=\"timeout -s KILL $(cat {file})\"; fi; $t {called}");
     let recovery = story.recovery("recovery.signal", &[&guard]);
     for delay in ["0.0001", "0.002", "0.004", "0.008"] {
         fs::write(&bomb, delay).expect("a file");

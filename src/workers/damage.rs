@@ -1,22 +1,18 @@
 //! What the server log says about damaged pages: promise 6, damage is loud.
 
-use super::server;
-use crate::postgres::transaction;
 use crate::translate;
 
 const HINT: &str = "The backup holds the damaged pages as they are. Check the disk; repair the relation from a \
                     replica or an older backup.";
 
-/// The relation's name where this process can see it, else the database's name, else nothing.
-pub fn name(database: u32, tablespace: u32, relfilenode: u32) -> String {
-    let named = transaction::run(|| {
-        if let Some(relation) = server::relation_name(database, tablespace, relfilenode)? {
-            return Ok(format!("relation \"{relation}\""));
-        }
-        let database = server::database_name(database)?;
-        Ok(database.map_or_else(String::new, |name| format!("a relation of database \"{name}\"")))
-    });
-    named.unwrap_or_default()
+/// The relation's name with its database, as far as they are known.
+pub fn described(relation: Option<&str>, database: Option<&str>) -> String {
+    match (relation, database) {
+        (Some(relation), Some(database)) => format!("relation \"{relation}\" of database \"{database}\""),
+        (Some(relation), None) => format!("relation \"{relation}\""),
+        (None, Some(database)) => format!("a relation of database \"{database}\""),
+        (None, None) => String::new(),
+    }
 }
 
 /// Logs a WARNING about the failed pages of one file.

@@ -152,9 +152,11 @@ impl Backup<'_> {
             Event::Progress { phase, done_bytes, total_bytes, done_tablespaces, total_tablespaces } => {
                 self.show(phase, (done_bytes, total_bytes), (done_tablespaces, total_tablespaces));
             }
-            Event::FileDamaged { path, database, tablespace, relfilenode, blocks, damaged_pages } => {
-                damage::warn(&path, &damage::name(database, tablespace, relfilenode), &blocks, damaged_pages);
+            Event::FileDamaged { path, relation, database, blocks, damaged_pages } => {
+                let relation = damage::described(relation.as_deref(), database.as_deref());
+                damage::warn(&path, &relation, &blocks, damaged_pages);
             }
+            Event::Verified { .. } => {}
             Event::Warning { message, hint } => translate::warn(message, hint),
             Event::WalStored { lsn } => self.release_wal(lsn),
             Event::Done { answer: Answer::Backup(row) } => {

@@ -162,23 +162,3 @@ pub fn backup_stop() -> Result<Stopped> {
         spcmapfile: bytes(spcmapfile),
     })
 }
-
-/// Name of the relation in this database (or shared) that has this relfilenode.
-///
-/// # Errors
-/// What the server raises.
-pub fn relation_name(database: u32, tablespace: u32, relfilenode: u32) -> Result<Option<String>> {
-    sql::text(
-        "SELECT pg_filenode_relation($2::oid, $3::oid)::regclass::text FROM pg_database \
-         WHERE datname = current_database() AND $1::oid IN (0, oid)",
-        &[&database.to_string(), &tablespace.to_string(), &relfilenode.to_string()],
-    )
-}
-
-/// Name of a database.
-///
-/// # Errors
-/// What the server raises.
-pub fn database_name(database: u32) -> Result<Option<String>> {
-    sql::text("SELECT datname::text FROM pg_database WHERE oid = $1::oid", &[&database.to_string()])
-}

@@ -35,7 +35,7 @@
 
 use crate::bytes::Bytes;
 use crate::errors::Error;
-use crate::rows::{ArchiveRow, BackupRow, CheckRow, StatusRow, WindowRow};
+use crate::rows::{ArchiveRow, BackupRow, CheckRow, FindingRow, StatusRow, WindowRow};
 use crate::settings::{Checksum, Compression};
 use crate::units::{Lsn, Timeline};
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,17 @@ pub enum Task {
         /// Read every segment and follow its records.
         deep: bool,
     },
+    /// Answer with [`Answer::Findings`]: what of the stored backups is not as it should be.
+    Validate {
+        /// Name of the backup; none: every complete backup, the archive and the repository's own records.
+        backup: Option<String>,
+        /// How much is read.
+        level: Level,
+        /// The system identifier to look at; none: every one that the cluster has had.
+        system_identifier: Option<u64>,
+        /// Threads; 0 means one per core.
+        jobs: u32,
+    },
     /// Answer with [`Answer::Windows`].
     Windows {
         /// The system identifier to look at; none: the cluster's newest.
@@ -125,6 +136,32 @@ impl BackupKind {
             BackupKind::Full => "full",
             BackupKind::Incremental => "incremental",
             BackupKind::Logical => "logical",
+        }
+    }
+}
+
+/// How much `ark.validate` and `pgark verify` read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Records, and whether the objects are there with their sizes.
+    Record,
+    /// Every object, every checksum.
+    Data,
+    /// And every page of every relation, and every record of the WAL that the backup needs.
+    Pages,
+}
+
+impl Level {
+    /// Every level, from the quickest to the most thorough.
+    pub const ALL: &'static [Level] = &[Level::Record, Level::Data, Level::Pages];
+
+    /// The word used in SQL and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Record => "record",
+            Level::Data => "data",
+            Level::Pages => "pages",
         }
     }
 }
@@ -279,12 +316,10 @@ pub enum Event {
     FileDamaged {
         /// Path below the data directory.
         path: String,
-        /// OID of the database, 0 for shared relations.
-        database: u32,
-        /// OID of the tablespace.
-        tablespace: u32,
-        /// relfilenode of the relation.
-        relfilenode: u32,
+        /// Schema and name of the relation, where they could be known: `public.orders`.
+        relation: Option<String>,
+        /// Name of its database, where it could be known; none for shared relations.
+        database: Option<String>,
         /// Block numbers in the relation's fork, at most the first 100.
         blocks: Vec<u32>,
         /// How many blocks there are in all.
@@ -296,6 +331,13 @@ pub enum Event {
         message: String,
         /// What to do about it.
         hint: Option<String>,
+    },
+    /// How much of what [`Task::Validate`] or a deep [`Task::VerifyArchive`] reads is done; at most a few per second.
+    Verified {
+        /// Stored bytes read.
+        done_bytes: u64,
+        /// Stored bytes to read in all.
+        total_bytes: u64,
     },
     /// Segments before this LSN are stored in the backup: the slot may advance.
     WalStored {
@@ -354,6 +396,8 @@ pub enum Answer {
     Abandoned,
     /// For [`Task::VerifyArchive`].
     Archive(Vec<ArchiveRow>),
+    /// For [`Task::Validate`], sorted by backup and object.
+    Findings(Vec<FindingRow>),
     /// For [`Task::Windows`].
     Windows(Vec<WindowRow>),
     /// For [`Task::Status`].

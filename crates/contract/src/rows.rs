@@ -192,3 +192,40 @@ pub struct StatusRow {
     /// Commit time of the last transaction in the archive: RFC 3339, UTC.
     pub archive_end_time: Option<String>,
 }
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Nothing is lost, but somebody should look: an index that only makes reading faster, pages that were damaged at
+    /// the source.
+    Warning,
+    /// A restore would fail, or lose or change data.
+    Error,
+}
+
+impl Severity {
+    /// The word used in SQL and text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        }
+    }
+}
+
+/// A row of `ark.validate()` and `pgark verify`: something that is not as it should be. No row: all is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingRow {
+    /// The backup; none for what belongs to no single one: the repository's own records, the WAL archive.
+    pub backup: Option<String>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Path of the object in the repository, and where they can be known the file and the relation in it:
+    /// `main/7…/backups/…/base.tar.zst: base/5/16384 (public.orders)`.
+    pub object: String,
+    /// What was found.
+    pub finding: String,
+    /// What to do.
+    pub hint: Option<String>,
+}

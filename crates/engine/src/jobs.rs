@@ -5,7 +5,7 @@ use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::lease;
 use crate::repository::record::Record;
 use crate::session::Session;
-use crate::verify::{self, Depth};
+use crate::verify::{self, Depth, Request};
 use crate::wal::archiver;
 use pg_ark_contract::conversation::{Answer, Job, Task};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
@@ -49,6 +49,14 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         Task::VerifyArchive { system_identifier, deep } => {
             let depth = if *deep { Depth::Everything(0) } else { Depth::Names };
             verify::archive_rows(&cluster(job)?, *system_identifier, depth, session).map(Answer::Archive)
+        }
+        Task::Validate { backup, level, system_identifier, jobs } => {
+            let mut cluster = cluster(job)?;
+            if let Some(system) = system_identifier {
+                cluster = cluster.only_system(*system)?;
+            }
+            let request = Request { backup: backup.clone(), level: *level, jobs: *jobs as usize };
+            verify::validate(&cluster, &request, session).map(Answer::Findings)
         }
         Task::Windows { system_identifier } => {
             let found = verify::windows_of(&cluster(job)?, *system_identifier, session)?;

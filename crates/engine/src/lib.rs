@@ -4,7 +4,8 @@
 //! * [`codec`]: frames: compression and the order of parallel work.
 //! * [`repository`]: storage, layout, record, lease.
 //! * [`wal`]: the archive of WAL.
-//! * [`backup`], [`restore`]: one folder per verb, one file per phase.
+//! * [`stored`]: a stored backup, read back.
+//! * [`backup`], [`restore`], [`verify`]: one folder per verb, one file per phase.
 //!
 //! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
 
@@ -15,5 +16,6 @@ pub mod postgres;
 pub mod repository;
 pub mod restore;
 pub mod session;
+pub mod stored;
 pub mod verify;
 pub mod wal;

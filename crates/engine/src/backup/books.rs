@@ -138,16 +138,14 @@ impl Books {
         let damaged_pages = self.blocks_in_all;
         self.damaged_pages += damaged_pages;
         if self.damage.len() < MAX_DAMAGED_FILES {
-            self.damage.push(DamageRecord { path: path.clone(), blocks: blocks.clone(), damaged_pages });
+            self.damage.push(DamageRecord {
+                path: path.clone(),
+                relation: None,
+                database: None,
+                blocks: blocks.clone(),
+                damaged_pages,
+            });
         }
-        let relation = file.relation.as_ref();
-        session.emit(Event::FileDamaged {
-            path,
-            database: relation.map_or(0, |r| r.database),
-            tablespace: relation.map_or(0, |r| r.tablespace),
-            relfilenode: relation.map_or(0, |r| r.relfilenode),
-            blocks,
-            damaged_pages,
-        });
+        session.emit(Event::FileDamaged { path, relation: None, database: None, blocks, damaged_pages });
     }
 }

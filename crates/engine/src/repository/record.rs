@@ -96,6 +96,12 @@ pub struct DataDirectoryRecord {
 pub struct DamageRecord {
     /// Path below the data directory.
     pub path: String,
+    /// Schema and name of the relation, where they could be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
+    /// Name of its database, where it could be known; none for shared relations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// Block numbers in the relation's fork, at most the first 100.
     pub blocks: Vec<u32>,
     /// How many there are in all.

@@ -1,11 +1,11 @@
 //! Configuration files that were outside the data directory, read into memory: they are few and small.
 
-use super::names::{self, hostile};
-use super::objects::{ObjectReader, unwrap_io};
-use super::tar_reader::{Kind, Member, Sink, TarReader};
 use crate::codec::frame;
 use crate::repository::record::ArchiveContent;
 use crate::repository::{Record, Storage};
+use crate::stored::names::{self, hostile};
+use crate::stored::objects::{ObjectReader, unwrap_io};
+use crate::stored::tar_reader::{Kind, Member, Sink, TarReader};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::io::Read;
 use std::ops::Range;

@@ -5,8 +5,8 @@
 //! 2. [`facts`]: what this machine is like. [`check`], [`recorded_places`]: what is refused before anything is
 //!    touched. [`warnings`]: what should be known before. [`plan`]: a value that says all that will happen; `--dry-run`
 //!    shows it.
-//! 3. [`run`] carries it out: [`unpack`] fetches frames in parallel ([`index`]), walks over the tar in their order
-//!    ([`tar_reader`], [`names`], [`tree`]), writes and proves files ([`out_file`], [`expected`]); [`link`],
+//! 3. [`run`] carries it out: [`unpack`] fetches frames in parallel, walks over the tar in their order
+//!    ([`crate::stored`], [`tree`]), writes and proves files ([`out_file`]); [`link`],
 //!    [`config`], [`config_places`] and [`recovery`] add what a server needs; everything is made durable.
 //!    With `--replace` or `--keep-wal`, before that: [`old_wal`] and [`old_wal_end`] find what the archive lacks of an old
 //!    pg_wal, [`salvage`] decides about it, [`losses`] says what is lost, [`saved`] keeps it, [`feed`] gives it to the new
@@ -28,20 +28,16 @@ pub mod config_in_data;
 pub mod config_places;
 pub mod config_text;
 pub mod course;
-pub mod expected;
 pub mod facts;
 pub mod feed;
 pub mod follow;
 mod forks;
 pub mod in_use;
-pub mod index;
 mod judge;
 pub mod link;
 mod log;
 pub mod losses;
 pub mod marker;
-pub mod names;
-pub mod objects;
 pub mod old_place;
 pub mod old_wal;
 pub mod old_wal_end;
@@ -64,7 +60,6 @@ pub mod salvage;
 pub mod saved;
 pub mod server;
 pub mod start;
-pub mod tar_reader;
 pub mod target;
 pub mod tree;
 pub mod unpack;

@@ -1,8 +1,8 @@
 //! A file being restored: opened by the first worker that has a piece of it, proved by the last.
 
 use super::access::Access;
-use super::expected::{Expected, Sum};
-use super::names::hostile;
+use crate::stored::expected::{Expected, Sum};
+use crate::stored::names::hostile;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 use std::fs::File;

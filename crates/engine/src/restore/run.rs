@@ -6,7 +6,6 @@
 use super::access::{Access, NEW_FILE, sync_folder};
 use super::config;
 use super::config_in_data;
-use super::expected::Expected;
 use super::link;
 use super::marker::{MARKER, Marker};
 use super::old_place::{self, Taken};
@@ -21,6 +20,7 @@ use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::postgres::manifest::BACKUP_MANIFEST;
 use crate::repository::record::ArchiveContent;
 use crate::repository::{Record, Storage, catalog};
+use crate::stored::expected::Expected;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::fs::{DirBuilder, File, Permissions};

@@ -2,12 +2,12 @@
 //! workers, and remembers links for the end.
 
 use super::access::Access;
-use super::expected::Expected;
-use super::names::{self, hostile};
 use super::out_file::OutFile;
-use super::tar_reader::{Kind, Member, Sink, TarReader};
 use crate::postgres::control_file::CONTROL_FILE;
 use crate::repository::record::ArchiveContent;
+use crate::stored::expected::Expected;
+use crate::stored::names::{self, hostile};
+use crate::stored::tar_reader::{Kind, Member, Sink, TarReader};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;

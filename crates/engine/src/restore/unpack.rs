@@ -6,9 +6,6 @@
 //! Memory: one stored and one decoded frame for each worker.
 
 use super::access::Access;
-use super::expected::Expected;
-use super::index::{self, Frame};
-use super::objects::{ObjectReader, unwrap_io};
 use super::tree::{Roots, Tree, Write};
 use super::watch::{self, Watch};
 use crate::codec::frame;
@@ -16,6 +13,9 @@ use crate::codec::turn::Turns;
 use crate::repository::layout;
 use crate::repository::record::{ArchiveContent, ArchiveRecord};
 use crate::repository::{Record, Storage};
+use crate::stored::expected::Expected;
+use crate::stored::index::{self, Frame};
+use crate::stored::objects::{ObjectReader, unwrap_io};
 use pg_ark_contract::settings::Codec;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;

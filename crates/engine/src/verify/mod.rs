@@ -3,6 +3,7 @@
 //! * [`archive`]: `verify_archive`: ranges, gaps, damage, strangers. [`ranges`] makes its rows from facts, [`deep`] reads
 //!   every segment in the order that [`chains`] gives, [`twice`] compares segments that are stored under two codecs,
 //!   [`damage`] collects what they find, [`evidence`] weighs what must have been there.
+//! * [`validate`]: `validate`: what of the stored backups is not as it should be.
 //! * [`windows`]: `recovery_windows`: from which moment to which, and why each window ends.
 //! * [`status`]: the last backup and the end of the archive.
 //!
@@ -19,10 +20,12 @@ pub(crate) mod fixture;
 pub mod ranges;
 pub mod status;
 pub mod twice;
+pub mod validate;
 pub mod windows;
 
 pub use archive::{Depth, verify_archive};
 pub use evidence::Evidence;
+pub use validate::{Request, validate};
 pub use windows::{Windows, windows};
 
 use crate::repository::{Cluster, Record};
@@ -42,7 +45,7 @@ pub trait Watch: Sync {
     /// The reason to stop.
     fn check(&self) -> Result<()>;
 
-    /// There are so many bytes of WAL to read.
+    /// There are so many stored bytes to read.
     fn total(&self, _bytes: u64) {}
 
     /// So many more bytes were read.
