@@ -3,6 +3,7 @@
 //! * [`storage`]: objects in a directory or an object store; the only place that knows `object_store`.
 //! * [`layout`]: names of everything in a repository.
 //! * [`record`]: `backup.json`, all that is known about one backup.
+//! * [`sealed`]: how a record proves that it is what was written.
 //! * [`lease`]: one writer per cluster.
 //! * [`catalog`]: opening a repository, finding clusters and backups, judging their state.
 //!
@@ -12,6 +13,7 @@ pub mod catalog;
 pub mod layout;
 pub mod lease;
 pub mod record;
+pub mod sealed;
 pub mod storage;
 
 pub use catalog::{Cluster, Repository};
