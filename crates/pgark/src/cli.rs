@@ -2,6 +2,7 @@
 
 use crate::commands::wal_get::{self, WalGetArgs};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use pg_ark_contract::conversation::Level;
 use pg_ark_contract::settings::Compression;
 use pg_ark_contract::{ErrorKind, Lsn};
 use pg_ark_engine::restore::{ArchiveMode, ConfigChoice, Target, TargetAction, TimelineChoice, target};
@@ -60,6 +61,9 @@ pub enum Command {
     /// Give a WAL file to a server in recovery, for its restore_command
     #[command(after_long_help = wal_get::long_help(), after_help = "See --help for the exit codes.")]
     WalGet(WalGetArgs),
+    /// Check what is stored: is everything there, and as it was when it was stored?
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
     /// Check the WAL archive: what it holds, what it lacks, what in it is damaged
     #[command(after_help = VERIFY_ARCHIVE_EXAMPLES)]
     VerifyArchive(VerifyArchiveArgs),
@@ -69,6 +73,40 @@ pub enum Command {
     /// Store a WAL file, for the server's archive_command
     #[command(after_help = WAL_PUSH_EXAMPLES)]
     WalPush(WalPushArgs),
+}
+
+/// Arguments of `pgark verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Name of a backup, or latest [default: every complete backup, the WAL archive, the repository's own records]
+    pub backup: Option<String>,
+    /// How much is read
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = LevelArg::Data)]
+    pub level: LevelArg,
+    /// Threads [default: one per core]
+    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+}
+
+/// How much is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LevelArg {
+    /// Records; are the objects there, with their sizes? Seconds
+    Record,
+    /// Every object once: frames, files, manifest, WAL. About as long as zstd -t
+    Data,
+    /// And every page of every relation, every WAL record that the backup needs. A little longer
+    Pages,
+}
+
+impl From<LevelArg> for Level {
+    fn from(argument: LevelArg) -> Self {
+        match argument {
+            LevelArg::Record => Level::Record,
+            LevelArg::Data => Level::Data,
+            LevelArg::Pages => Level::Pages,
+        }
+    }
 }
 
 /// Arguments of `pgark verify-archive`.
@@ -280,6 +318,21 @@ replaced: a file that is there already is fine when it is equal, else it is refu
 On a standby with archive_mode = always the same command stores to the same cluster.";
 const CHECK_EXAMPLES: &str = "Examples:
   pgark --repo file:///backups check";
+const VERIFY_EXAMPLES: &str = "Examples:
+  Everything that is stored, once a week:
+    pgark --repo file:///backups verify
+  The newest backup and the WAL that it needs, each night:
+    pgark --repo file:///backups verify latest
+  Is everything there? Every few minutes, it reads names and records alone:
+    pgark --repo file:///backups verify --level record
+  What is wrong, for programs:
+    pgark --repo file:///backups --format json verify | jq -r '.[] | .severity + \" \" + .object'
+
+The server is not needed, and nothing is written. Each level holds the one before. With page
+checksums, level pages also tells what was damaged before it was backed up.
+
+Exit code: 0 nothing was found, 19 WAL is missing and nothing else is wrong, 13 anything else was
+found, 7 or 8 there is no such backup or it is not complete, 17 stopped by a signal.";
 const VERIFY_ARCHIVE_EXAMPLES: &str = "Examples:
   Is there a gap, a timeline without history, something that does not belong there?
     pgark --repo file:///backups verify-archive

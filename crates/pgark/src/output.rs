@@ -101,6 +101,25 @@ pub fn indented(text: &str, width: usize) -> String {
     text.replace('\n', &format!("\n{:width$}", ""))
 }
 
+/// Text that begins behind `width` spaces, with line breaks between words where a line would pass [`WIDTH`] characters. A
+/// word is never cut: paths can be copied.
+pub fn wrapped(text: &str, width: usize) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let mut now = String::new();
+        for word in line.split(' ') {
+            if !now.is_empty() && width + now.chars().count() + 1 + word.chars().count() > WIDTH {
+                lines.push(std::mem::take(&mut now));
+            } else if !now.is_empty() {
+                now.push(' ');
+            }
+            now.push_str(word);
+        }
+        lines.push(now);
+    }
+    indented(&lines.join("\n"), width)
+}
+
 /// `2026-11-22T02:00:00Z` as `2026-11-22 02:00:00`.
 pub fn time(text: &str) -> String {
     text.replacen('T', " ", 1).trim_end_matches('Z').to_string()
@@ -132,6 +151,18 @@ mod tests {
         assert_eq!(pairs(&[("A", Some("1\nB: 2".into()))]), "A:  1\n    B: 2");
         let wide = table(&["N"], &[vec!["\u{1b}".repeat(100)]]);
         assert!(wide.lines().all(|line| line.chars().count() <= WIDTH), "{wide}");
+    }
+
+    #[test]
+    fn long_text_is_wrapped_between_words() {
+        let text = format!("{} {} \"/a path/{}\"\nnext", "a".repeat(50), "b".repeat(39), "c".repeat(120));
+        let shown = wrapped(&text, 10);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[0], format!("{} {}", "a".repeat(50), "b".repeat(39)), "100 characters fit");
+        assert_eq!(lines[1], "          \"/a");
+        assert!(lines[2].trim_start().starts_with("path/ccc") && lines[2].ends_with('"'), "{shown}");
+        assert_eq!(lines[3], "          next");
+        assert_eq!(shown.split_whitespace().collect::<Vec<_>>(), text.split_whitespace().collect::<Vec<_>>());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod list;
 mod restore;
 mod restore_text;
 mod show;
+mod verify;
 mod verify_archive;
 pub mod wal_get;
 mod wal_push;
@@ -25,6 +26,7 @@ pub fn run(cli: &Cli) -> Result<ExitCode> {
         Command::List => list::run(&open(cli)?, cli.format),
         Command::Show { backup } => show::run(&open(cli)?, backup, cli.format),
         Command::Check => check::run(cli),
+        Command::Verify(arguments) => verify::run(&open(cli)?, arguments, cli.format),
         Command::VerifyArchive(arguments) => verify_archive::run(&open(cli)?, arguments, cli.format),
         Command::Windows => windows::run(&open(cli)?, cli.format),
         Command::WalPush(arguments) => wal_push::run(cli, arguments),

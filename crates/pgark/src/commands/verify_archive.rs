@@ -2,15 +2,12 @@
 
 use super::windows::moment;
 use crate::cli::{Format, VerifyArchiveArgs};
+use crate::progress::Reading;
 use crate::{output, talk};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pg_ark_engine::repository::Cluster;
-use pg_ark_engine::verify::{self, Depth, Watch};
-use std::io::IsTerminal;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use pg_ark_engine::verify::{self, Depth};
 
 const HEAD: [&str; 6] = ["TLI", "STATUS", "COUNT", "FROM (UTC)", "TO (UTC)", "SEGMENTS"];
 
@@ -20,9 +17,9 @@ pub fn run(cluster: &Cluster, arguments: &VerifyArchiveArgs, format: Format) -> 
         true => Depth::Everything(arguments.jobs.map_or(0, usize::from)),
         false => Depth::Names,
     };
-    let stop = Stop::new()?;
-    let rows = verify::archive_rows(cluster, None, depth, &stop);
-    stop.finish();
+    let reading = Reading::new("reading WAL")?;
+    let rows = verify::archive_rows(cluster, None, depth, &reading);
+    reading.finish();
     let rows = rows?;
     match format {
         Format::Json => output::json(&rows)?,
@@ -59,7 +56,8 @@ fn judge(rows: &[ArchiveRow]) -> Result<()> {
     Err(Error::new(kind, format!("the archive has {what}")).hint(hint))
 }
 
-fn counted(count: usize, what: &str) -> String {
+/// `1 gap`, `2 gaps`.
+pub fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
@@ -99,59 +97,6 @@ fn names(first: &str, last: &str) -> String {
     match last.get(equal.min(last.len().saturating_sub(2))..) {
         Some(differs) if first != last => format!("{first}..{differs}"),
         _ => first.to_string(),
-    }
-}
-
-/// Shows how far the reading is, and passes on the wish to stop.
-pub struct Stop {
-    flag: Arc<AtomicBool>,
-    bar: Mutex<Option<ProgressBar>>,
-}
-
-impl Stop {
-    /// Listens to signals.
-    ///
-    /// # Errors
-    /// When they cannot be caught.
-    pub fn new() -> Result<Self> {
-        Ok(Stop { flag: talk::stop_flag()?, bar: Mutex::new(None) })
-    }
-
-    fn bar(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
-        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = self.bar().take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Watch for Stop {
-    fn check(&self) -> Result<()> {
-        match self.flag.load(Ordering::Relaxed) {
-            false => Ok(()),
-            true => Err(Error::new(ErrorKind::Cancelled, "stopped by a signal")),
-        }
-    }
-
-    fn total(&self, bytes: u64) {
-        if !std::io::stderr().is_terminal() {
-            return;
-        }
-        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr_with_hz(5));
-        let template = "reading WAL [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        *self.bar() = Some(bar);
-    }
-
-    fn advance(&self, bytes: u64) {
-        if let Some(bar) = &*self.bar() {
-            bar.inc(bytes);
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `pgark windows`: from which moment to which the cluster can be restored.
 
 use crate::cli::Format;
-use crate::commands::verify_archive::Stop;
+use crate::progress::Reading;
 use crate::{output, talk};
 use pg_ark_contract::Result;
 use pg_ark_contract::rows::WindowRow;
@@ -12,7 +12,7 @@ const HEAD: [&str; 6] = ["FROM (UTC)", "TO (UTC)", "TLI", "FROM LSN", "TO LSN", 
 
 /// Prints the windows, oldest first.
 pub fn run(cluster: &Cluster, format: Format) -> Result<()> {
-    let found = verify::windows_of(cluster, None, &Stop::new()?)?;
+    let found = verify::windows_of(cluster, None, &Reading::new("reading WAL")?)?;
     found.remarks.iter().for_each(|remark| talk::warn(remark));
     match format {
         Format::Json => output::json(&found.rows),
