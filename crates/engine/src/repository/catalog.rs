@@ -2,12 +2,15 @@
 
 use super::layout;
 use super::lease;
-use super::record::{self, FORMAT, Record};
+use super::record::{FORMAT, Record};
+use super::sealed::{self, Seal};
 use super::storage::Storage;
 use chrono::Utc;
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +39,9 @@ pub struct SystemRecord {
     pub server_version_num: u32,
     /// RFC 3339, UTC.
     pub first_seen: String,
+    /// Fields of a later minor version.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// Content of `cluster.json`.
@@ -45,6 +51,9 @@ pub struct ClusterRecord {
     pub format: u32,
     /// Newest last.
     pub systems: Vec<SystemRecord>,
+    /// Fields of a later minor version.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// An open repository.
@@ -91,7 +100,7 @@ impl Repository {
         refuse_used_folder(&storage)?;
         let record =
             RepositoryRecord { format: FORMAT, id: uuid::Uuid::new_v4().to_string(), created_at: now() };
-        let created = storage.create(layout::REPOSITORY, to_json(&record)?)?;
+        let created = storage.create(layout::REPOSITORY, sealed::to_json(&record)?)?;
         let record = if created { Some(record) } else { load_record(&storage)? };
         let record = record.ok_or_else(|| {
             Error::new(
@@ -215,8 +224,11 @@ impl Cluster {
     /// # Errors
     /// `ForeignCluster` when another server has taken the name since: two servers must not share one.
     pub fn remember_system(&mut self, system_identifier: u64, server_version_num: u32) -> Result<()> {
-        let mut record = load_cluster(&self.storage, &self.name)?
-            .unwrap_or(ClusterRecord { format: FORMAT, systems: Vec::new() });
+        let mut record = load_cluster(&self.storage, &self.name)?.unwrap_or(ClusterRecord {
+            format: FORMAT,
+            systems: Vec::new(),
+            other: BTreeMap::new(),
+        });
         let id = system_identifier.to_string();
         if record.systems.last().is_some_and(|newest| newest.system_identifier == id) {
             return Ok(());
@@ -228,15 +240,32 @@ impl Cluster {
                 format!("cluster \"{}\" has meanwhile become that of system identifier {newest}", self.name),
             )
             .hint(format!(
-                "Give each server a name of its own: set pg_ark.cluster. If the other server is gone for good, remove its entry from \"{}\".",
+                "Give each server a name of its own: set pg_ark.cluster. If the other server is gone for good, remove its entry from \"{}\", and the line with \"crc32c\", which fits no more.",
                 self.storage.display(&layout::cluster_record(&self.name))
             )));
         }
-        record.systems.push(SystemRecord { system_identifier: id, server_version_num, first_seen: now() });
-        self.storage.put(&layout::cluster_record(&self.name), to_json(&record)?)?;
+        record.systems.push(SystemRecord {
+            system_identifier: id,
+            server_version_num,
+            first_seen: now(),
+            other: BTreeMap::new(),
+        });
+        self.storage.put(&layout::cluster_record(&self.name), sealed::to_json(&record)?)?;
         self.systems.retain(|s| *s != system_identifier);
         self.systems.push(system_identifier);
         Ok(())
+    }
+
+    /// The records above the backups, the repository's and the cluster's, by path: whether each has a seal, `None` for
+    /// one that is not there; an error as for opening it, `Corrupt` when it is damaged.
+    pub fn seals(&self) -> [(String, Result<Option<Seal>>); 2] {
+        let cluster = layout::cluster_record(&self.name);
+        let repository = load::<RepositoryRecord>(&self.storage, layout::REPOSITORY);
+        let own = load::<ClusterRecord>(&self.storage, &cluster);
+        [
+            (layout::REPOSITORY.to_string(), repository.map(|found| found.map(|(_, seal)| seal))),
+            (cluster, own.map(|found| found.map(|(_, seal)| seal))),
+        ]
     }
 
     /// Folder of a backup.
@@ -369,18 +398,16 @@ pub fn refuse_inside(storage: &Storage, data_directory: &Path) -> Result<()> {
 }
 
 fn load_record(storage: &Storage) -> Result<Option<RepositoryRecord>> {
-    load(storage, layout::REPOSITORY)
+    Ok(load(storage, layout::REPOSITORY)?.map(|(record, _)| record))
 }
 
 fn load_cluster(storage: &Storage, name: &str) -> Result<Option<ClusterRecord>> {
-    load(storage, &layout::cluster_record(name))
+    Ok(load(storage, &layout::cluster_record(name))?.map(|(record, _)| record))
 }
 
-fn load<T: serde::de::DeserializeOwned>(storage: &Storage, path: &str) -> Result<Option<T>> {
+fn load<T: serde::de::DeserializeOwned>(storage: &Storage, path: &str) -> Result<Option<(T, Seal)>> {
     let Some(bytes) = storage.get(path, layout::MAX_RECORD)? else { return Ok(None) };
-    let shown = storage.display(path);
-    record::check_format(&bytes, &shown)?;
-    record::parse_json(&bytes, &shown).map(Some)
+    sealed::read(&bytes, &storage.display(path)).map(Some)
 }
 
 fn refuse_used_folder(storage: &Storage) -> Result<()> {
@@ -396,11 +423,6 @@ fn refuse_used_folder(storage: &Storage) -> Result<()> {
         .detail(format!("It holds \"{}\".", entry.file_name().to_string_lossy()))
         .hint("Name an empty folder, or one that does not exist yet.")),
     }
-}
-
-fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec_pretty(value)
-        .map_err(|e| Error::new(ErrorKind::Internal, "could not write a record as JSON").detail(e))
 }
 
 /// This moment, RFC 3339, UTC, in seconds.
@@ -442,6 +464,36 @@ mod tests {
         let mut old = repository.cluster("old").unwrap();
         old.remember_system(11, 150_018).unwrap();
         assert!(dir.path().join("old/cluster.json").exists());
+    }
+
+    #[test]
+    fn records_are_sealed_and_keep_what_they_do_not_know() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", dir.path().display());
+        let (repository, _) = Repository::open_or_create(&url).unwrap();
+        let mut cluster = repository.cluster("main").unwrap();
+        let seals = |cluster: &Cluster| cluster.seals().map(|(_, seal)| seal.unwrap());
+        assert_eq!(seals(&cluster), [Some(Seal::Sealed), None]);
+        let old = r#"{"format": 1, "new": 1, "systems": [{"system_identifier": "6", "server_version_num": 150000,
+            "first_seen": "2026-11-22T02:00:00Z", "newer": 2}]}"#;
+        let path = dir.path().join("main/cluster.json");
+        repository.storage().put("main/cluster.json", old).unwrap();
+        assert_eq!(seals(&cluster), [Some(Seal::Sealed), Some(Seal::Unsealed)]);
+        cluster.remember_system(7, 150_018).unwrap();
+        assert_eq!(seals(&cluster), [Some(Seal::Sealed); 2]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"new\": 1") && text.contains("\"newer\": 2"), "{text}");
+        for (file, other) in [("main/cluster.json", "150018"), ("pgark.json", "format\": 1")] {
+            let path = dir.path().join(file);
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.replace(other, &other.replace('1', "3"))).unwrap();
+            let error = Repository::open(&url).and_then(|open| open.cluster("main")).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Corrupt);
+            assert!(error.message.contains(file) && error.hint.unwrap().contains("crc32c"));
+            let damaged = cluster.seals().into_iter().filter(|(_, seal)| seal.is_err());
+            assert_eq!(damaged.map(|(path, _)| path).collect::<Vec<_>>(), [file]);
+            std::fs::write(&path, text).unwrap();
+        }
     }
 
     fn copy_golden(to: &Path) -> Repository {

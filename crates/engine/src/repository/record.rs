@@ -1,8 +1,10 @@
 //! `backup.json`: all that is known about one backup. FORMAT.md, section "Record".
 //!
-//! Fields that this version does not know are kept when a record is rewritten, and ignored otherwise.
+//! Fields that this version does not know are kept when a record is rewritten, and ignored otherwise. A record is sealed
+//! ([`sealed`](super::sealed)); one without a seal is read, and known as such.
 
 use super::layout;
+use super::sealed::{self, Seal};
 use super::storage::{Storage, Stored};
 use chrono::SecondsFormat;
 use pg_ark_contract::conversation::BackupKind;
@@ -215,6 +217,9 @@ pub struct Record {
     /// The record itself cannot be read, and why; everything else is made up.
     #[serde(skip)]
     pub unreadable: Option<Error>,
+    /// It was read without a seal: nothing but its content speaks for it.
+    #[serde(skip)]
+    pub unsealed: bool,
     /// Fields of a later minor version.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -224,13 +229,12 @@ impl Record {
     /// Reads the record of the backup in `folder`; `None` when there is none.
     ///
     /// # Errors
-    /// `FormatTooNew` for a later major format, `Corrupt` for what is no record.
+    /// `FormatTooNew` for a later major format, `Corrupt` for what is no record or has a broken seal.
     pub fn load(storage: &Storage, folder: &str) -> Result<Option<Record>> {
         let path = format!("{folder}/{}", layout::RECORD);
         let Some(bytes) = storage.get(&path, layout::MAX_RECORD)? else { return Ok(None) };
         let shown = storage.display(&path);
-        check_format(&bytes, &shown)?;
-        let record: Record = parse_json(&bytes, &shown)?;
+        let (record, seal): (Record, Seal) = sealed::read(&bytes, &shown)?;
         let name = folder.rsplit('/').next().unwrap_or_default();
         if record.backup != name {
             return Err(Error::new(
@@ -238,18 +242,15 @@ impl Record {
                 format!("\"{shown}\" is the record of backup \"{}\"", record.backup.escape_debug()),
             ));
         }
-        Ok(Some(record))
+        Ok(Some(Record { unsealed: seal == Seal::Unsealed, ..record }))
     }
 
-    /// Writes the record durably into `folder`.
+    /// Writes the record durably into `folder`, sealed.
     ///
     /// # Errors
     /// What the store said.
     pub fn save(&self, storage: &Storage, folder: &str) -> Result<()> {
-        let mut json = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::new(ErrorKind::Internal, "could not write a record as JSON").detail(e))?;
-        json.push(b'\n');
-        storage.put(&format!("{folder}/{}", layout::RECORD), json)
+        storage.put(&format!("{folder}/{}", layout::RECORD), sealed::to_json(self)?)
     }
 
     /// Stands for a backup whose record cannot be read.
@@ -314,6 +315,7 @@ impl Record {
             damage: Vec::new(),
             warnings: Vec::new(),
             unreadable: None,
+            unsealed: false,
             other: BTreeMap::new(),
         }
     }
@@ -384,4 +386,57 @@ fn not_json(path: &str, e: &serde_json::Error) -> Error {
     Error::new(ErrorKind::Corrupt, format!("\"{path}\" is not what it should be"))
         .detail(e)
         .hint(DAMAGED_HINT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const FOLDER: &str = "main/7/backups/20261122T020000Z-full";
+
+    fn storage() -> (tempfile::TempDir, Storage) {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::open(&format!("file://{}", dir.path().display())).unwrap();
+        (dir, storage)
+    }
+
+    fn begun() -> Record {
+        Record::begun("20261122T020000Z-full".into(), "main", 7)
+    }
+
+    #[test]
+    fn unknown_fields_are_kept_and_sealed_anew() {
+        let (_dir, storage) = storage();
+        let path = format!("{FOLDER}/{}", layout::RECORD);
+        let mut plain = serde_json::to_value(begun()).unwrap();
+        plain["later"] = json!({"a": [1]});
+        storage.put(&path, serde_json::to_vec(&plain).unwrap()).unwrap();
+        let mut record = Record::load(&storage, FOLDER).unwrap().unwrap();
+        assert!(record.unsealed);
+        record.label = Some("a".into());
+        record.save(&storage, FOLDER).unwrap();
+        for _ in 0..2 {
+            let again = Record::load(&storage, FOLDER).unwrap().unwrap();
+            assert!(!again.unsealed && again.label.as_deref() == Some("a"));
+            assert_eq!(again.other, BTreeMap::from([("later".to_string(), json!({"a": [1]}))]));
+            again.save(&storage, FOLDER).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_a_record_is_found() {
+        let (_dir, storage) = storage();
+        begun().save(&storage, FOLDER).unwrap();
+        let path = format!("{FOLDER}/{}", layout::RECORD);
+        let bytes = storage.get(&path, layout::MAX_RECORD).unwrap().unwrap();
+        for at in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[at] ^= 1 << (at % 8);
+            storage.put(&path, other).unwrap();
+            let error = Record::load(&storage, FOLDER).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Corrupt, "byte {at}");
+            assert!(error.message.contains(layout::RECORD), "byte {at}: {error}");
+        }
+    }
 }

@@ -10,6 +10,13 @@ const REMARKS: usize = 10;
 /// go back to its old place. Looks for libraries on this machine, and is pure otherwise.
 pub fn about(record: &Record, server: Option<&Server>, moved: bool) -> Vec<String> {
     let mut warnings = Vec::new();
+    if record.unsealed {
+        warnings.push(format!(
+            "the record of backup \"{}\" has no seal, so nothing proves that it is as it was written: an early version \
+             wrote it, or somebody changed it",
+            record.backup
+        ));
+    }
     if record.damaged_pages > 0 {
         let files: Vec<&str> = record.damage.iter().take(3).map(|damage| &damage.path[..]).collect();
         warnings.push(format!(
@@ -62,6 +69,9 @@ mod tests {
         assert!(about(&record, None, false).is_empty());
         let copy = about(&record, None, true);
         assert!(copy[0].contains("\"/old/data\"") && copy[0].contains("pg_ark.cluster"), "{copy:?}");
+        record.unsealed = true;
+        assert!(about(&record, None, false)[0].contains("has no seal"));
+        record.unsealed = false;
         record.host = "old".to_string();
         assert!(other_host(&record, "new").unwrap().contains("\"old\": if the original still runs"));
         assert_eq!(other_host(&record, "old"), None);
