@@ -100,6 +100,11 @@ mod tests {
             ),
             ("backup_stop", "backup text", "boolean"),
             ("show", "backup text", "jsonb"),
+            (
+                "validate",
+                "backup text DEFAULT NULL::text, level text DEFAULT 'data'::text",
+                "TABLE(backup text, severity text, object text, finding text, hint text)",
+            ),
             ("check", "", "TABLE(item text, status text, detail text, hint text)"),
         ];
         for (name, arguments, result) in expected {

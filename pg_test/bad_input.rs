@@ -24,6 +24,8 @@ mod tests {
             "ark.verify_archive(deep => true)",
             "ark.verify_archive(NULL)",
             "ark.recovery_windows()",
+            "ark.validate()",
+            "ark.validate('20261122T020000Z-full', 'pages')",
         ] {
             refused(&format!("SELECT {call}"), "55000", "ark.enable");
         }
@@ -34,6 +36,18 @@ mod tests {
         for name in ["NULL", "''"] {
             refused(&format!("SELECT ark.show({name})"), "22023", "ark.list_backups");
             refused(&format!("SELECT ark.backup_stop({name})"), "22023", "ark.list_backups");
+        }
+    }
+
+    #[pg_test]
+    fn validate_takes_a_level_and_a_name_that_can_be() {
+        for level in ["'all'", "'DATA'", "''", "NULL"] {
+            refused(&format!("SELECT * FROM ark.validate(level => {level})"), "22023", "pages");
+        }
+        let long = "repeat('x', 100000)";
+        for name in ["''", "'x'", "'..'", "'20261122T020000Z-full/../x'", "E'20261122T020000Z-full\n'", long]
+        {
+            refused(&format!("SELECT * FROM ark.validate({name})"), "22023", "ark.list_backups");
         }
     }
 

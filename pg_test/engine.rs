@@ -30,6 +30,26 @@ mod tests {
     }
 
     #[pg_test]
+    fn ps_shows_how_much_is_verified() {
+        let title = || std::fs::read("/proc/self/cmdline").expect("Linux");
+        let before = title();
+        // The engine ends when its parent's title says what it said.
+        let script = r#"read -r job; hello; echo '{"verified":{"done_bytes":1,"total_bytes":4}}'
+            until grep -q ' 25 % of 4 bytes verified' /proc/$PPID/cmdline; do sleep 0.05; done
+            echo '{"verified":{"done_bytes":18446744073709551615,"total_bytes":1}}'
+            until grep -q ' 100 % of 1 bytes verified' /proc/$PPID/cmdline; do sleep 0.05; done
+            echo '{"done":{"answer":{"findings":[]}}}'"#;
+        let task = Task::Validate {
+            backup: None,
+            level: pg_ark_contract::conversation::Level::Data,
+            system_identifier: None,
+            jobs: 0,
+        };
+        assert_eq!(ask(&Program::new(script), task), Ok(Answer::Findings(Vec::new())));
+        assert_eq!(title(), before);
+    }
+
+    #[pg_test]
     fn what_the_engine_refuses_comes_with_its_hint() {
         let error = error_of(
             r#"hello; echo '{"failed":{"error":{"kind":"disk_full","message":"full","hint":"free some"}}}'"#,

@@ -6,7 +6,7 @@ mod tests {
     use crate::pg_test::help::{raised, text};
     use pgrx::prelude::*;
 
-    const CALLS: [&str; 9] = [
+    const CALLS: [&str; 10] = [
         "SELECT ark.enable('file:///nowhere')",
         "SELECT ark.backup_start()",
         "SELECT ark.backup_stop('x')",
@@ -14,6 +14,7 @@ mod tests {
         "SELECT ark.show('x')",
         "SELECT ark.verify_archive()",
         "SELECT ark.recovery_windows()",
+        "SELECT ark.validate()",
         "SELECT health FROM ark.status",
         "SELECT ark.check()",
     ];
@@ -47,7 +48,7 @@ mod tests {
         assert_eq!(text("SELECT status FROM ark.check() WHERE item = 'caller'"), "warning");
         assert_eq!(text("SELECT count(*)::text FROM ark.status WHERE health LIKE 'pg_ark.repository%'"), "1");
         // Let through, then stopped by what is missing: the repository.
-        for call in &CALLS[3..7] {
+        for call in &CALLS[3..8] {
             assert_eq!(raised(call).state, "55000", "{call}");
         }
         for call in &CALLS[..3] {

@@ -8,6 +8,7 @@ GRANT USAGE ON SCHEMA @extschema@ TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.list_backups() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.show(text) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.check() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.validate(text, text) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.verify_archive(boolean) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.recovery_windows() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.server_status() TO pg_monitor;
@@ -25,6 +26,8 @@ COMMENT ON FUNCTION @extschema@.show(text) IS
     'the record of one backup';
 COMMENT ON FUNCTION @extschema@.check() IS
     'is this server able to back itself up, and what is missing';
+COMMENT ON FUNCTION @extschema@.validate(text, text) IS
+    'what of the stored backups is not as it should be, one row each; no row: all is well';
 COMMENT ON FUNCTION @extschema@.verify_archive(boolean) IS
     'ranges of stored WAL without holes, gaps, damage and strangers, one row each';
 COMMENT ON FUNCTION @extschema@.recovery_windows() IS

@@ -12,9 +12,10 @@ mod program;
 
 pub use program::{Target, locate};
 
-use crate::postgres::{interrupts, latch, process};
+use crate::postgres::{interrupts, latch, process, progress};
 use crate::translate;
 use pg_ark_contract::conversation::{Answer, Event, Job, Reply, Task};
+use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
 use program::{INSTALL_HINT, command, ending, missing};
 use std::io::{ErrorKind as Io, Read, Write};
@@ -52,6 +53,7 @@ pub fn ask(target: &Target, task: Task) -> Result<Answer> {
 /// As [`ask`]; `EngineDied` when the limit is over.
 pub fn ask_within(target: &Target, task: Task, limit: Option<Duration>) -> Result<Answer> {
     let mut engine = Engine::start(target, task)?;
+    let mut title = None;
     loop {
         let left = limit.map(|limit| limit.saturating_sub(engine.started.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
@@ -67,9 +69,18 @@ pub fn ask_within(target: &Target, task: Task, limit: Option<Duration>) -> Resul
             Some(Event::Done { answer }) => return Ok(answer),
             Some(Event::Failed { error }) => return Err(error),
             Some(Event::Warning { message, hint }) => translate::warn(message, hint),
+            Some(Event::Verified { done_bytes, total_bytes }) => {
+                title.get_or_insert_with(progress::Title::start).show(&verified(done_bytes, total_bytes));
+            }
             Some(_) | None => {}
         }
     }
+}
+
+/// `37 % of 2.0 GB verified`.
+fn verified(done: u64, total: u64) -> String {
+    let percent = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(100).min(100);
+    format!("{percent} % of {} verified", human_bytes(total))
 }
 
 /// The error for an answer that does not belong to the question.

@@ -9,4 +9,5 @@ pub mod check;
 pub mod enable;
 pub mod list;
 pub mod status;
+pub mod validate;
 pub mod wal;

@@ -8,7 +8,7 @@
 //! * [`worker`]: registering, connecting and signalling background workers.
 //! * [`shared`]: the shared memory between a session and the worker it started.
 //! * [`wal`]: positions in the WAL.
-//! * [`progress`]: `pg_stat_progress_basebackup` and `pg_stat_activity`.
+//! * [`progress`]: `pg_stat_progress_basebackup`, `pg_stat_activity`, and what `ps` shows.
 //! * [`process`]: the server's program and its user; the time; pipes that do not block.
 //! * [`text`]: text in the encoding of the database.
 //! * [`types`]: SQL types that pgrx does not know.

@@ -1,4 +1,5 @@
-//! What the monitoring views show of a backup: `pg_stat_progress_basebackup` and `pg_stat_activity`.
+//! What the monitoring views show of a backup: `pg_stat_progress_basebackup` and `pg_stat_activity`; and what `ps` shows
+//! of a session that waits.
 
 use pgrx::pg_sys;
 use std::ffi::CString;
@@ -82,4 +83,47 @@ pub fn activity(activity: &str) {
     let Ok(text) = CString::new(activity) else { return };
     // SAFETY: the text is copied into this process's own entry in shared memory.
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr()) }
+}
+
+/// What `ps` shows of this session, with more behind it: `postgres: me mydb [local] SELECT 37 % of 2.0 GB`. The guard
+/// puts back what was there. Nothing else tells a session's progress honestly: the server's progress views are about
+/// its own commands, and another query text would hide the one that runs.
+pub struct Title {
+    before: Vec<u8>,
+}
+
+impl Title {
+    /// Remembers what `ps` shows now.
+    pub fn start() -> Title {
+        let mut length = 0;
+        // SAFETY: gives a pointer into the server's own buffer and its length; the bytes are copied at once.
+        let before = unsafe {
+            let text = pg_sys::get_ps_display(&mut length);
+            match usize::try_from(length) {
+                Ok(length) if !text.is_null() => std::slice::from_raw_parts(text.cast(), length).to_vec(),
+                _ => Vec::new(),
+            }
+        };
+        Title { before }
+    }
+
+    /// Shows `text` behind it.
+    pub fn show(&self, text: &str) {
+        let mut title = self.before.trim_ascii_end().to_vec();
+        title.push(b' ');
+        title.extend_from_slice(text.as_bytes());
+        show_title(title);
+    }
+}
+
+impl Drop for Title {
+    fn drop(&mut self) {
+        show_title(std::mem::take(&mut self.before));
+    }
+}
+
+fn show_title(title: Vec<u8>) {
+    let Ok(title) = CString::new(title) else { return };
+    // SAFETY: the server copies the text, as much of it as there is room for.
+    unsafe { pg_sys::set_ps_display(title.as_ptr()) }
 }
