@@ -4,7 +4,7 @@
 //! kernel reports as SIGTERM) order the work to stop; if cleaning up takes longer than [`GRACE`], it ends anyway.
 //! What it leaves then is recognised by the next backup as left by a dead writer.
 
-use pg_ark_contract::conversation::{Event, Job, Reply, Task};
+use pg_ark_contract::conversation::{Event, Job, Level, Reply, Task};
 use pg_ark_contract::{Error, ErrorKind, VERSION};
 use pg_ark_engine::jobs;
 use pg_ark_engine::session::Session;
@@ -24,6 +24,7 @@ const NICE: i32 = 10;
 /// Runs one job.
 pub fn run() -> ExitCode {
     close_inherited();
+    crate::private::no_core();
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
     let session = Arc::new(Session::new(emit));
     session.emit(Event::Hello { version: VERSION.to_string() });
@@ -40,7 +41,7 @@ pub fn run() -> ExitCode {
     if let Err(error) = listen(&session, job.parent_pid) {
         return fail(&session, error);
     }
-    if matches!(job.task, Task::Backup(_) | Task::VerifyArchive { deep: true, .. }) {
+    if reads_much(&job.task) {
         let _ = rustix::process::nice(NICE);
     }
     match jobs::run(&job, &session) {
@@ -49,6 +50,14 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(&session, error),
+    }
+}
+
+fn reads_much(task: &Task) -> bool {
+    match task {
+        Task::Backup(_) | Task::VerifyArchive { deep: true, .. } => true,
+        Task::Validate { level, .. } => *level > Level::Record,
+        _ => false,
     }
 }
 

@@ -198,7 +198,7 @@ fn detach() {
     let _ = rustix::process::setsid();
     // Replay comes first. A session is scheduled as a group, whose own priority counts (sched(7), autogroup).
     let _ = rustix::process::nice(NICE);
-    let _ = std::fs::write("/proc/self/autogroup", NICE.to_string());
+    let _ = crate::private::with_own_proc(|| std::fs::write("/proc/self/autogroup", NICE.to_string()));
     crate::engine_mode::close_inherited();
 }
 
