@@ -11,6 +11,14 @@ const MAX_LINES: usize = 800;
 /// The only places that may sleep, both in a loop that looks at another process, which wakes nobody.
 const POLLING: [&str; 2] = ["crates/testkit/src/wait.rs", "crates/engine/src/restore/follow.rs"];
 
+/// The only places that start programs: each by its path or name, with its arguments as they are.
+const STARTING: [&str; 4] = [
+    "crates/engine/src/restore/run_as.rs",
+    "crates/engine/src/restore/server.rs",
+    "crates/pgark/src/commands/wal_get.rs",
+    "src/engine/program.rs",
+];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("root of the workspace")
 }
@@ -160,6 +168,35 @@ fn unsafe_code_stays_in_one_room() {
         }
     }
     assert!(wrong.is_empty(), "unsafe code outside src/postgres/: {wrong:?}");
+}
+
+#[test]
+fn no_shell_is_ever_involved() {
+    let shipped = |name: &str| {
+        (name.starts_with("src/") || name.starts_with("crates/"))
+            && !name.starts_with("crates/testkit/")
+            && !name.contains("/tests/")
+            && !name.ends_with("_tests.rs")
+    };
+    let all = sources();
+    let mut starting = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (name, text) in all.iter().filter(|(name, _)| shipped(name)) {
+        // Tests may: they stand behind everything else.
+        let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let code = code_only(text);
+        if ["Command::new", "posix_spawn", "execv"].iter().any(|call| code.contains(call)) {
+            starting.insert(name.as_str());
+        }
+        for (number, (line, code)) in text.lines().zip(code.lines()).enumerate() {
+            let shell = ["\"sh\"", "/sh\"", "\"bash\"", "/bash\""].iter().any(|shell| line.contains(shell));
+            if shell || ["libc::system", "libc::popen", "libc::fork"].iter().any(|call| code.contains(call)) {
+                wrong.push(format!("{name}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(starting, BTreeSet::from(STARTING), "who starts programs: look at it well, then list it");
 }
 
 #[test]
