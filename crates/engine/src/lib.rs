@@ -5,6 +5,7 @@
 //! * [`repository`]: storage, layout, record, lease.
 //! * [`wal`]: the archive of WAL.
 //! * [`stored`]: a stored backup, read back.
+//! * [`names`]: from the path of a file to the relation's name, without a server.
 //! * [`backup`], [`restore`], [`verify`]: one folder per verb, one file per phase.
 //!
 //! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
@@ -12,6 +13,7 @@
 pub mod backup;
 pub mod codec;
 pub mod jobs;
+pub mod names;
 pub mod postgres;
 pub mod repository;
 pub mod restore;

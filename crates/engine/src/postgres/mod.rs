@@ -4,6 +4,7 @@
 //! * [`data_directory`]: which files a backup takes, leaves out, or keeps as empty directories.
 //! * [`relation_file`]: what the name of a relation's file says.
 //! * [`page`]: page checksums.
+//! * [`heap_tuple`]: the rows in the pages of a table; [`system_catalog`]: those that name things.
 //! * [`wal_segment`]: names and first pages of WAL files.
 //! * [`wal_record`]: the records in them, and what recovery targets look for.
 //! * [`timeline`]: timeline history files.
@@ -25,9 +26,11 @@ mod wal_reader;
 pub mod backup_label;
 pub mod control_file;
 pub mod data_directory;
+pub mod heap_tuple;
 pub mod manifest;
 pub mod page;
 pub mod relation_file;
+pub mod system_catalog;
 pub mod timeline;
 pub mod wal_record;
 pub mod wal_segment;
