@@ -8,6 +8,7 @@
 //! * [`Session`], [`SqlError`]: SQL in the background, and errors by SQLSTATE.
 //! * [`Workload`]: pgbench in the background; [`Balances`]: the sums that it keeps equal.
 //! * [`Repo`], [`pgark`]: a repository folder, and the companion program to read it with.
+//! * [`forge`]: stored backups that are changed on purpose.
 //! * [`PeakRss`], [`process`]: what a process weighs, who started whom.
 //! * [`Tmpfs`]: a file system that fills up.
 //! * [`wait_until`]: conditions instead of sleeps.
@@ -20,6 +21,7 @@ mod binary;
 mod builder;
 mod cluster;
 mod compare;
+pub mod forge;
 mod os;
 pub mod process;
 mod repo;
