@@ -1,8 +1,9 @@
 //! From a [`Job`] to its [`Answer`]: what the server may ask for.
 
 use crate::backup;
+use crate::repository::Storage;
 use crate::repository::catalog::{self, Cluster, Repository};
-use crate::repository::lease;
+use crate::repository::lease::{self, Life};
 use crate::repository::record::Record;
 use crate::session::Session;
 use crate::verify::{self, Depth, Request};
@@ -39,7 +40,8 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         }
         Task::Check { data_directory } => Ok(Answer::Checks(check(job, data_directory))),
         Task::Backup(task) => {
-            backup::run(&job.repository, &job.cluster, task, session).map(|row| Answer::Backup(Box::new(row)))
+            let storage = Storage::open(&job.repository)?;
+            backup::run(storage, &job.cluster, task, session).map(|row| Answer::Backup(Box::new(row)))
         }
         Task::Archive(task) => match archiver::run(&job.repository, &job.cluster, task, session)? {},
         Task::Abandon { backup, reason } => {
@@ -75,7 +77,7 @@ fn cluster(job: &Job) -> Result<Cluster> {
 }
 
 fn open(job: &Job, data_directory: &str) -> Result<Answer> {
-    let storage = crate::repository::Storage::open(&job.repository)?;
+    let storage = Storage::open(&job.repository)?;
     catalog::refuse_inside(&storage, Path::new(data_directory))?;
     crate::repository::layout::check_cluster_name(&job.cluster)?;
     let (repository, created) = Repository::open_or_create(&job.repository)?;
@@ -94,7 +96,11 @@ pub fn abandon(cluster: &Cluster, backup: Option<&str>, reason: &str) -> Result<
             // Readers judge the record of a dead writer as failed; nobody wrote when.
             let unfinished = |r: &Record| r.status == BackupStatus::Failed && r.finished_at.is_none();
             for record in cluster.backups()?.into_iter().filter(unfinished) {
-                abandon_one(cluster, record, reason)?;
+                match abandon_one(cluster, record, reason) {
+                    // One of another machine, of which a reader can only guess that it is dead.
+                    Err(e) if e.kind == ErrorKind::Busy => {}
+                    other => other?,
+                }
             }
         }
     }
@@ -106,14 +112,9 @@ fn abandon_one(cluster: &Cluster, mut record: Record, reason: &str) -> Result<()
         return Ok(());
     }
     let system = backup::system_of(&record)?;
-    if let Some(lease) = lease::read(cluster.storage(), &cluster.lease_path(system))?
-        && lease.purpose == record.backup
-        && lease.is_alive(chrono::Utc::now())
-    {
-        return Err(Error::new(
-            ErrorKind::Busy,
-            format!("backup \"{}\" is still being written", record.backup),
-        ));
+    let holder = lease::held_for(cluster.storage(), &cluster.lease_path(system), &record.backup)?;
+    if let Some(lease) = holder.filter(|lease| lease.life() != Life::Dead) {
+        return Err(lease::busy(cluster.storage(), &lease));
     }
     if record.error.is_none() || record.finished_at.is_none() {
         record.error = Some(reason.to_string());

@@ -2,6 +2,7 @@
 
 use super::finish::mark_failed;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
+use crate::repository::Storage;
 use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::layout;
 use crate::repository::lease::{self, HeldLease};
@@ -43,10 +44,10 @@ pub struct Begun {
 /// # Errors
 /// Before anything is written: bad choices, a repository that cannot be used, a data directory that is not the
 /// server's. `Busy` while another backup runs.
-pub fn begin(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> Result<Begun> {
+pub fn begin(storage: Storage, cluster: &str, task: &BackupTask, session: &Session) -> Result<Begun> {
     check_choices(task)?;
     let data_directory = PathBuf::from(&task.data_directory);
-    let repository = Repository::open(url)?;
+    let repository = Repository::on(storage)?;
     catalog::refuse_inside(repository.storage(), &data_directory)?;
     let (control, _) = read_control_file(&data_directory, session)?;
     if control.system_identifier != task.system_identifier {
@@ -154,7 +155,8 @@ fn take_lease(
 ) -> Result<(String, HeldLease)> {
     loop {
         let name = layout::backup_name(chrono::Utc::now(), kind);
-        let lease = lease::acquire(cluster.storage(), &cluster.lease_path(system), &name)?;
+        let path = cluster.lease_path(system);
+        let lease = lease::acquire(cluster.storage(), &path, &name, &|time| session.pause(time))?;
         let record = format!("{}/{}", cluster.backup_folder(system, &name), layout::RECORD);
         if cluster.storage().size(&record)?.is_none() {
             return Ok((name, lease));

@@ -1,5 +1,6 @@
 //! The end of a backup, good or bad.
 
+use super::begin::Begun;
 use super::books::Books;
 use crate::repository::catalog;
 use crate::repository::layout;
@@ -8,17 +9,19 @@ use crate::repository::storage::Storage;
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 
-/// Writes the manifest, proves that every object is there with its size, then lets the record say `complete`.
+/// Writes the manifest, proves that every object is there with its size and that the lease is still held, then lets the
+/// record say `complete`.
 ///
 /// # Errors
-/// What the store said; the record does not say `complete` then.
+/// What the store said; `Busy` when somebody else may have cleared the backup away meanwhile. The caller then lets the
+/// record say `failed`.
 pub fn complete(
-    storage: &Storage,
-    folder: &str,
+    begun: &Begun,
     mut record: Record,
     books: Books,
     (timeline, start, stop): (Timeline, Lsn, Lsn),
 ) -> Result<Record> {
+    let (storage, folder) = (begun.cluster.storage(), &begun.folder);
     record.files = books.files;
     record.data_bytes = books.data_bytes;
     record.damaged_pages = books.damaged_pages;
@@ -26,8 +29,26 @@ pub fn complete(
     record.stop_lsn = Some(stop);
     let manifest = books.close(timeline, start, stop)?.finish()?;
     record.manifest = Some(ObjectRecord::new(&manifest));
-    let objects: Vec<ObjectRecord> = objects(&record).cloned().collect();
-    for object in &objects {
+    check_objects(storage, folder, &record)?;
+    record.stored_bytes = objects(&record).map(|o| o.size).sum();
+    record.finished_at = Some(catalog::now());
+    record.status = BackupStatus::Complete;
+    begun.lease.prove()?;
+    record.save(storage, folder)?;
+    if let Err(e) = begun.lease.prove()
+        && (e.kind == ErrorKind::Busy || begun.lease.is_expired())
+    {
+        // Whoever took over found a record that said `running`, or one that says `complete`.
+        match Record::load(storage, folder)? {
+            Some(now) if now.status == BackupStatus::Complete => check_objects(storage, folder, &record)?,
+            _ => return Err(e),
+        }
+    }
+    Ok(record)
+}
+
+fn check_objects(storage: &Storage, folder: &str, record: &Record) -> Result<()> {
+    for object in objects(record) {
         let path = format!("{folder}/{}", object.name);
         let found = storage.size(&path)?;
         if found != Some(object.size) {
@@ -42,11 +63,7 @@ pub fn complete(
             ));
         }
     }
-    record.stored_bytes = objects.iter().map(|o| o.size).sum();
-    record.finished_at = Some(catalog::now());
-    record.status = BackupStatus::Complete;
-    record.save(storage, folder)?;
-    Ok(record)
+    Ok(())
 }
 
 /// Every object of a backup but the record itself.
@@ -72,12 +89,18 @@ pub fn mark_failed(storage: &Storage, folder: &str, mut record: Record) -> Resul
     record.archives.clear();
     record.manifest = None;
     match record.save(storage, folder) {
-        // What the backup stored takes the room that its record needs.
-        Err(e) if e.kind == ErrorKind::DiskFull => {
+        // What the backup stored takes the room that its record needs. Saving `complete` may have seemed to fail: such a
+        // backup must not lose its objects.
+        Err(e) if e.kind == ErrorKind::DiskFull && !is_complete(storage, folder) => {
             storage.remove_all(folder, &[&keep])?;
             record.save(storage, folder)
         }
         Err(e) => Err(e),
         Ok(()) => storage.remove_all(folder, &[&keep]),
     }
+}
+
+/// Whether the stored record says `complete`, or cannot be asked.
+fn is_complete(storage: &Storage, folder: &str) -> bool {
+    !matches!(Record::load(storage, folder), Ok(Some(record)) if record.status != BackupStatus::Complete)
 }

@@ -16,6 +16,7 @@ use crate::postgres::backup_label::{BACKUP_LABEL, TABLESPACE_MAP, parse_tablespa
 use crate::postgres::control_file::CONTROL_FILE;
 use crate::postgres::data_directory::version_directory;
 use crate::postgres::page::PageCheck;
+use crate::repository::Storage;
 use crate::repository::layout;
 use crate::repository::lease::{HeldLease, RENEW_EVERY};
 use crate::repository::record::{ArchiveContent, Record, TablespaceRecord};
@@ -33,8 +34,8 @@ use std::time::Duration;
 ///
 /// # Errors
 /// What went wrong. The record then says `failed` and why, nothing else of it is left, and the lease is released.
-pub fn run(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> Result<BackupRow> {
-    let begun = begin::begin(url, cluster, task, session)?;
+pub fn run(storage: Storage, cluster: &str, task: &BackupTask, session: &Session) -> Result<BackupRow> {
+    let begun = begin::begin(storage, cluster, task, session)?;
     session.emit(Event::Started { backup: begun.record.backup.clone() });
     let (alive, end) = channel::<()>();
     let result = std::thread::scope(|scope| {
@@ -47,7 +48,7 @@ pub fn run(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> Re
         Ok(record) => Ok(record.row()),
         Err(e) => {
             let storage = begun.cluster.storage();
-            if let Some(vanished) = vanished(&begun, url) {
+            if let Some(vanished) = vanished(&begun) {
                 storage.remove_remains(&begun.folder);
                 return Err(vanished.detail(e));
             }
@@ -62,7 +63,8 @@ pub fn run(url: &str, cluster: &str, task: &BackupTask, session: &Session) -> Re
 }
 
 /// The error when somebody removed the repository meanwhile: then nothing is written that would look like one.
-fn vanished(begun: &Begun, url: &str) -> Option<Error> {
+fn vanished(begun: &Begun) -> Option<Error> {
+    let url = begun.cluster.storage().url();
     let gone = matches!(begun.cluster.storage().size(layout::REPOSITORY), Ok(None));
     gone.then(|| {
         Error::new(
@@ -144,7 +146,7 @@ impl Work<'_> {
             self.session.check()?;
             record.warnings = self.session.warnings();
             let range = (start.timeline, start.lsn, stopped.stop_lsn);
-            finish::complete(self.begun.cluster.storage(), &self.begun.folder, record, books, range)
+            finish::complete(self.begun, record, books, range)
         })
     }
 

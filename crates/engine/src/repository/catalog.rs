@@ -4,7 +4,7 @@ use super::layout;
 use super::lease;
 use super::record::{FORMAT, Record};
 use super::sealed::{self, Seal};
-use super::storage::Storage;
+use super::storage::{PROBE, Storage};
 use chrono::Utc;
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -14,8 +14,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// What a probe's name begins with.
-const PROBE: &str = "probe-";
 /// A small object that is passing through is never this old while its writer lives.
 pub const STALE: Duration = Duration::from_secs(3600);
 
@@ -77,13 +75,21 @@ impl Repository {
     /// # Errors
     /// `RepositoryNotFound` when there is none, `FormatTooNew` when this program is too old for it.
     pub fn open(url: &str) -> Result<Self> {
-        let storage = Storage::open(url)?;
+        Self::on(Storage::open(url)?)
+    }
+
+    /// Opens the repository on `storage`.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn on(storage: Storage) -> Result<Self> {
         match load_record(&storage)? {
             Some(record) => Ok(Repository { storage, record }),
-            None => {
-                Err(Error::new(ErrorKind::RepositoryNotFound, format!("there is no repository at \"{url}\""))
-                    .hint("Create it from the server with ark.enable, or check --repo (PGARK_REPO)."))
-            }
+            None => Err(Error::new(
+                ErrorKind::RepositoryNotFound,
+                format!("there is no repository at \"{}\"", storage.url()),
+            )
+            .hint("Create it from the server with ark.enable, or check --repo (PGARK_REPO).")),
         }
     }
 
@@ -137,7 +143,7 @@ impl Repository {
         self.storage.sweep("", STALE, |name| name.starts_with(PROBE));
         self.storage.sweep(cluster, STALE, none);
         let folder = format!("{cluster}/{system_identifier}");
-        self.storage.sweep(&folder, STALE, |name| name.starts_with("lease.json.dead-"));
+        self.storage.sweep(&folder, STALE, none);
     }
 
     /// Names of the clusters in it.
@@ -352,8 +358,8 @@ impl Cluster {
         if record.status != BackupStatus::Running {
             return Ok(record);
         }
-        let lease = lease::read(&self.storage, &self.lease_path(system))?;
-        let alive = lease.is_some_and(|l| l.purpose == record.backup && l.is_alive(Utc::now()));
+        let lease = lease::held_for(&self.storage, &self.lease_path(system), &record.backup)?;
+        let alive = lease.is_some_and(|lease| lease.is_alive(Utc::now()));
         if !alive {
             // It may have finished between the two reads.
             let folder = self.backup_folder(system, &record.backup);

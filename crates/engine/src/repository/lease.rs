@@ -1,25 +1,43 @@
 //! One writer per cluster. FORMAT.md, section "Lease".
 //!
-//! What: `lease.json` is created if absent and removed when done. Its holder renews it; a lease whose holder is known
-//! to be dead (same machine, process gone) is taken over at once, any other when it has been expired for a while.
-//! Why: a take-over first creates a tombstone named after the old lease's token, which only one contender can do.
-//! Rejected: compare-and-swap, which the local store does not offer; file locks, which do not reach other machines.
+//! What: each writer puts a ticket with a name of its own, `lease.json.<token>`, beside those of others. It holds the
+//! lease once it has listed the folder *after* that and found no ticket but its own: of two writers at least one sees
+//! the other. The holder renews its ticket and removes it when done.
+//! Why: a ticket's name is never used again, so whoever removes a dead one removes nothing else, however late.
+//! Who is dead: on the same machine a process that is gone. On another machine nobody is for sure, so a ticket must be
+//! old by the store's own clock (no host's clock is compared with another's), and then stay as it is for longer than a
+//! living holder would let it, by our own clock.
+//! Rejected: one file that is taken over by deleting it, since the delete of a slow contender hits the next holder;
+//! compare-and-swap, which the local store does not offer; file locks, which do not reach other machines.
 
+use super::layout;
 use super::storage::Storage;
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// How long a lease lives without renewal, in seconds.
+/// How long a lease is promised ahead, in seconds.
 pub const LIFETIME: i64 = 60;
 /// How often the holder renews it, in seconds.
 pub const RENEW_EVERY: u64 = 15;
-/// How much other machines' clocks may differ, in seconds.
+/// How much longer than its lifetime a lease may be silent before another machine may look for its end, in seconds.
 pub const CLOCK_SKEW: i64 = 300;
-
+/// How much a reader's clock may differ from the store's, in seconds: it has nothing else, since it may not write.
+const READER_SKEW: i64 = 900;
+/// After so long without a renewal the holder itself gives up. Below [`LIFETIME`] + [`CLOCK_SKEW`], above what a file
+/// server needs to come back.
+const VALID: Duration = Duration::from_secs(240);
+/// How long a silent lease of another machine is watched for a sign of life: a living holder gives four in that time.
+pub const WATCH: Duration = Duration::from_secs(75);
+/// Time between two looks at others.
+const LOOK: Duration = Duration::from_millis(50);
+/// Looks at others that want the lease at the same time.
+const LOOKS: u32 = 60;
 const MAX_LEASE: u64 = 64 << 10;
 
-/// Content of `lease.json`.
+/// Content of a ticket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
     /// Major version of the format.
@@ -30,180 +48,344 @@ pub struct Lease {
     pub purpose: String,
     /// Machine, for people.
     pub host: String,
-    /// Boot and process namespace: within it `pid` and `pid_start` name one process.
+    /// Boot and process namespace: within it `pid` and `pid_start` name one process. Empty when they name none.
     pub machine: String,
     /// Process ID of the holder.
     pub pid: u32,
     /// Start time of that process in clock ticks since boot.
     pub pid_start: u64,
-    /// RFC 3339.
+    /// RFC 3339, by the holder's clock.
     pub acquired_at: DateTime<Utc>,
-    /// RFC 3339; the holder moves it forward.
+    /// RFC 3339, by the holder's clock; the holder moves it forward.
     pub expires_at: DateTime<Utc>,
+    /// When it was written, by the store's clock.
+    #[serde(skip)]
+    modified: DateTime<Utc>,
+    /// Where it is stored.
+    #[serde(skip)]
+    path: String,
+}
+
+/// What is known about a holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It works.
+    Alive,
+    /// It is gone.
+    Dead,
+    /// It is on another machine, where nobody can look.
+    Elsewhere,
 }
 
 impl Lease {
-    /// Whether the holder may still be at work.
-    pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
-        if self.machine == machine() {
-            return process_start(self.pid) == Some(self.pid_start);
+    fn new(purpose: &str) -> Self {
+        let (now, pid) = (Utc::now(), std::process::id());
+        let own_proc = sees_itself();
+        Lease {
+            format: super::record::FORMAT,
+            token: uuid::Uuid::new_v4().to_string(),
+            purpose: purpose.to_string(),
+            host: host_name(),
+            machine: if own_proc { machine() } else { String::new() },
+            pid,
+            pid_start: process_start(pid).filter(|_| own_proc).unwrap_or_default(),
+            acquired_at: now,
+            expires_at: now + chrono::Duration::seconds(LIFETIME),
+            modified: now,
+            path: String::new(),
         }
-        now < self.expires_at + Duration::seconds(CLOCK_SKEW)
     }
+
+    /// What can be known about the holder from here.
+    pub fn life(&self) -> Life {
+        if self.machine.is_empty() || !sees_itself() || self.machine != machine() {
+            return Life::Elsewhere;
+        }
+        match process_start(self.pid) {
+            Some(start) if start == self.pid_start => Life::Alive,
+            Some(_) => Life::Dead,
+            // /proc may hide the processes of others (hidepid).
+            None if exists(self.pid) => Life::Elsewhere,
+            None => Life::Dead,
+        }
+    }
+
+    /// Whether the holder may still be at work: a reader's estimate. For another machine it counts by the reader's
+    /// clock, generously.
+    pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
+        match self.life() {
+            Life::Alive => true,
+            Life::Dead => false,
+            Life::Elsewhere => now < self.modified + chrono::Duration::seconds(LIFETIME + READER_SKEW),
+        }
+    }
+}
+
+/// Every ticket beside `path`.
+fn tickets(storage: &Storage, path: &str) -> Result<Vec<Lease>> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut found = Vec::new();
+    for at in storage.files(folder)? {
+        // Without a folder, paths of files begin with a slash.
+        let at = at.trim_start_matches('/');
+        if at.starts_with(path) {
+            found.extend(load(storage, at)?);
+        }
+    }
+    Ok(found)
+}
+
+fn load(storage: &Storage, path: &str) -> Result<Option<Lease>> {
+    let Some((bytes, modified)) = storage.get_dated(path, MAX_LEASE)? else { return Ok(None) };
+    let lease: Lease = super::record::parse_json(&bytes, &storage.display(path)).map_err(|e| {
+        e.hint("It says who writes backups. If no backup of this cluster runs, remove the file.")
+    })?;
+    Ok(Some(Lease { modified, path: path.to_string(), ..lease }))
+}
+
+/// The lease at `path`, if anybody has one: that of a living holder before that of a dead one.
+///
+/// # Errors
+/// `Corrupt` when it is no lease.
+pub fn read(storage: &Storage, path: &str) -> Result<Option<Lease>> {
+    let now = Utc::now();
+    Ok(tickets(storage, path)?.into_iter().min_by_key(|lease| (!lease.is_alive(now), lease.acquired_at)))
+}
+
+/// The lease at `path` that is held for `purpose`.
+///
+/// # Errors
+/// As [`read`].
+pub fn held_for(storage: &Storage, path: &str, purpose: &str) -> Result<Option<Lease>> {
+    Ok(tickets(storage, path)?.into_iter().find(|lease| lease.purpose == purpose))
+}
+
+/// Takes the lease at `path`. `pause` sleeps, and fails when there is no more use in it.
+///
+/// # Errors
+/// `Busy`, naming the holder, while another writer is alive or may be.
+pub fn acquire(
+    storage: &Storage,
+    path: &str,
+    purpose: &str,
+    pause: &dyn Fn(Duration) -> Result<()>,
+) -> Result<HeldLease> {
+    enter(storage, path, Lease::new(purpose), pause, WATCH)
+}
+
+fn enter(
+    storage: &Storage,
+    path: &str,
+    lease: Lease,
+    pause: &dyn Fn(Duration) -> Result<()>,
+    watch: Duration,
+) -> Result<HeldLease> {
+    for other in tickets(storage, path)? {
+        remove_if_dead(storage, &other, pause, watch)?;
+    }
+    let token = lease.token.clone();
+    let held = HeldLease::put(storage, path, lease)?;
+    let mut first = None;
+    for _ in 0..LOOKS {
+        match rival(storage, path, &token)? {
+            None => return held.prove().map(|()| held),
+            // Of two that came at the same time, one gives way and the other waits for that.
+            Some(rival) if rival.token < token => return Err(busy(storage, &rival)),
+            Some(rival) => first = Some(rival),
+        }
+        pause(LOOK)?;
+    }
+    Err(first.map_or_else(|| lost(storage, path), |rival| busy(storage, &rival)))
+}
+
+/// Somebody else who holds the lease or wants it; an error when the own ticket is not there.
+fn rival(storage: &Storage, path: &str, own: &str) -> Result<Option<Lease>> {
+    let found = tickets(storage, path)?;
+    if !found.iter().any(|lease| lease.token == own) {
+        return Err(lost(storage, path));
+    }
+    let mut rivals = Vec::new();
+    for other in found.into_iter().filter(|lease| lease.token != own) {
+        match other.life() {
+            Life::Dead => storage.delete(&other.path)?,
+            Life::Alive | Life::Elsewhere => rivals.push(other),
+        }
+    }
+    Ok(rivals.into_iter().min_by(|a, b| a.token.cmp(&b.token)))
+}
+
+/// Removes the ticket of a dead holder.
+///
+/// # Errors
+/// `Busy` when it is alive, or may be.
+fn remove_if_dead(
+    storage: &Storage,
+    lease: &Lease,
+    pause: &dyn Fn(Duration) -> Result<()>,
+    watch: Duration,
+) -> Result<()> {
+    match lease.life() {
+        Life::Alive => return Err(busy(storage, lease)),
+        Life::Dead => {}
+        Life::Elsewhere => {
+            let silent = storage.clock()?.signed_duration_since(lease.modified).num_seconds();
+            // One that is far ahead of the store's clock says nothing: that clock was set back.
+            if silent.abs() <= LIFETIME + CLOCK_SKEW {
+                return Err(busy(storage, lease));
+            }
+            let begun = boot_time();
+            while boot_time().saturating_sub(begun) < watch {
+                pause(Duration::from_secs(1).min(watch))?;
+                match load(storage, &lease.path)? {
+                    None => return Ok(()),
+                    Some(now) if now != *lease => return Err(busy(storage, &now)),
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    storage.delete(&lease.path)
 }
 
 /// A lease that this process holds. Dropped, it is released.
 pub struct HeldLease {
     storage: Storage,
-    path: String,
-    lease: std::sync::Mutex<Lease>,
+    state: Mutex<State>,
 }
 
-/// Reads the lease at `path`, if there is one.
-///
-/// # Errors
-/// `Corrupt` when it is no lease.
-pub fn read(storage: &Storage, path: &str) -> Result<Option<Lease>> {
-    match storage.get(path, MAX_LEASE)? {
-        Some(bytes) => super::record::parse_json(&bytes, &storage.display(path)).map(Some).map_err(|e| {
-            e.hint("It says who writes backups. If no backup of this cluster runs, remove the file.")
-        }),
-        None => Ok(None),
-    }
-}
-
-/// Takes the lease at `path`.
-///
-/// # Errors
-/// `Busy`, naming the holder, while another writer is alive.
-pub fn acquire(storage: &Storage, path: &str, purpose: &str) -> Result<HeldLease> {
-    let now = Utc::now();
-    let lease = Lease {
-        format: super::record::FORMAT,
-        token: uuid::Uuid::new_v4().to_string(),
-        purpose: purpose.to_string(),
-        host: host_name(),
-        machine: machine(),
-        pid: std::process::id(),
-        pid_start: process_start(std::process::id()).unwrap_or_default(),
-        acquired_at: now,
-        expires_at: now + Duration::seconds(LIFETIME),
-    };
-    let json = to_json(&lease)?;
-    for _ in 0..3 {
-        if storage.create(path, json.clone())? {
-            return Ok(HeldLease {
-                storage: storage.clone(),
-                path: path.to_string(),
-                lease: std::sync::Mutex::new(lease),
-            });
-        }
-        let Some(old) = read(storage, path)? else { continue };
-        if old.is_alive(Utc::now()) {
-            return Err(busy(&old));
-        }
-        bury(storage, path, &old)?;
-    }
-    Err(Error::new(ErrorKind::Busy, format!("could not take the lease \"{}\"", storage.display(path)))
-        .hint("Another writer takes it at the same time; try again."))
-}
-
-/// Removes a dead lease: who creates the tombstone may. One that is old was left by a contender that died.
-fn bury(storage: &Storage, path: &str, old: &Lease) -> Result<()> {
-    let token: String =
-        old.token.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
-    let tombstone = format!("{path}.dead-{token}");
-    let now = Utc::now();
-    if !storage.create(&tombstone, now.to_rfc3339().into_bytes())? {
-        let made = storage.get(&tombstone, MAX_LEASE)?.and_then(|text| {
-            DateTime::parse_from_rfc3339(std::str::from_utf8(&text).ok()?).ok().map(|time| time.to_utc())
-        });
-        return match made {
-            Some(made) if (now - made).abs() < Duration::seconds(LIFETIME) => Err(Error::new(
-                ErrorKind::Busy,
-                format!("another writer is taking over the lease \"{}\"", storage.display(path)),
-            )
-            .hint("Try again in a minute.")),
-            _ => storage.delete(&tombstone),
-        };
-    }
-    if read(storage, path)?.is_some_and(|now| now.token == old.token) {
-        storage.delete(path)?;
-    }
-    storage.delete(&tombstone)
+struct State {
+    lease: Lease,
+    /// When it was last proved, by a clock that also runs while the machine sleeps.
+    proved: Duration,
+    lost: bool,
 }
 
 impl HeldLease {
+    fn put(storage: &Storage, path: &str, mut lease: Lease) -> Result<Self> {
+        let proved = boot_time();
+        lease.path = format!("{path}.{}", lease.token);
+        let json = to_json(&lease)?;
+        let at = lease.path.clone();
+        // First, so that also a ticket is removed whose storing only seemed to fail.
+        let state = Mutex::new(State { lease, proved, lost: false });
+        let held = HeldLease { storage: storage.clone(), state };
+        storage.put(&at, json)?;
+        Ok(held)
+    }
+
     /// Moves the expiry forward.
     ///
     /// # Errors
-    /// `Busy` when somebody else has taken it over meanwhile: the caller must stop.
+    /// `Busy` when somebody else has taken it over meanwhile, or could have: the caller must stop.
     pub fn renew(&self) -> Result<()> {
-        let mut lease = self.lease.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match read(&self.storage, &self.path)? {
-            Some(current) if current.token == lease.token => {}
-            Some(current) => return Err(busy(&current)),
-            None => {
-                return Err(Error::new(
-                    ErrorKind::Busy,
-                    format!("the lease \"{}\" was removed", self.storage.display(&self.path)),
-                ));
+        let mut state = self.lock();
+        let begun = boot_time();
+        if state.lost || begun.saturating_sub(state.proved) > VALID {
+            state.lost = true;
+            return Err(lost(&self.storage, &state.lease.path));
+        }
+        match load(&self.storage, &state.lease.path)? {
+            Some(current) if current.token == state.lease.token => {}
+            _ => {
+                state.lost = true;
+                return Err(lost(&self.storage, &state.lease.path));
             }
         }
-        lease.expires_at = Utc::now() + Duration::seconds(LIFETIME);
-        self.storage.put(&self.path, to_json(&lease)?)
-    }
-
-    /// Whether the lease is no longer valid: it could not be renewed in time.
-    pub fn is_expired(&self) -> bool {
-        let lease = self.lease.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Utc::now() > lease.expires_at
-    }
-
-    fn release(&self) -> Result<()> {
-        let lease = self.lease.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match read(&self.storage, &self.path)? {
-            Some(current) if current.token == lease.token => self.storage.delete(&self.path),
-            _ => Ok(()),
+        state.lease.expires_at = Utc::now() + chrono::Duration::seconds(LIFETIME);
+        self.storage.put(&state.lease.path, to_json(&state.lease)?)?;
+        if boot_time().saturating_sub(state.proved) > VALID {
+            state.lost = true;
+            return Err(lost(&self.storage, &state.lease.path));
         }
+        state.proved = begun;
+        Ok(())
+    }
+
+    /// Fails unless the lease is held now, and for a while from now on.
+    ///
+    /// # Errors
+    /// As [`HeldLease::renew`]; what the store said: then nothing is proved.
+    pub fn prove(&self) -> Result<()> {
+        // A store may fail for a moment.
+        match self.renew() {
+            Err(e) if e.kind != ErrorKind::Busy => self.renew(),
+            other => other,
+        }
+    }
+
+    /// Whether the lease is no longer valid: it could not be renewed in time, or was taken over.
+    pub fn is_expired(&self) -> bool {
+        let state = self.lock();
+        state.lost || boot_time().saturating_sub(state.proved) > VALID
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        // A lease that cannot be removed now is recognised as dead by whoever comes next.
-        let _ = self.release();
+        // A ticket that cannot be removed now is recognised as dead by whoever comes next.
+        let path = self.lock().lease.path.clone();
+        let _ = self.storage.delete(&path).or_else(|_| self.storage.delete(&path));
     }
 }
 
-/// Removes the lease at `path` if its holder is dead.
+/// Removes the tickets at `path` whose holders are known to be dead. Those of other machines stay.
 ///
 /// # Errors
 /// What the store said.
 pub fn release_dead(storage: &Storage, path: &str) -> Result<()> {
-    match read(storage, path)? {
-        Some(lease) if !lease.is_alive(Utc::now()) => bury(storage, path, &lease),
-        _ => Ok(()),
-    }
+    let dead = tickets(storage, path)?.into_iter().filter(|lease| lease.life() == Life::Dead);
+    dead.into_iter().try_for_each(|lease| storage.delete(&lease.path))
 }
 
-fn busy(holder: &Lease) -> Error {
+/// The error for somebody who wants what `holder` has.
+pub fn busy(storage: &Storage, holder: &Lease) -> Error {
+    let purpose = holder.purpose.escape_debug();
+    let what = match layout::is_backup_name(&holder.purpose) {
+        true => format!("backup \"{purpose}\" is running"),
+        false => format!("\"{purpose}\" is at work"),
+    };
+    let message = format!(
+        "{what} on host \"{}\" (process {}, since {})",
+        holder.host.escape_debug(),
+        holder.pid,
+        holder.acquired_at.format("%Y-%m-%d %H:%M:%S UTC")
+    );
+    let error = Error::new(ErrorKind::Busy, message);
+    if holder.life() != Life::Elsewhere {
+        return error.hint("Wait for it, or stop it with ark.backup_stop.");
+    }
+    let silent = storage.clock().map_or(0, |now| now.signed_duration_since(holder.modified).num_seconds());
+    let left = (LIFETIME + CLOCK_SKEW - silent).clamp(0, LIFETIME + 2 * CLOCK_SKEW);
+    error.detail(format!("Its lease was last renewed {} seconds ago.", silent.max(0))).hint(format!(
+        "Wait for it, or call ark.backup_stop on that host's server. If that host is gone for good, the lease ends by itself in {} minutes: the next backup then takes over.",
+        left / 60 + 1
+    ))
+}
+
+fn lost(storage: &Storage, path: &str) -> Error {
     Error::new(
         ErrorKind::Busy,
         format!(
-            "backup \"{}\" is running on host \"{}\" (process {}, since {})",
-            holder.purpose.escape_debug(),
-            holder.host.escape_debug(),
-            holder.pid,
-            holder.acquired_at.format("%Y-%m-%d %H:%M:%S UTC")
+            "the lease \"{}\" was lost: it was removed, or could not be renewed in time",
+            storage.display(path)
         ),
     )
-    .hint("Wait for it, or stop it with ark.backup_stop. If that host is gone for good, its lease ends by itself a few minutes after its last sign of life.")
+    .hint("Another server may have taken over. See what it does, then try again.")
 }
 
 fn to_json(lease: &Lease) -> Result<Vec<u8>> {
     serde_json::to_vec_pretty(lease)
         .map_err(|e| Error::new(ErrorKind::Internal, "could not write a lease as JSON").detail(e))
+}
+
+/// Time since boot, that of sleep included. No one sets this clock.
+fn boot_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// The machine's name.
@@ -218,105 +400,39 @@ fn machine() -> String {
     format!("{}/{}", boot.trim(), namespace.display())
 }
 
+/// Whether /proc shows the processes that this one sees: a new process namespace may have been given the old /proc.
+fn sees_itself() -> bool {
+    let link = std::fs::read_link("/proc/self").unwrap_or_default();
+    link.to_str() == Some(std::process::id().to_string().as_str())
+}
+
+/// Whether there is a process `pid`, of any user.
+fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| {
+        rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH) && !is_zombie(pid)
+    })
+}
+
+fn is_zombie(pid: rustix::process::Pid) -> bool {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    std::fs::read_to_string(path).is_ok_and(|stat| state_and_start(&stat).is_some_and(|(dead, _)| dead))
+}
+
 /// Start time of a process in clock ticks since boot (field 22 of /proc/PID/stat); `None` when it is gone or a zombie.
 fn process_start(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    state_and_start(&stat).filter(|(dead, _)| !dead).map(|(_, start)| start)
+}
+
+/// Whether a process is a zombie, and when it began.
+fn state_and_start(stat: &str) -> Option<(bool, u64)> {
     let after_name = stat.rsplit_once(')')?.1;
     let mut fields = after_name.split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let dead = matches!(fields.next()?, "Z" | "X");
+    Some((dead, fields.nth(18)?.parse().ok()?))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn storage() -> (tempfile::TempDir, Storage) {
-        let dir = tempfile::tempdir().unwrap();
-        let storage = Storage::open(&format!("file://{}", dir.path().display())).unwrap();
-        (dir, storage)
-    }
-
-    #[test]
-    fn one_holder_at_a_time() {
-        let (_dir, storage) = storage();
-        let held = acquire(&storage, "lease.json", "a").unwrap();
-        let error = acquire(&storage, "lease.json", "b").err().unwrap();
-        assert_eq!(error.kind, ErrorKind::Busy);
-        held.renew().unwrap();
-        drop(held);
-        acquire(&storage, "lease.json", "b").unwrap();
-    }
-
-    /// Leaves the lease of a process that is gone.
-    fn leave_dead_lease(storage: &Storage) -> Lease {
-        let held = acquire(storage, "lease.json", "a").unwrap();
-        let mut lease = held.lease.lock().unwrap().clone();
-        std::mem::forget(held);
-        lease.pid_start += 1;
-        storage.put("lease.json", to_json(&lease).unwrap()).unwrap();
-        lease
-    }
-
-    #[test]
-    fn the_dead_hold_nothing() {
-        let (_dir, storage) = storage();
-        leave_dead_lease(&storage);
-        drop(acquire(&storage, "lease.json", "b").unwrap());
-        assert!(storage.list("").unwrap().is_empty(), "no tombstone stays behind");
-    }
-
-    #[test]
-    fn who_buries_is_not_disturbed() {
-        let (_dir, storage) = storage();
-        let lease = leave_dead_lease(&storage);
-        let tombstone = format!("lease.json.dead-{}", lease.token);
-        storage.put(&tombstone, Utc::now().to_rfc3339().into_bytes()).unwrap();
-        assert_eq!(acquire(&storage, "lease.json", "b").err().unwrap().kind, ErrorKind::Busy);
-        let old = Utc::now() - Duration::seconds(LIFETIME + 1);
-        storage.put(&tombstone, old.to_rfc3339().into_bytes()).unwrap();
-        drop(acquire(&storage, "lease.json", "b").unwrap());
-        assert!(storage.list("").unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_damaged_lease_says_what_to_do() {
-        let (_dir, storage) = storage();
-        storage.put("lease.json", &b"nonsense"[..]).unwrap();
-        let error = acquire(&storage, "lease.json", "b").err().unwrap();
-        assert_eq!(error.kind, ErrorKind::Corrupt);
-        assert!(error.hint.unwrap().contains("remove the file"));
-    }
-
-    #[test]
-    fn another_machines_lease_lives_until_it_is_long_expired() {
-        let (_dir, storage) = storage();
-        let now = Utc::now();
-        let mut lease = Lease {
-            format: 1,
-            token: "t".into(),
-            purpose: "p".into(),
-            host: "h".into(),
-            machine: "elsewhere".into(),
-            pid: 1,
-            pid_start: 1,
-            acquired_at: now,
-            expires_at: now - Duration::seconds(CLOCK_SKEW - 10),
-        };
-        storage.put("lease.json", to_json(&lease).unwrap()).unwrap();
-        assert!(acquire(&storage, "lease.json", "b").is_err());
-        lease.expires_at = now - Duration::seconds(CLOCK_SKEW + 10);
-        storage.put("lease.json", to_json(&lease).unwrap()).unwrap();
-        acquire(&storage, "lease.json", "b").unwrap();
-    }
-
-    #[test]
-    fn a_lost_lease_is_noticed() {
-        let (_dir, storage) = storage();
-        let held = acquire(&storage, "lease.json", "a").unwrap();
-        storage.delete("lease.json").unwrap();
-        assert_eq!(held.renew().unwrap_err().kind, ErrorKind::Busy);
-    }
-}
+#[path = "lease_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 //! blocking costs nothing.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use futures::executor::block_on;
 use object_store::local::LocalFileSystem;
@@ -21,6 +22,9 @@ const PART_SIZE: usize = 8 << 20;
 
 /// Bytes of small pieces collected before they count as one.
 const SMALL_SIZE: usize = 64 << 10;
+
+/// What the name of an object begins with that only proves that it can be written.
+pub const PROBE: &str = "probe-";
 
 /// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +68,12 @@ impl Storage {
         Ok(Storage { store: local_store(), url: url.to_string(), folder })
     }
 
+    /// The same place behind another store, which passes calls on to the one that it is given.
+    pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.store = wrap(self.store);
+        self
+    }
+
     /// The URL it was opened by.
     pub fn url(&self) -> &str {
         &self.url
@@ -104,6 +114,14 @@ impl Storage {
     /// # Errors
     /// `Corrupt` when it is larger than `max` bytes; otherwise what the store said.
     pub fn get(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.get_dated(path, max)?.map(|(bytes, _)| bytes))
+    }
+
+    /// As [`Storage::get`], with the time when it was written, by the store's clock.
+    ///
+    /// # Errors
+    /// As [`Storage::get`].
+    pub fn get_dated(&self, path: &str, max: u64) -> Result<Option<(Vec<u8>, DateTime<Utc>)>> {
         let Some(size) = self.size(path)? else { return Ok(None) };
         if size > max {
             return Err(Error::new(
@@ -112,12 +130,29 @@ impl Storage {
             ));
         }
         let location = self.location(path)?;
-        let read = async { self.store.get(&location).await?.bytes().await };
+        let read = async {
+            let found = self.store.get(&location).await?;
+            let modified = found.meta.last_modified;
+            found.bytes().await.map(|bytes| (bytes.to_vec(), modified))
+        };
         match block_on(read) {
-            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Ok(found) => Ok(Some(found)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.error("read", path, &e)),
         }
+    }
+
+    /// What the store's own clock says: when it wrote an object that was written now.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn clock(&self) -> Result<DateTime<Utc>> {
+        let name = format!("{PROBE}{}", uuid::Uuid::new_v4());
+        self.put(&name, &b"pg_ark\n"[..])?;
+        let written = block_on(self.store.head(&self.location(&name)?)).map(|meta| meta.last_modified);
+        let written = written.map_err(|e| self.error("look at", &name, &e));
+        self.delete(&name)?;
+        written
     }
 
     /// `len` bytes from `offset`; exactly that many.
@@ -313,9 +348,15 @@ impl Storage {
         // The local store hides the staging files of unfinished uploads ("name#1") from its listings.
         for entry in walkdir::WalkDir::new(self.folder.join(prefix)).into_iter().filter_map(|e| e.ok()) {
             let staged = entry.file_name().to_string_lossy().contains('#');
-            if staged && entry.file_type().is_file() {
-                std::fs::remove_file(entry.path())
-                    .map_err(|e| Error::io(format!("could not remove \"{}\"", entry.path().display()), &e))?;
+            if !staged || !entry.file_type().is_file() {
+                continue;
+            }
+            match std::fs::remove_file(entry.path()) {
+                // Two may clear up after a writer at the same time.
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(format!("could not remove \"{}\"", entry.path().display()), &e));
+                }
+                _ => {}
             }
         }
         Ok(())

@@ -306,8 +306,8 @@ impl State {
 ///
 /// # Errors
 /// `RepositoryNotFound` ([`was_there`]); what the store said.
-pub fn open_repository(url: &str) -> Result<Repository> {
-    Repository::open(url).map_err(was_there)
+pub fn open_repository(storage: Storage) -> Result<Repository> {
+    Repository::on(storage).map_err(was_there)
 }
 
 /// A server archives where a repository was: when there is none, it is away. One that is made in its place, below its
@@ -328,7 +328,7 @@ pub fn was_there(error: Error) -> Error {
 /// `RepositoryNotFound`; what the store said.
 pub fn check_repository(repository: &Repository) -> Result<()> {
     let url = repository.storage().url();
-    let now = open_repository(url)?;
+    let now = open_repository(repository.storage().clone())?;
     if now.id() == repository.id() {
         return Ok(());
     }

@@ -16,7 +16,7 @@ use super::ready::Ready;
 use super::store::Source;
 use crate::backup::begin::read_control_file;
 use crate::postgres::control_file::ControlFile;
-use crate::repository::{Cluster, catalog};
+use crate::repository::{Cluster, Storage, catalog};
 use crate::session::Session;
 use pg_ark_contract::conversation::{ArchiveTask, Event};
 use pg_ark_contract::settings::JOBS_MAX;
@@ -51,8 +51,16 @@ pub fn run(url: &str, cluster: &str, task: &ArchiveTask, session: &Session) -> R
 /// `RepositoryNotFound` and what else keeps a repository from being opened; `RepositoryUnusable` for one inside the
 /// data directory; `ForeignCluster` when another server has taken the cluster's name since.
 pub fn open(url: &str, cluster: &str, task: &ArchiveTask, session: &Session) -> Result<Route> {
+    open_on(Storage::open(url)?, cluster, task, session)
+}
+
+/// As [`open`], for a place that is open.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_on(storage: Storage, cluster: &str, task: &ArchiveTask, session: &Session) -> Result<Route> {
     let data_directory = PathBuf::from(&task.data_directory);
-    let repository = open_repository(url)?;
+    let repository = open_repository(storage)?;
     catalog::refuse_inside(repository.storage(), &data_directory)?;
     let (control, _) = read_control_file(&data_directory, session)?;
     let ControlFile { system_identifier, wal_segment_size, .. } = control;
