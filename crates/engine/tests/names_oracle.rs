@@ -44,7 +44,10 @@ fn fill(cluster: &Cluster) {
          CREATE SCHEMA old_schema; CREATE TABLE old_schema.inside (a int); ALTER SCHEMA old_schema RENAME TO new_schema";
     cluster.psql(&objects.replace("{SPACE}", "space"));
     cluster.psql_db("Zweite DB", &objects.replace("{SPACE}", "pg_default"));
-    cluster.psql_db("latin", "CREATE SCHEMA \"größe\"; CREATE TABLE \"größe\".\"Äpfel\" (a text)");
+    cluster.psql_db(
+        "latin",
+        "SET client_encoding = UTF8; CREATE SCHEMA \"größe\"; CREATE TABLE \"größe\".\"Äpfel\" (a text)",
+    );
     for database in ["postgres", "Zweite DB"] {
         cluster.psql_db(
             database,
@@ -157,6 +160,10 @@ fn what_is_damaged_or_unknown_has_no_name_or_half_of_one() {
     cluster.psql("CREATE TABLE t (a int)");
     let path = cluster.psql("SELECT pg_relation_filepath('t')");
     let class = cluster.psql("SELECT pg_relation_filepath('pg_class')");
+    let page: u64 = cluster
+        .psql("SELECT split_part(trim('(' FROM ctid::text), ',', 1) FROM pg_class WHERE relname = 't'")
+        .parse()
+        .unwrap();
     cluster.stop(StopMode::Fast);
     let named = |path: &str| Namer::new(DataDirectory::new(cluster.data())).name(path);
     let folder = path.rsplit_once('/').unwrap().0;
@@ -177,7 +184,7 @@ fn what_is_damaged_or_unknown_has_no_name_or_half_of_one() {
     }
     // Bytes of a page are overwritten: what lies elsewhere keeps its name.
     let file = fs::File::options().write(true).open(cluster.data().join(&class)).unwrap();
-    file.write_all_at(&[0xA5; 8192], 0).unwrap();
+    file.write_all_at(&[0xA5; 8192], if page == 0 { 8192 } else { 0 }).unwrap();
     assert_eq!(named(&path).unwrap().to_string(), "public.t in database postgres");
     // A map that cannot be read: catalogs are where initdb puts them.
     fs::write(cluster.data().join(folder).join("pg_filenode.map"), b"x").unwrap();
