@@ -8,7 +8,7 @@
 //! * While a file is waited for, the archiver still hears: a stop, a reload, other processes that wait for it, the
 //!   postmaster's death, and the shutdown of the server, which [`wait`] keeps from lasting for ever.
 //! * An engine of another version means that pg_ark was upgraded under the running server: the archiver ends, and the
-//!   postmaster starts another one, with the new library.
+//!   postmaster starts another one, with the new library. One that was preloaded stays until the server is restarted.
 //! * Whatever fails is one WARNING and [`crate::last_failure`], never an ERROR: the server tries the file again.
 //!
 //! The server's side of this is [`crate::postgres::archive`].
@@ -59,7 +59,8 @@ pub fn archive(file: &str) -> bool {
         Err(Refusal::GivenUp) => {}
     }
     ARCHIVER.set(archiver);
-    if outdated {
+    // One that the postmaster loaded comes again with the next archiver.
+    if outdated && !settings::is_preloaded() {
         server::end_archiver(
             "pg_ark: the archiver ends, so that the next one loads the library installed now",
         );

@@ -3,6 +3,7 @@
 //! A backup that leans on the archive, `ark.check`, `ark.enable` and `ark.status` all ask here.
 
 use crate::postgres::guc;
+use crate::settings::is_our_library;
 use pg_ark_contract::{Error, ErrorKind, Result};
 
 /// PostgreSQL 15 ignores the command when a library is set; later ones refuse both (`HandlePgArchInterrupts`, pgarch.c).
@@ -75,7 +76,7 @@ impl Settings {
         match (self.library.is_empty(), self.command.is_empty()) {
             (true, true) => Archiver::Unset,
             (false, false) if !COMMAND_IS_IGNORED => Archiver::Both,
-            (false, _) if self.names_our_library() => Archiver::Library,
+            (false, _) if is_our_library(&self.library) => Archiver::Library,
             (true, false) if self.command.contains("pgark") && self.command.contains("wal-push") => {
                 Archiver::Command
             }
@@ -86,13 +87,6 @@ impl Settings {
     /// True when a library and a command are set.
     pub fn contradict(&self) -> bool {
         !self.library.is_empty() && !self.command.is_empty()
-    }
-
-    /// The library may be named with the folder of libraries or with its suffix (`expand_dynamic_library_name`,
-    /// utils/fmgr/dfmgr.c).
-    fn names_our_library(&self) -> bool {
-        let name = self.library.rsplit('/').next().unwrap_or_default();
-        name.strip_suffix(".so").unwrap_or(name) == "pg_ark"
     }
 }
 

@@ -13,7 +13,7 @@ mod program;
 pub use program::{Target, locate};
 
 use crate::postgres::{interrupts, latch, process, progress};
-use crate::translate;
+use crate::{settings, translate};
 use pg_ark_contract::conversation::{Answer, Event, Job, Reply, Task};
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
@@ -250,7 +250,11 @@ impl Engine {
     fn other_version(&self, version: &str) -> Error {
         let program = self.program.display();
         let message = format!("the engine \"{program}\" has version {version}, the library has {VERSION}");
-        Error::new(ErrorKind::VersionMismatch, message).hint(INSTALL_HINT)
+        Error::new(ErrorKind::VersionMismatch, message).hint(match settings::is_preloaded() {
+            true => "Restart the server if pg_ark was upgraded since it started: shared_preload_libraries keeps the \
+                     old library until then. Else run scripts/install for this server.",
+            false => INSTALL_HINT,
+        })
     }
 
     fn died(&mut self) -> Error {

@@ -7,8 +7,9 @@
 use crate::postgres::process;
 use pg_ark_contract::Error;
 use pg_ark_contract::archiver::{LAST_FAILURE_MAX, LAST_FAILURE_PATH, LastFailure};
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 /// How often the file is written at the most.
@@ -33,7 +34,7 @@ impl Notes {
         let failure = LastFailure { file: file.into(), at: process::utc_now(), error: error.clone() };
         let Ok(json) = serde_json::to_vec(&failure) else { return };
         let new = format!("{LAST_FAILURE_PATH}.new");
-        if std::fs::write(&new, json).and_then(|()| std::fs::rename(&new, LAST_FAILURE_PATH)).is_err() {
+        if create(&new, &json).and_then(|()| std::fs::rename(&new, LAST_FAILURE_PATH)).is_err() {
             let _ = std::fs::remove_file(&new);
         }
     }
@@ -46,6 +47,12 @@ impl Notes {
             self.written = None;
         }
     }
+}
+
+/// It may hold paths, so it is the server's alone, also where the group may read the data directory.
+fn create(path: &str, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)
 }
 
 /// What the archiver left; None when it works, or what lies there is not understood.

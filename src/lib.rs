@@ -38,6 +38,7 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
+extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../sql/status.sql", name = "status", requires = [server_status]);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 

@@ -9,7 +9,7 @@
 //! Readers of this module take the variables directly, not through SQL, so that functions granted to `pg_monitor`
 //! see settings that only superusers may show.
 
-use crate::postgres::guc;
+use crate::postgres::{guc, process};
 use pg_ark_contract::settings::{
     ARCHIVE_WAIT_DEFAULT, ARCHIVE_WAIT_MAX, CATALOGUE, Checksum, Compression, Context, JOBS_MAX, Setting,
     VOLUME_SIZE_DEFAULT_KB, VOLUME_SIZE_MIN, cluster_from_name,
@@ -17,7 +17,7 @@ use pg_ark_contract::settings::{
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::{CStr, CString};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 type Text = GucSetting<Option<CString>>;
 
@@ -40,8 +40,12 @@ const VOLUME_SIZE_MIN_KB: i32 = (VOLUME_SIZE_MIN / KB) as i32;
 /// Which settings had a value before they were defined and have the default now: a bit for each of the catalogue.
 static LOST: AtomicU32 = AtomicU32::new(0);
 
+/// The postmaster loaded the library: every session knows the settings from its beginning.
+static PRELOADED: AtomicBool = AtomicBool::new(false);
+
 /// Defines every setting of the catalogue; called once per process.
 pub fn define() {
+    PRELOADED.store(process::is_preloading(), Ordering::Relaxed);
     for (number, setting) in CATALOGUE.iter().enumerate() {
         let name = keep(setting.name);
         let had_value = guc::option(name).is_some();
@@ -51,6 +55,31 @@ pub fn define() {
         }
     }
     guc::reserve_prefix(c"pg_ark");
+}
+
+/// True when the library is in `shared_preload_libraries`. It stays the one that was installed when the server started.
+pub fn is_preloaded() -> bool {
+    PRELOADED.load(Ordering::Relaxed)
+}
+
+/// What to do so that no session can show what is for superusers alone; none when none can. Before the library is
+/// loaded, the server takes a setting of ours for one that it does not know, and shows its value to everyone.
+pub fn left_open() -> Option<String> {
+    let preloads = |name| guc::option(name).unwrap_or_default();
+    let secret = value(&REPOSITORY).or_else(|| value(&ENGINE_PATH));
+    let sessions = preloads(c"session_preload_libraries");
+    if secret.is_none() || is_preloaded() || sessions.split(',').any(is_our_library) {
+        return None;
+    }
+    let others = preloads(c"shared_preload_libraries");
+    let list = if others.is_empty() { "pg_ark".into() } else { format!("{others}, pg_ark") };
+    Some(format!("ALTER SYSTEM SET shared_preload_libraries = {list}, then restart the server."))
+}
+
+/// The library may be named with its folder or with its suffix (`expand_dynamic_library_name`, utils/fmgr/dfmgr.c).
+pub fn is_our_library(named: &str) -> bool {
+    let name = named.trim().trim_matches('"').rsplit('/').next().unwrap_or_default();
+    name.strip_suffix(".so").unwrap_or(name) == "pg_ark"
 }
 
 /// Refuses to go on with a default in place of what the server's configuration may say.

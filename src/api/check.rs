@@ -68,6 +68,7 @@ fn rows() -> Result<Vec<CheckRow>> {
         Ok(url) => row("pg_ark.repository", CheckStatus::Ok, url, None),
         Err(error) => failed("pg_ark.repository", &error),
     });
+    rows.push(secrecy(settings::left_open()));
     rows.push(match engine::locate() {
         Ok(path) => row("engine", CheckStatus::Ok, path.display().to_string(), None),
         Err(error) => failed("engine", &error),
@@ -85,6 +86,20 @@ fn version(facts: &Facts) -> CheckRow {
     let equal = sql == VERSION;
     let detail = format!("library {VERSION}, SQL {sql}");
     ok_or(equal, "version", detail, CheckStatus::Error, "Run ALTER EXTENSION pg_ark UPDATE, then reconnect.")
+}
+
+/// Who can see what only superusers should.
+fn secrecy(left_open: Option<String>) -> CheckRow {
+    let item = "shared_preload_libraries";
+    match left_open {
+        None => {
+            row(item, CheckStatus::Ok, "only superusers and pg_monitor see where backups go".into(), None)
+        }
+        Some(to_do) => {
+            let detail = "every role can SHOW pg_ark.repository before its session uses pg_ark";
+            row(item, CheckStatus::Warning, detail.into(), Some(to_do))
+        }
+    }
 }
 
 fn server_rows(facts: &Facts) -> Vec<CheckRow> {

@@ -55,6 +55,10 @@ fn run(repository: &str, protect: bool) -> Result<Vec<Row>> {
         ),
     ];
     rows.extend(left_to_do());
+    rows.extend(settings::left_open().map(|to_do| {
+        let why = "Every role can SHOW pg_ark.repository until the server loads pg_ark itself.";
+        ("shared_preload_libraries".into(), "advised".into(), Some(format!("{why} {to_do}")))
+    }));
     Ok(rows)
 }
 

@@ -14,6 +14,12 @@ pub fn server_program() -> PathBuf {
     PathBuf::from(OsStr::from_bytes(path.to_bytes()))
 }
 
+/// True while the postmaster loads the libraries of `shared_preload_libraries`: every process will have this one.
+pub fn is_preloading() -> bool {
+    // SAFETY: a plain read of the server's variable (miscadmin.h).
+    unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress }
+}
+
 /// Name of the operating system user that runs the server.
 pub fn server_user() -> Option<String> {
     // SAFETY: getpwuid gives null or a record in a static buffer, which this one-threaded process copies at once.
