@@ -51,6 +51,14 @@ need_packages() {
     die "could not install ${missing[*]}"
 }
 
+# Tests of I/O errors and of power loss run programs under strace, which some containers forbid.
+need_strace() {
+  need_packages strace
+  local said
+  said=$(as_postgres strace -f -qq -e trace=none -o /dev/null true 2>&1) ||
+    die "strace cannot trace: $said" "In a container, allow it: --cap-add=SYS_PTRACE, or a seccomp profile with ptrace."
+}
+
 version_at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
 need_rust() {

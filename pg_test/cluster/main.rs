@@ -8,6 +8,7 @@
 //! * [`killed`]: engines that die, disks that fill up, repositories that vanish.
 //! * [`layouts`]: every layout of a data directory. * [`load`]: backups while everything is written, created, dropped.
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
+//! * [`damage`]: promise 6, every object of a repository damaged in every way.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
 //! * [`archive_view`]: promise 6, damage is loud: what is said about an archive.
 //! * [`archiver`]: promise 2, archived means stored. * [`archived_backups`]: backups without WAL of their own.
@@ -19,6 +20,7 @@
 //! * [`promises`]: the promises that are named in the design.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
 //! * [`wal_get`]: promise 3, absent means proven absent.
+//! * [`torture`]: kill -9 at random moments, of everything.
 //! * [`waiting`]: what a caller that waits hears.
 //! * [`refusals`]: what bad input gets.
 
@@ -27,6 +29,7 @@ mod archived_backups;
 mod archiver;
 mod archiving;
 mod by_hand;
+mod damage;
 mod debian;
 mod encodings;
 mod full_backup;
@@ -45,5 +48,6 @@ mod sessions;
 mod standby;
 mod support;
 mod targets;
+mod torture;
 mod waiting;
 mod wal_get;

@@ -11,7 +11,7 @@
 //! * [`forge`]: stored backups that are changed on purpose.
 //! * [`PeakRss`], [`process`]: what a process weighs, who started whom.
 //! * [`Tmpfs`]: a file system that fills up.
-//! * [`wait_until`]: conditions instead of sleeps.
+//! * [`wait_until`]: conditions instead of sleeps. [`Chance`], [`rounds`]: what is tried by chance, and how often.
 //!
 //! As root everything runs as the OS user `postgres`, because the server refuses to run as root; otherwise as the
 //! caller. What is missing on the machine makes a test fail with a hint, never pass.
@@ -19,6 +19,7 @@
 
 mod binary;
 mod builder;
+mod chance;
 mod cluster;
 mod compare;
 pub mod forge;
@@ -33,6 +34,7 @@ mod workload;
 
 pub use binary::{pgark, pgark_path};
 pub use builder::Builder;
+pub use chance::{Chance, is_thorough, kill_after, passes, rounds};
 pub use cluster::{Cluster, StopMode};
 pub use compare::{Balances, Checksums, assert_same_data};
 pub use os::{Output, Scratch, as_server_user, chown_to_server, chown_tree_to_server, command, run, run_ok};
