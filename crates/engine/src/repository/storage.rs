@@ -39,8 +39,21 @@ pub struct Object {
 #[derive(Debug, Clone)]
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
+    gate: Option<Gate>,
     url: String,
     folder: PathBuf,
+}
+
+/// Asked before each call that goes to the file system and past the store: what is done, and where.
+type Ask = dyn Fn(&str, &std::path::Path) -> std::io::Result<()> + Send + Sync;
+
+#[derive(Clone)]
+struct Gate(Arc<Ask>);
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gate")
+    }
 }
 
 impl Storage {
@@ -65,13 +78,26 @@ impl Storage {
                 return Err(unusable(format!("could not look at repository \"{}\"", folder.display()), &e));
             }
         }
-        Ok(Storage { store: local_store(), url: url.to_string(), folder })
+        Ok(Storage { store: local_store(), gate: None, url: url.to_string(), folder })
     }
 
     /// The same place behind another store, which passes calls on to the one that it is given.
     pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         self.store = wrap(self.store);
         self
+    }
+
+    /// The same place; `ask` may refuse the calls that go past the store.
+    pub fn gated(
+        mut self,
+        ask: impl Fn(&str, &std::path::Path) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.gate = Some(Gate(Arc::new(ask)));
+        self
+    }
+
+    fn pass(&self, call: &str, path: &std::path::Path) -> std::io::Result<()> {
+        self.gate.as_ref().map_or(Ok(()), |gate| (gate.0)(call, path))
     }
 
     /// The URL it was opened by.
@@ -261,7 +287,7 @@ impl Storage {
         self.location(prefix)?;
         let folder = self.folder.join(prefix);
         let failed = |e: std::io::Error| Error::io(format!("could not list \"{}\"", folder.display()), &e);
-        let entries = match std::fs::read_dir(&folder) {
+        let entries = match self.pass("names", &folder).and_then(|()| std::fs::read_dir(&folder)) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 self.no_lost_link(&folder)?;
@@ -351,7 +377,7 @@ impl Storage {
             if !staged || !entry.file_type().is_file() {
                 continue;
             }
-            match std::fs::remove_file(entry.path()) {
+            match self.pass("remove", entry.path()).and_then(|()| std::fs::remove_file(entry.path())) {
                 // Two may clear up after a writer at the same time.
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::io(format!("could not remove \"{}\"", entry.path().display()), &e));
@@ -386,7 +412,10 @@ impl Storage {
         };
         for entry in std::fs::read_dir(self.folder.join(prefix)).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if (is_staged(&name) || is_passing(&name)) && old(&entry) {
+            if (is_staged(&name) || is_passing(&name))
+                && old(&entry)
+                && self.pass("remove", &entry.path()).is_ok()
+            {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -401,8 +430,8 @@ impl Storage {
     pub fn sync_folders(&self, prefix: &str) -> Result<()> {
         let mut folder = self.folder.join(prefix);
         loop {
-            std::fs::File::open(&folder)
-                .and_then(|open| open.sync_all())
+            self.pass("sync", &folder)
+                .and_then(|()| std::fs::File::open(&folder)?.sync_all())
                 .map_err(|e| Error::io(format!("could not sync \"{}\"", folder.display()), &e))?;
             if folder == self.folder || !folder.pop() {
                 return Ok(());
