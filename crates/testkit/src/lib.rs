@@ -10,7 +10,7 @@
 //! * [`Repo`], [`pgark`]: a repository folder, and the companion program to read it with.
 //! * [`forge`]: stored backups that are changed on purpose.
 //! * [`PeakRss`], [`process`]: what a process weighs, who started whom.
-//! * [`Tmpfs`]: a file system that fills up.
+//! * [`Tmpfs`]: a file system that fills up. [`saboteur`]: a store that fails at the n-th call.
 //! * [`wait_until`]: conditions instead of sleeps. [`Chance`], [`rounds`]: what is tried by chance, and how often.
 //!
 //! As root everything runs as the OS user `postgres`, because the server refuses to run as root; otherwise as the
@@ -26,6 +26,7 @@ pub mod forge;
 mod os;
 pub mod process;
 mod repo;
+pub mod saboteur;
 mod sql;
 mod tmpfs;
 mod tools;
