@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// Unpacks every archive of a backup as the README says, links tablespaces to new folders.
-fn restore(folder: &Path, decoder: &str, suffix: &str, scratch: &Scratch) -> std::path::PathBuf {
+pub fn restore(folder: &Path, decoder: &str, suffix: &str, scratch: &Scratch) -> std::path::PathBuf {
     let data = scratch.folder("data");
     let script = r#"
         set -euf

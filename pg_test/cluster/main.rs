@@ -19,6 +19,7 @@
 //! * [`old_wal`]: WAL that was not archived when the server died.
 //! * [`promises`]: the promises that are named in the design.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
+//! * [`verifybackup`]: what PostgreSQL's tests of pg_verifybackup hold, against stored backups.
 //! * [`wal_get`]: promise 3, absent means proven absent.
 //! * [`torture`]: kill -9 at random moments, of everything.
 //! * [`waiting`]: what a caller that waits hears.
@@ -49,5 +50,6 @@ mod standby;
 mod support;
 mod targets;
 mod torture;
+mod verifybackup;
 mod waiting;
 mod wal_get;

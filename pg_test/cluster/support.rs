@@ -218,7 +218,7 @@ impl Ready {
     }
 
     /// Where the server's tablespaces are. In-place ones move with the data directory and are left out.
-    fn tablespace_locations(&self) -> Vec<PathBuf> {
+    pub fn tablespace_locations(&self) -> Vec<PathBuf> {
         let links = std::fs::read_dir(self.server.data().join("pg_tblspc")).into_iter().flatten().flatten();
         links.filter_map(|link| std::fs::read_link(link.path()).ok()).collect()
     }
