@@ -54,7 +54,8 @@ mod tests {
         assert_eq!(
             columns,
             "repository text, cluster text, last_backup text, last_backup_at timestamp with time zone, \
-             last_backup_age interval, archive_mode text, archived_by text, archive_lag_segments bigint, \
+             last_backup_age interval, damaged_pages bigint, last_clean_backup text, \
+             last_clean_backup_at timestamp with time zone, archive_mode text, archived_by text, archive_lag_segments bigint, \
              archive_lag_bytes bigint, rpo_seconds bigint, rpo_bytes bigint, last_archived_segment text, \
              last_archived_at timestamp with time zone, last_failed_segment text, \
              last_failed_at timestamp with time zone, last_failure text, health text"

@@ -6,6 +6,9 @@ SELECT repository,
        last_backup,
        last_backup_at,
        clock_timestamp() - last_backup_at AS last_backup_age,
+       damaged_pages,
+       last_clean_backup,
+       last_clean_backup_at,
        archive_mode,
        archived_by,
        archive_lag_segments,
@@ -22,6 +25,10 @@ FROM @extschema@.server_status();
 
 COMMENT ON VIEW @extschema@.status IS
     'how well this server is protected: last backup, archive lag, what would be lost now, health';
+COMMENT ON COLUMN @extschema@.status.damaged_pages IS
+    'pages of the last backup whose checksum failed at the source: list_backups, show and the server log name them';
+COMMENT ON COLUMN @extschema@.status.last_clean_backup IS
+    'the last backup without damaged pages';
 COMMENT ON COLUMN @extschema@.status.archived_by IS
     'who archives the WAL: archive_library or archive_command (pg_ark''s), other, both, unset, off';
 COMMENT ON COLUMN @extschema@.status.archive_lag_segments IS

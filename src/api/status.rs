@@ -32,6 +32,9 @@ pub fn server_status() -> TableIterator<
         name!(cluster, Text),
         name!(last_backup, Option<Text>),
         name!(last_backup_at, Option<TimestampWithTimeZone>),
+        name!(damaged_pages, Option<i64>),
+        name!(last_clean_backup, Option<Text>),
+        name!(last_clean_backup_at, Option<TimestampWithTimeZone>),
         name!(archive_mode, Text),
         name!(archived_by, Text),
         name!(archive_lag_segments, i64),
@@ -51,6 +54,7 @@ pub fn server_status() -> TableIterator<
     let now = Now::read();
     let known = stored.as_ref().ok();
     let backup = known.and_then(|stored| stored.last_backup.as_ref());
+    let clean = known.and_then(|stored| stored.last_clean_backup.as_ref());
     let risk =
         known.and_then(|stored| risk(stored, &now, progress.counted.last_archived_time.as_deref(), age));
     let lag = known.and_then(|stored| Some(now.since(stored.archive_end_lsn?)));
@@ -60,6 +64,9 @@ pub fn server_status() -> TableIterator<
         settings::cluster().into(),
         backup.map(|backup| backup.backup.as_str().into()),
         backup.and_then(|backup| time(backup.finished_at.as_deref())),
+        backup.map(|backup| signed(backup.damaged_pages)),
+        clean.map(|backup| backup.backup.as_str().into()),
+        clean.and_then(|backup| time(backup.finished_at.as_deref())),
         progress.settings.mode.as_str().into(),
         progress.settings.archiver().as_str().into(),
         signed(progress.waiting),
@@ -156,8 +163,11 @@ fn problems(stored: &std::result::Result<StatusRow, Error>, progress: &Progress,
     match stored {
         Err(error) => problems.push(error.to_string()),
         Ok(stored) => {
-            if stored.last_backup.is_none() {
-                problems.push("there is no complete backup".into());
+            match stored.last_backup.as_ref().map(|backup| backup.damaged_pages) {
+                None => problems.push("there is no complete backup".into()),
+                Some(0) => {}
+                Some(1) => problems.push("the last backup holds 1 damaged page".into()),
+                Some(pages) => problems.push(format!("the last backup holds {pages} damaged pages")),
             }
             if let Some(newest) = newest_timeline(stored)
                 && newest > now.timeline.0
@@ -212,6 +222,7 @@ mod tests {
         let now = Now { lsn: Lsn(9), timeline: Timeline(1), important: None };
         let stored = StatusRow {
             last_backup: None,
+            last_clean_backup: None,
             last_segment: None,
             archive_end_lsn: None,
             archive_end_time: None,

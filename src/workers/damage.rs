@@ -5,11 +5,17 @@ use crate::translate;
 const HINT: &str = "The backup holds the damaged pages as they are. Check the disk; repair the relation from a \
                     replica or an older backup.";
 
-/// The relation's name with its database, as far as they are known.
+/// How the name of a toast table begins.
+const TOAST: &str = "toast table of ";
+
+/// The relation's name with its database, as far as they are known. The name is quoted where SQL needs it.
 pub fn described(relation: Option<&str>, database: Option<&str>) -> String {
+    // Some names say what they are: "toast table of public.orders".
+    let relation =
+        relation.map(|name| if name.starts_with(TOAST) { name.into() } else { format!("relation {name}") });
     match (relation, database) {
-        (Some(relation), Some(database)) => format!("relation \"{relation}\" of database \"{database}\""),
-        (Some(relation), None) => format!("relation \"{relation}\""),
+        (Some(relation), Some(database)) => format!("{relation} of database \"{database}\""),
+        (Some(relation), None) => relation,
         (None, Some(database)) => format!("a relation of database \"{database}\""),
         (None, None) => String::new(),
     }
@@ -27,4 +33,18 @@ pub fn warn(path: &str, relation: &str, blocks: &[u32], damaged_pages: u64) {
         ),
         Some(HINT.into()),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_said() {
+        assert_eq!(described(Some("a.b"), Some("c")), "relation a.b of database \"c\"");
+        assert_eq!(described(Some("toast table of a.b"), Some("c")), "toast table of a.b of database \"c\"");
+        assert_eq!(described(Some("pg_catalog.pg_database"), None), "relation pg_catalog.pg_database");
+        assert_eq!(described(None, Some("c")), "a relation of database \"c\"");
+        assert_eq!(described(None, None), "");
+    }
 }

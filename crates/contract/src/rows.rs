@@ -185,6 +185,8 @@ pub struct WindowRow {
 pub struct StatusRow {
     /// The complete backup that finished last.
     pub last_backup: Option<BackupRow>,
+    /// The complete backup without damaged pages that finished last.
+    pub last_clean_backup: Option<BackupRow>,
     /// The newest stored segment of the newest timeline that has any.
     pub last_segment: Option<String>,
     /// LSN after that segment's last byte.

@@ -1,6 +1,7 @@
 //! What a backup remembers of each file, in order: the manifest's entries, damage, totals.
 
 use super::read::{FileFacts, FilledPiece, PieceDigest};
+use crate::names::{DataDirectory, Named, Namer};
 use crate::postgres::manifest::ManifestWriter;
 use crate::repository::record::DamageRecord;
 use crate::repository::storage::Upload;
@@ -9,6 +10,7 @@ use pg_ark_contract::conversation::Event;
 use pg_ark_contract::settings::Checksum;
 use pg_ark_contract::{Lsn, Result, Timeline};
 use sha2::{Digest, Sha256};
+use std::path::Path;
 
 /// Most blocks remembered of a damaged file.
 const MAX_BLOCKS: usize = 100;
@@ -23,6 +25,8 @@ pub struct Books {
     sha: Sha256,
     blocks: Vec<u32>,
     blocks_in_all: u64,
+    names: Option<Namer<DataDirectory>>,
+    more_damage: bool,
     /// Files in the manifest.
     pub files: u64,
     /// Bytes of them.
@@ -52,11 +56,20 @@ impl Books {
             sha: Sha256::new(),
             blocks: Vec::new(),
             blocks_in_all: 0,
+            names: None,
+            more_damage: false,
             files: 0,
             data_bytes: 0,
             damaged_pages: 0,
             damage: Vec::new(),
         })
+    }
+
+    /// Names damaged relations by the catalogs in this data directory. pg_backup_start has made a checkpoint, so they
+    /// are on disk.
+    pub fn with_names(mut self, data_directory: &Path) -> Self {
+        self.names = Some(Namer::new(DataDirectory::new(data_directory)));
+        self
     }
 
     /// Enters a piece whose content is `bytes`; pieces of one file come one after another.
@@ -113,6 +126,9 @@ impl Books {
         if self.blocks_in_all > 0 {
             self.report_damage(file, session);
         }
+        if piece.cut {
+            self.report_cut(file, session);
+        }
         Ok(())
     }
 
@@ -134,18 +150,39 @@ impl Books {
 
     fn report_damage(&mut self, file: &FileFacts, session: &Session) {
         let path = String::from_utf8_lossy(&file.manifest).into_owned();
+        let (relation, database) = self.name(&path).map_or((None, None), |n| (n.relation, n.database));
         let blocks = std::mem::take(&mut self.blocks);
         let damaged_pages = self.blocks_in_all;
         self.damaged_pages += damaged_pages;
         if self.damage.len() < MAX_DAMAGED_FILES {
             self.damage.push(DamageRecord {
                 path: path.clone(),
-                relation: None,
-                database: None,
+                relation: relation.clone(),
+                database: database.clone(),
                 blocks: blocks.clone(),
                 damaged_pages,
             });
+        } else if !self.more_damage {
+            self.more_damage = true;
+            session.warn(
+                format!("more than {MAX_DAMAGED_FILES} files have damaged pages: the record names the first"),
+                Some("The server log names all of them.".into()),
+            );
         }
-        session.emit(Event::FileDamaged { path, relation: None, database: None, blocks, damaged_pages });
+        session.emit(Event::FileDamaged { path, relation, database, blocks, damaged_pages });
+    }
+
+    /// The server does not read a part of a page: it is as good as lost.
+    fn report_cut(&mut self, file: &FileFacts, session: &Session) {
+        let path = String::from_utf8_lossy(&file.manifest).into_owned();
+        let name = self.name(&path).map_or_else(String::new, |name| format!(" ({name})"));
+        session.warn(
+            format!("file \"{path}\"{name} ends within a page: it has {} bytes", file.size),
+            Some("Check the disk and the relation: rows of its last page may be lost.".into()),
+        );
+    }
+
+    fn name(&mut self, path: &str) -> Option<Named> {
+        self.names.as_mut()?.name(path)
     }
 }

@@ -37,7 +37,7 @@ fn root(data: &Path) -> Root {
 }
 
 fn rules(checksum: Checksum) -> ReadRules {
-    ReadRules { pages: None, relation_segment_blocks: 131_072, checksum }
+    ReadRules { pages: None, block_size: 8192, relation_segment_blocks: 131_072, checksum }
 }
 
 /// Copies the fixture's data directory and returns the archive's record and the manifest's text.

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 /// Pieces of relation files begin and end at multiples of this: the largest page size (BLCKSZ, at most 32 kB).
-const PIECE_ALIGNMENT: usize = 32 << 10;
+pub const PIECE_ALIGNMENT: usize = 32 << 10;
 /// Most items in a frame, so that a folder of empty files makes no endless frame.
 const MAX_ITEMS: usize = 4096;
 

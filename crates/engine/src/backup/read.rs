@@ -5,7 +5,7 @@
 //! once before it counts.
 
 use super::member::{self, Attributes, Kind};
-use super::plan::{FramePlan, Item, Piece};
+use super::plan::{FramePlan, Item, PIECE_ALIGNMENT, Piece};
 use super::walk::SourceFile;
 use crate::codec::frame::FRAME_SIZE;
 use crate::postgres::page::PageCheck;
@@ -24,6 +24,8 @@ use std::sync::Arc;
 pub struct ReadRules {
     /// Checks pages, when the cluster has data checksums.
     pub pages: Option<PageCheck>,
+    /// Bytes in a page.
+    pub block_size: u32,
     /// Blocks in a segment file of a relation.
     pub relation_segment_blocks: u32,
     /// Checksum of files.
@@ -44,6 +46,8 @@ pub struct FilledPiece {
     pub digest: PieceDigest,
     /// Blocks of the fork that fail their checksum.
     pub damaged: Vec<u32>,
+    /// The file is a relation's and ends within a page.
+    pub cut: bool,
 }
 
 /// What is known about a file when it is committed.
@@ -125,7 +129,7 @@ impl Filler {
         // It may have grown since it was planned; a little more still fits.
         let room = (self.buffer.len() - self.used)
             .saturating_sub(2 * member::BLOCK + source.member.len() + FRAME_SIZE);
-        let limit = source.size.max(room as u64);
+        let limit = source.size.max((room / PIECE_ALIGNMENT * PIECE_ALIGNMENT) as u64);
         let size = meta.len().min(limit);
         let attributes = Attributes::of(&meta);
         self.put(&member::header(&source.member, Kind::File(size), attributes));
@@ -179,13 +183,15 @@ impl Filler {
             }
             _ => Vec::new(),
         };
+        let end = offset + len as u64;
+        let cut = last && source.relation.is_some() && ends_in_page(handle, end, self.rules.block_size);
         let digest = match self.rules.checksum {
             Checksum::Crc32c => PieceDigest::Crc32c(crc32c::crc32c(buffer)),
             Checksum::Sha256 if first && last => PieceDigest::Sha256(Sha256::digest(&buffer).into()),
             Checksum::Sha256 => PieceDigest::Later,
         };
         self.used = range.end;
-        Ok(FilledPiece { file: Arc::clone(facts), content: range, first, last, digest, damaged })
+        Ok(FilledPiece { file: Arc::clone(facts), content: range, first, last, digest, damaged, cut })
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -224,6 +230,13 @@ fn read_up_to(handle: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<
         }
     }
     Ok(done)
+}
+
+/// Whether a file that was read up to byte `end` ends within a page. One that is being extended may do so for a moment,
+/// so it is looked at again.
+fn ends_in_page(handle: &File, end: u64, block_size: u32) -> bool {
+    let partial = |size: u64| size.checked_rem(u64::from(block_size)).is_some_and(|rest| rest > 0);
+    partial(end) && handle.metadata().is_ok_and(|meta| partial(meta.len()))
 }
 
 /// Checks whole pages; those that fail are read once more, since a page may be torn while it is being written.

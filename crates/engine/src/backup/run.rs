@@ -261,7 +261,8 @@ impl Work<'_> {
         let manifest = format!("{}/{}", self.begun.folder, layout::MANIFEST);
         let upload = self.begun.cluster.storage().upload(&manifest)?;
         let system = self.begun.control.system_identifier;
-        let mut books = Books::new(upload, self.server_major(), system, self.task.checksum)?;
+        let mut books = Books::new(upload, self.server_major(), system, self.task.checksum)?
+            .with_names(&self.begun.data_directory);
         let copier = self.copier(start, progress);
         for (oid, root) in tablespaces {
             let archive = self.archive(&oid.to_string(), ArchiveContent::Tablespace(*oid))?;
@@ -341,6 +342,7 @@ impl Work<'_> {
             compression: self.task.compression,
             rules: ReadRules {
                 pages,
+                block_size: control.block_size,
                 relation_segment_blocks: control.relation_segment_blocks,
                 checksum: self.task.checksum,
             },

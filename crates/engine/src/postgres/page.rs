@@ -11,6 +11,8 @@ use super::bytes::{u16_at, u32_at};
 use pg_ark_contract::units::Lsn;
 use pulp::{Arch, NullaryFnOnce};
 
+/// No backup lasts while this much WAL is written, in bytes: a page that claims to come from behind it was overwritten.
+const FARTHEST: u64 = 1 << 48;
 /// Interleaved sums (`N_SUMS`).
 const SUMS: usize = 32;
 /// Bytes that one round of all sums takes in.
@@ -114,8 +116,9 @@ fn add_row(sums: &mut [u32; SUMS], row: &[u8; ROW]) {
 pub struct PageCheck {
     /// Bytes in a page.
     pub block_size: u32,
-    /// The backup's start. A page changed at or after it may be torn, and WAL replay repairs it, so it is not judged.
-    /// `Lsn(u64::MAX)` judges every page, as for a cluster that was shut down.
+    /// The backup's start. A page changed at or after it may be torn, and WAL replay repairs it, so it is not judged;
+    /// basebackup.c does the same. A page whose LSN no WAL can have reached is judged: rubbish over a whole page
+    /// looks so. `Lsn(u64::MAX)` judges every page, as for a cluster that was shut down.
     pub start_lsn: Lsn,
 }
 
@@ -139,7 +142,8 @@ impl PageCheck {
             return false;
         };
         let lsn = Lsn(u64::from(high) << 32 | u64::from(low));
-        upper != 0 && lsn < self.start_lsn && stored != page_checksum(page, block)
+        let judged = lsn < self.start_lsn || lsn.0 - self.start_lsn.0 >= FARTHEST;
+        upper != 0 && judged && stored != page_checksum(page, block)
     }
 }
 

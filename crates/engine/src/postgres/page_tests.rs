@@ -72,6 +72,10 @@ fn new_and_changed_pages_are_not_judged() {
     assert_eq!(found(&changed, 0x1_0300_0029), [0]);
     assert_eq!(found(&changed, 0x1_0300_0028), [0; 0]);
     assert_eq!(found(&changed, 0), [0; 0]);
+    assert_eq!(found(&[0xA5; 8192], 0x1_0300_0028), [0], "no WAL has come so far");
+    changed[2..4].copy_from_slice(&[0xFF, 0]); // LSN FF0001/3000028
+    assert_eq!(found(&changed, 0x1_0300_0028), [0]);
+    assert_eq!(found(&changed, 0xFF_0000_0000_0000), [0; 0]);
     assert_eq!(found(&new, u64::MAX), [0; 0]);
     assert_eq!(found(&[0; 8192], u64::MAX), [0; 0]);
 }

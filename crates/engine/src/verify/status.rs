@@ -23,7 +23,8 @@ pub fn status(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<StatusRow> {
     let mut row = StatusRow {
-        last_backup: last_backup(records).map(Record::row),
+        last_backup: last_backup(records, |_| true).map(Record::row),
+        last_clean_backup: last_backup(records, |record| record.damaged_pages == 0).map(Record::row),
         last_segment: None,
         archive_end_lsn: None,
         archive_end_time: None,
@@ -41,13 +42,15 @@ pub fn status(
     Ok(row)
 }
 
-/// The complete backup that finished last; backups that overlap may finish in another order than they start.
-fn last_backup(records: &[Record]) -> Option<&Record> {
+/// The complete backup that finished last of those that `count`; backups that overlap may finish in another order than
+/// they start.
+fn last_backup(records: &[Record], count: fn(&Record) -> bool) -> Option<&Record> {
     let finished = |record: &&Record| {
         let text = record.finished_at.as_deref()?;
         DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc))
     };
-    records.iter().filter(|record| record.status == BackupStatus::Complete).max_by_key(finished)
+    let counts = |record: &&Record| record.status == BackupStatus::Complete && count(record);
+    records.iter().filter(counts).max_by_key(finished)
 }
 
 /// The newest segments of the newest timeline that has any, as far back as a few folders without a gap.

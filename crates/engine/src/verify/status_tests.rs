@@ -10,14 +10,19 @@ fn backup(name: &str, status: BackupStatus, finished: &str) -> Record {
 
 #[test]
 fn the_last_backup_is_the_one_that_finished_last() {
-    let records = [
+    let mut records = [
         backup("a", BackupStatus::Complete, "2026-11-22T05:00:00Z"),
         backup("b", BackupStatus::Complete, "2026-11-22T04:00:00Z"),
         backup("c", BackupStatus::Failed, "2026-11-22T06:00:00Z"),
     ];
     let row = status(&records, None, &|| Ok(())).unwrap();
     assert_eq!(row.last_backup.unwrap().backup, "a");
+    assert_eq!(row.last_clean_backup.unwrap().backup, "a");
     assert_eq!(row.last_segment, None);
+    records[0].damaged_pages = 2;
+    let row = status(&records, None, &|| Ok(())).unwrap();
+    assert_eq!(row.last_backup.unwrap().damaged_pages, 2);
+    assert_eq!(row.last_clean_backup.unwrap().backup, "b");
     assert!(status(&records[2..], None, &|| Ok(())).unwrap().last_backup.is_none());
 }
 
