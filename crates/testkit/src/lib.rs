@@ -11,6 +11,7 @@
 //! * [`forge`]: stored backups that are changed on purpose.
 //! * [`PeakRss`], [`process`]: what a process weighs, who started whom.
 //! * [`Tmpfs`]: a file system that fills up. [`saboteur`]: a store that fails at the n-th call.
+//! * [`strace`]: what a program asked of the system.
 //! * [`wait_until`]: conditions instead of sleeps. [`Chance`], [`rounds`]: what is tried by chance, and how often.
 //!
 //! As root everything runs as the OS user `postgres`, because the server refuses to run as root; otherwise as the
@@ -28,6 +29,7 @@ pub mod process;
 mod repo;
 pub mod saboteur;
 mod sql;
+pub mod strace;
 mod tmpfs;
 mod tools;
 mod wait;

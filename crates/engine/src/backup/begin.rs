@@ -185,6 +185,14 @@ fn clear_up(cluster: &Cluster, system: u64) -> Result<()> {
             }
         }
     }
+    // A writer that was killed before its record had a name left a folder without any object.
+    let backups = layout::backups(cluster.name(), system);
+    for name in storage.folders(&backups)? {
+        let folder = format!("{backups}/{name}");
+        if storage.list(&folder)?.is_empty() {
+            storage.remove_remains(&folder);
+        }
+    }
     Ok(())
 }
 
