@@ -186,3 +186,7 @@ impl Books {
         self.names.as_mut()?.name(path)
     }
 }
+
+#[cfg(test)]
+#[path = "books_tests.rs"]
+mod tests;
