@@ -124,6 +124,128 @@ fn the_command_survives_the_shell_and_the_file() {
     assert!(for_setting(&command).contains("it''\\\\''''s"), "{}", for_setting(&command));
 }
 
+/// What the server makes of a quoted value in its configuration (`DeescapeQuotedString` in utils/misc/guc-file.l).
+fn deescaped(quoted: &str) -> String {
+    let inner = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap();
+    let mut text = String::new();
+    let mut rest = inner.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\'' => assert_eq!(rest.next(), Some('\''), "a quote that ends the value: {quoted}"),
+            '\\' => match rest.next().unwrap() {
+                escape if "bfnrt01234567".contains(escape) => panic!("\\{escape} is another sign: {quoted}"),
+                plain => {
+                    text.push(plain);
+                    continue;
+                }
+            },
+            _ => {}
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// What it gives to the shell (`BuildRestoreCommand` in common/archive.c and `replace_percent_placeholders` in
+/// common/percentrepl.c, which refuses unknown signs).
+fn replaced(command: &str, file: &str, path: &str) -> String {
+    let mut text = String::new();
+    let mut rest = command.chars();
+    while let Some(c) = rest.next() {
+        match (c, if c == '%' { rest.next() } else { None }) {
+            ('%', Some('f')) => text.push_str(file),
+            ('%', Some('p')) => text.push_str(path),
+            ('%', Some('%')) => text.push('%'),
+            ('%', other) => panic!("%{other:?}: {command}"),
+            _ => text.push(c),
+        }
+    }
+    text
+}
+
+/// What arrives at a program behind the server's configuration and the shell.
+fn arrives(program: &Path, cluster: &crate::repository::Cluster) -> Vec<String> {
+    let setting = for_setting(&command(program, cluster, 7).unwrap());
+    assert!(!setting.contains('\n'), "{setting}");
+    let line = replaced(&deescaped(&setting), "000000010000000000000001", "pg_wal/RECOVERYXLOG");
+    let output = std::process::Command::new("/bin/sh").arg("-c").arg(&line).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_terminator('\0').map(str::to_string).collect()
+}
+
+/// A program that tells its arguments, in a folder of this name.
+fn telling(dir: &Path, name: &str) -> PathBuf {
+    let folder = dir.join(format!("bin {name}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let program = folder.join(format!("pgark {name}"));
+    std::fs::write(&program, "#!/bin/sh\nprintf '%s\\0' \"$@\"\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    program
+}
+
+fn assert_arrives(name: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let program = telling(dir.path(), name);
+    let in_url = |c: char| match c {
+        '%' | '#' | '?' | '\\' => format!("%{:02X}", u32::from(c)),
+        _ => c.to_string(),
+    };
+    let place: String = name.chars().map(in_url).collect();
+    let url = format!("file://{}/r {place}.", dir.path().display());
+    let (repository, _) = Repository::open_or_create(&url).unwrap();
+    let cluster = repository.cluster("a b").unwrap();
+    let expected = [
+        "--repo",
+        cluster.storage().url(),
+        "--cluster",
+        "a b",
+        "--system-identifier",
+        "7",
+        "wal-get",
+        "000000010000000000000001",
+        "pg_wal/RECOVERYXLOG",
+    ];
+    assert_eq!(arrives(&program, &cluster), expected, "{name}");
+}
+
+#[test]
+fn odd_names_arrive_as_they_are() {
+    let odd = [
+        "it's",
+        "%f%p%r%%%",
+        "$(exit 1)`exit 1`",
+        "\\n\\",
+        "\"",
+        "a;exit 1",
+        "é 日",
+        "~ * ? [x] {a,b} ! #",
+        "-x",
+    ];
+    odd.iter().for_each(|name| assert_arrives(name));
+}
+
+#[test]
+fn names_that_no_setting_can_hold_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/r", dir.path().display());
+    let cluster = Repository::open_or_create(&url).unwrap().0.cluster("main").unwrap();
+    let bytes = |bytes: &'static [u8]| Path::new(std::ffi::OsStr::from_bytes(bytes));
+    for program in [bytes(b"/opt/a\nb/pgark"), bytes(b"/opt/a\rb/pgark"), bytes(b"/opt/\xE9/pgark")] {
+        let error = command(program, &cluster, 7).unwrap_err();
+        assert!(error.kind == ErrorKind::InvalidArgument && error.hint.is_some(), "{program:?}");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(48))]
+    #[test]
+    fn every_name_arrives_as_it_is(name in "[ -.0-~äé日]{1,12}") {
+        assert_arrives(&name);
+    }
+}
+
 #[test]
 fn a_block_without_end_is_left_alone() {
     let text = format!("a\n{BLOCK_BEGIN}\nb\n");
