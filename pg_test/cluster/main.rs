@@ -22,6 +22,7 @@
 //! * [`verifybackup`]: what PostgreSQL's tests of pg_verifybackup hold, against stored backups.
 //! * [`wal_get`]: promise 3, absent means proven absent.
 //! * [`torture`]: kill -9 at random moments, of everything.
+//! * [`source_damage`]: promise 6, damage is loud: pages that are corrupt before they are backed up.
 //! * [`waiting`]: what a caller that waits hears.
 //! * [`refusals`]: what bad input gets.
 
@@ -46,6 +47,7 @@ mod recovery_cases;
 mod refusals;
 mod restore;
 mod sessions;
+mod source_damage;
 mod standby;
 mod support;
 mod targets;
