@@ -5,6 +5,7 @@ use super::evidence::{Evidence, size_in};
 use super::{Watch, chains, deep, ranges};
 use crate::repository::Record;
 use crate::wal::archive::Archive;
+use crate::wal::audit::{self, Extent, Remark};
 use crate::wal::moments::Moments;
 use crate::wal::survey::{Look, Run, Survey};
 use pg_ark_contract::rows::ArchiveRow;
@@ -22,17 +23,42 @@ pub enum Depth {
     Everything(usize),
 }
 
-/// One row for each gap-free range, gap, damaged segment and stranger. An empty archive has none, but for the WAL that
-/// complete backups need.
+/// What was found in an archive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// One for each gap-free range, gap, damaged segment, damaged history and stranger.
+    pub rows: Vec<ArchiveRow>,
+    /// What the indexes tell, and what is wrong with them.
+    pub remarks: Vec<Remark>,
+}
+
+/// One row for each gap-free range, gap, damaged segment and stranger, and what else is not as it should be. An empty
+/// archive has none, but for the WAL that complete backups need. That an index lacks something is no fault.
 ///
 /// # Errors
-/// What the store said, or `watch` when it ended the work. Damage of what is stored is a row, not an error.
+/// As [`verify`].
 pub fn verify_archive(
     archive: &Archive,
     records: &[Record],
     depth: Depth,
     watch: &dyn Watch,
 ) -> Result<Vec<ArchiveRow>> {
+    let Verified { mut rows, remarks } = verify(archive, records, depth, false, watch)?;
+    rows.extend(remarks.iter().map(|remark| ranges::remark_row(archive, remark)));
+    Ok(rows)
+}
+
+/// As [`verify_archive`], with remarks apart; `absences`: also about indexes and lines that are not there.
+///
+/// # Errors
+/// What the store said, or `watch` when it ended the work. Damage of what is stored is a row or a remark, not an error.
+pub fn verify(
+    archive: &Archive,
+    records: &[Record],
+    depth: Depth,
+    absences: bool,
+    watch: &dyn Watch,
+) -> Result<Verified> {
     let check = || watch.check();
     let mut look = Look::take(archive, &check)?;
     if look.survey.is_empty() {
@@ -41,12 +67,13 @@ pub fn verify_archive(
     let mut moments = Moments::new(archive, look.survey.segment_size).with_check(&check);
     let gone = moments.gone(&look.survey)?;
     let evidence = Evidence::weigh(&look.survey, gone, records);
-    let mut indexes = Vec::new();
+    let extent = Extent { content: depth != Depth::Names, absences };
+    let mut remarks = audit::audit(archive, &look.survey, extent, &check)?;
     let (mut damage, partials) = match depth {
         Depth::Names => (broken(&look.survey, &mut moments)?, Damage::default()),
         Depth::Everything(jobs) => {
             let found = deep::check(archive, &look, jobs, watch)?;
-            indexes = ranges::index_rows(archive, &look.survey, &found.indexes);
+            remarks.extend(ranges::index_remarks(archive, &look.survey, &found.indexes));
             (found.segments, found.partials)
         }
     };
@@ -55,9 +82,8 @@ pub fn verify_archive(
         timed += 1;
         if timed > MAX_TIMED { Ok((None, None)) } else { moments.times(timeline, run) }
     };
-    let mut rows = ranges::rows(&look, &mut damage, &partials, &evidence, &mut times)?;
-    rows.extend(indexes);
-    Ok(rows)
+    let rows = ranges::rows(&look, &mut damage, &partials, &evidence, &mut times)?;
+    Ok(Verified { rows, remarks })
 }
 
 /// What the index knows of damage: segments that must go on to their end, and did not when they were stored.

@@ -293,24 +293,62 @@ fn a_lost_newest_segment_is_a_gap_when_the_index_names_it() {
     assert!(detail.ends_with("is missing: the index says that it was stored"), "{detail}");
 }
 
+/// What a deep check tells when the sealed line of the last segment was written with another content.
+fn told_of_a_lie(lie: impl Fn(&mut crate::wal::summary::Summary)) -> String {
+    let stored = Stored::new();
+    stored.put_wal(&wal());
+    stored.index(&wal());
+    let path = stored.archive.index_path(Timeline(1), 0);
+    let mut index = crate::wal::index::Index::load(stored.archive.storage(), &path, size()).unwrap();
+    let mut summary = index.get(8).unwrap().clone();
+    lie(&mut summary);
+    index.insert(name(1, 8), summary);
+    index.save(stored.archive.storage(), &path).unwrap();
+    let rows = verify_archive(&stored.archive, &[], Depth::Everything(2), &ear()).unwrap();
+    assert_eq!(rows[0].end_time.as_deref(), Some("2000-01-01T00:00:09.000000Z"));
+    let [_, wrong] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!(wrong.status, ArchiveStatus::Damaged);
+    assert_eq!(shallow(&stored), ["1 3..8 ok"]);
+    wrong.detail.clone().unwrap()
+}
+
 #[test]
 fn a_deep_check_tells_an_index_that_is_wrong() {
+    let detail = told_of_a_lie(|summary| summary.last_time = Some(i64::from(u32::MAX)));
+    assert!(detail.contains("index.jsonl\" does not say") && detail.contains("of 1 of them"), "{detail}");
+    assert!(detail.contains("the times of its transactions"), "{detail}");
+    assert!(told_of_a_lie(|summary| summary.commits += 1).contains("its transactions"));
+    assert!(told_of_a_lie(|summary| summary.max_xid = Some(u32::MAX)).contains("its transactions"));
+    assert!(told_of_a_lie(|summary| summary.end.0 -= 8).contains("where its records end"));
+    assert!(told_of_a_lie(|summary| summary.first_record = None).contains("its first record"));
+    assert!(told_of_a_lie(|summary| summary.more_restore_points = true).contains("its restore points"));
+}
+
+#[test]
+fn a_damaged_line_of_an_index_is_told_and_the_segment_speaks_for_itself() {
     let stored = Stored::new();
     stored.put_wal(&wal());
     stored.index(&wal());
     let path = stored.archive.index_path(Timeline(1), 0);
     let index = stored.archive.storage().get(&path, 1 << 20).unwrap().unwrap();
-    let lie =
-        String::from_utf8(index.to_vec()).unwrap().replace("2000-01-01T00:00:09", "9998-01-01T00:00:09");
-    // Of a commit in the last segment only the later of its times.
-    stored.archive.storage().put(&path, lie.into_bytes()).unwrap();
-    let rows = verify_archive(&stored.archive, &[], Depth::Everything(2), &ear()).unwrap();
-    assert_eq!(rows[0].end_time.as_deref(), Some("2000-01-01T00:00:09.000000Z"));
-    let [_, wrong] = &rows[..] else { panic!("{rows:?}") };
-    assert_eq!(wrong.status, ArchiveStatus::Damaged);
-    let detail = wrong.detail.as_deref().unwrap();
-    assert!(detail.contains("index.jsonl\" does not say") && detail.contains("of 1 of them"), "{detail}");
-    assert_eq!(shallow(&stored), ["1 3..8 ok"]);
+    // The number of the last segment, which would be one that is gone.
+    let at = index.windows(24).rposition(|name| name == b"000000010000000000000008").unwrap() + 23;
+    let mut flipped = index.clone();
+    flipped[at] ^= 1;
+    stored.archive.storage().put(&path, flipped).unwrap();
+    for depth in [Depth::Names, Depth::Everything(1)] {
+        let found = verify(&stored.archive, &[], depth, true, &ear()).unwrap();
+        assert_eq!(found.rows.len(), 1, "{found:?}");
+        assert_eq!(found.rows[0].end_time.as_deref(), Some("2000-01-01T00:00:09.000000Z"));
+        let [remark] = &found.remarks[..] else { panic!("{found:?}") };
+        assert_eq!(remark.severity, pg_ark_contract::rows::Severity::Warning);
+        assert!(remark.path == path && remark.finding.contains("line 7 is damaged"), "{remark:?}");
+    }
+    let rows = verify_archive(&stored.archive, &[], Depth::Names, &ear()).unwrap();
+    assert_eq!(
+        rows.iter().map(|row| row.status).collect::<Vec<_>>(),
+        [ArchiveStatus::Ok, ArchiveStatus::Damaged]
+    );
 }
 
 #[test]

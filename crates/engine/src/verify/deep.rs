@@ -259,10 +259,15 @@ impl Checker<'_> {
         }
         let times = |summary: &Summary| (summary.first_time, summary.last_time);
         let points = |summary: &Summary| (summary.restore_points.clone(), summary.more_restore_points);
+        let counts = |summary: &Summary| (summary.commits, summary.min_xid, summary.max_xid);
+        // Lines without a seal may lack it.
+        let lacks_first = index.first_record.is_none() && !moments.is_sealed(name);
         let why = match () {
             () if times(&index) != times(read) => "the times of its transactions",
-            () if index.end < read.end => "where its records end",
+            () if index.end != read.end || index.whole != read.whole => "where its records end",
             () if points(&index) != points(read) => "its restore points",
+            () if counts(&index) != counts(read) => "its transactions",
+            () if index.first_record != read.first_record && !lacks_first => "its first record",
             () => return Ok(()),
         };
         self.findings().indexes.add(name, format!("the index is wrong about {why}"));

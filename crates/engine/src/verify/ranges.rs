@@ -6,9 +6,10 @@ use super::windows::missing;
 use crate::postgres::timeline::history_file_name;
 use crate::postgres::wal_segment::SegmentName;
 use crate::wal::archive::Archive;
+use crate::wal::audit::Remark;
 use crate::wal::moments::{is_damage, shown_time};
 use crate::wal::survey::{Content, Look, Run, Survey};
-use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus};
+use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus, Severity};
 use pg_ark_contract::{Error, Result, SegmentSize, Timeline};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +22,8 @@ const MAX_INDEX_ROWS: usize = 100;
 /// The first and the last time in a run; fails with `Corrupt` when its first or last segment cannot be read.
 pub type TimesOf<'a> = dyn FnMut(Timeline, Run) -> Result<(Option<i64>, Option<i64>)> + 'a;
 
-/// A row for each index that does not say what its segments do.
-pub fn index_rows(archive: &Archive, survey: &Survey, wrong: &Damage) -> Vec<ArchiveRow> {
+/// A remark on each index that does not say what its segments do.
+pub fn index_remarks(archive: &Archive, survey: &Survey, wrong: &Damage) -> Vec<Remark> {
     let per_log = (1 << 32) / survey.segment_size.bytes();
     let mut folders: BTreeMap<(Timeline, u32), (u64, String)> = BTreeMap::new();
     for timeline in survey.timelines.keys() {
@@ -33,15 +34,20 @@ pub fn index_rows(archive: &Archive, survey: &Survey, wrong: &Damage) -> Vec<Arc
             folders.entry((*timeline, log)).or_insert_with(first).0 += 1;
         }
     }
-    let row = |((timeline, log), (count, first)): ((Timeline, u32), (u64, String))| {
-        let path = archive.storage().display(&archive.index_path(timeline, log));
-        let detail = format!(
-            "\"{path}\" does not say what the segments do, of {count} of them; {first}. Delete it: what it says is then \
-             read from the segments"
-        );
-        plain(ArchiveStatus::Damaged, Some(timeline), detail)
+    let remark = |((timeline, log), (count, first)): ((Timeline, u32), (u64, String))| Remark {
+        severity: Severity::Warning,
+        timeline: Some(timeline),
+        path: archive.index_path(timeline, log),
+        finding: format!("does not say what the segments do, of {count} of them; {first}"),
+        hint: "Delete it: what it says is then read from the segments.".to_string(),
     };
-    folders.into_iter().take(MAX_INDEX_ROWS).map(row).collect()
+    folders.into_iter().take(MAX_INDEX_ROWS).map(remark).collect()
+}
+
+/// A remark as a row.
+pub fn remark_row(archive: &Archive, remark: &Remark) -> ArchiveRow {
+    let path = archive.storage().display(&remark.path);
+    plain(ArchiveStatus::Damaged, remark.timeline, format!("\"{path}\" {}. {}", remark.finding, remark.hint))
 }
 
 /// The rows: timeline by timeline what is there and what is not, in the order of the segments, then what belongs to none.

@@ -8,8 +8,6 @@
 
 use super::archive::Archive;
 use super::store::{self, Outcome, Prepared, Source};
-use super::summary::Summary;
-use crate::postgres::wal_segment::SegmentName;
 use crate::repository::catalog::STALE;
 use crate::repository::{Repository, Storage};
 use pg_ark_contract::settings::Compression;
@@ -41,11 +39,14 @@ pub struct Route {
     pub jobs: usize,
 }
 
+/// Hears of a file that is in the archive now.
+pub type Stored<'a> = dyn Fn(&str, &Outcome) + Sync + 'a;
+
 /// Threads that store files. [`Ahead::start`] starts them, [`Ahead::close`] lets them end.
 pub struct Ahead<'a> {
     route: &'a Route,
-    /// Hears what each stored segment holds.
-    stored: &'a (dyn Fn(SegmentName, Summary) + Sync),
+    /// Hears what became of each file that is in the archive now.
+    stored: &'a Stored<'a>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -83,8 +84,8 @@ enum Job {
 }
 
 impl<'a> Ahead<'a> {
-    /// No thread runs yet. `stored` is called after each segment that was stored, by several threads.
-    pub fn new(route: &'a Route, stored: &'a (dyn Fn(SegmentName, Summary) + Sync)) -> Self {
+    /// No thread runs yet. `stored` is called after each file that was stored, by several threads.
+    pub fn new(route: &'a Route, stored: &'a Stored<'a>) -> Self {
         Ahead { route, stored, state: Mutex::default(), changed: Condvar::new() }
     }
 
@@ -225,10 +226,8 @@ impl<'a> Ahead<'a> {
 
     fn store(&self, id: u64, name: &str, prepared: Result<Box<Prepared>>) {
         let result = guarded(|| self.try_store(name, *prepared?));
-        if let Ok(Outcome { summary: Some(summary), .. }) = &result
-            && let Some(parsed) = SegmentName::parse(name, self.route.source.segment_size)
-        {
-            (self.stored)(parsed, summary.clone());
+        if let Ok(outcome) = &result {
+            (self.stored)(name, outcome);
         }
         let mut state = self.lock();
         state.line.retain(|slot| slot.id != id);

@@ -36,9 +36,9 @@ fn files_are_stored_in_order_whatever_the_number_of_threads() {
         let names: Vec<String> = (1..=40).map(|number| place.segment(number)).collect();
         let route = route(&place, jobs);
         let order = Mutex::new(Vec::new());
-        let stored = |name: SegmentName, summary: Summary| {
-            assert_eq!(summary.commits, 1);
-            order.lock().unwrap().push(name.number);
+        let stored = |name: &str, outcome: &Outcome| {
+            assert_eq!(outcome.summary.as_ref().map(|summary| summary.commits), Some(1));
+            order.lock().unwrap().push(name.to_string());
         };
         let ahead = Ahead::new(&route, &stored);
         std::thread::scope(|scope| {
@@ -53,7 +53,7 @@ fn files_are_stored_in_order_whatever_the_number_of_threads() {
             assert_eq!(ahead.room(), MAX_AHEAD);
             ahead.close();
         });
-        assert_eq!(*order.lock().unwrap(), (1..=40).collect::<Vec<u64>>());
+        assert_eq!(*order.lock().unwrap(), names);
         for number in 1..=40 {
             assert_eq!(place.stored(&name(number)).unwrap(), segment(number, 1));
         }

@@ -1,5 +1,6 @@
 //! The archive of one cluster and system identifier: names of WAL files to objects and back. FORMAT.md, "WAL archive".
 
+use super::index::{self, Index};
 use super::object::ObjectReader;
 use crate::codec::frame::FRAME_SIZE;
 use crate::postgres::timeline::{TimelineHistory, history_file_name, timeline_of_history_file};
@@ -21,7 +22,7 @@ const CODECS: [Codec; 3] = [Codec::Zstd, Codec::Lz4, Codec::Gzip];
 const SIZE_TRIES: u32 = 32;
 /// What to do about a damaged object.
 const DAMAGED: &str = "The repository is damaged there. Get the object back from a copy.";
-/// Name of the index of a log's folder.
+/// Name of the index of a folder.
 pub const INDEX: &str = "index.jsonl";
 
 /// What kind of file a name in `pg_wal` stands for.
@@ -78,6 +79,8 @@ pub struct LogFolder {
     pub twice: Vec<u32>,
     /// The same of `.partial` files.
     pub partials: Vec<u32>,
+    /// Names of backup histories, ascending.
+    pub backups: Vec<String>,
     /// Objects that have no place there: paths in the repository.
     pub strangers: Vec<String>,
 }
@@ -121,6 +124,15 @@ impl Archive {
     /// Path of the index of such a folder.
     pub fn index_path(&self, timeline: Timeline, log: u32) -> String {
         format!("{}/{INDEX}", self.log_folder(timeline, log))
+    }
+
+    /// Path of the index of the folder that a WAL file is in.
+    ///
+    /// # Errors
+    /// As [`Archive::path`].
+    pub fn index_beside(&self, name: &str) -> Result<String> {
+        let path = self.path(name)?;
+        Ok(format!("{}/{INDEX}", path.rsplit_once('/').map_or("", |(folder, _)| folder)))
     }
 
     /// Path of a WAL file in the repository, without the suffix of a codec.
@@ -250,13 +262,49 @@ impl Archive {
         })
     }
 
+    /// As [`Archive::read_plain`], of what was stored and nothing else, as far as the index knows.
+    ///
+    /// # Errors
+    /// `Corrupt` for one that is not as it was when it was stored; what the store said.
+    pub fn read_proven(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(bytes) = self.read_plain(name)? else { return Ok(None) };
+        self.prove(name, &bytes, index::beside(self, name)?.as_ref())?;
+        Ok(Some(bytes))
+    }
+
+    /// Fails when `index` says that a file had another content when it was stored.
+    fn prove(&self, name: &str, bytes: &[u8], index: Option<&Index>) -> Result<()> {
+        let Some(why) = index.and_then(|index| index.file(name)?.differs(bytes)) else { return Ok(()) };
+        let place = self.storage.display(&self.path(name)?);
+        Err(Error::new(ErrorKind::Corrupt, format!("\"{place}\" is damaged: it {why}")).hint(DAMAGED))
+    }
+
     /// The history of `timeline`; `None` when there is no such file (timeline 1 never has one).
     ///
     /// # Errors
-    /// `Corrupt` for a file that cannot be read as one; what the store said.
+    /// `Corrupt` for a file that cannot be read as one, or is not what was stored; what the store said.
     pub fn history(&self, timeline: Timeline) -> Result<Option<TimelineHistory>> {
-        let bytes = self.read_plain(&history_file_name(timeline))?;
+        let bytes = self.read_proven(&history_file_name(timeline))?;
         bytes.map(|bytes| self.parse_history(timeline, &bytes)).transpose()
+    }
+
+    /// As [`Archive::history`], with the index of the archive's folder at hand.
+    ///
+    /// # Errors
+    /// As [`Archive::history`].
+    pub fn history_on(&self, timeline: Timeline, index: Option<&Index>) -> Result<Option<TimelineHistory>> {
+        let name = history_file_name(timeline);
+        let Some(bytes) = self.read_plain(&name)? else { return Ok(None) };
+        self.prove(&name, &bytes, index)?;
+        self.parse_history(timeline, &bytes).map(Some)
+    }
+
+    /// The index of the archive's folder, which knows the histories; `None` when it cannot be read.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn history_index(&self) -> Result<Option<Index>> {
+        index::beside(self, &history_file_name(Timeline(2)))
     }
 
     /// Reads what a stored history file holds.
@@ -286,16 +334,18 @@ impl Archive {
     /// Every history file, and paths of objects beside them that are none.
     ///
     /// # Errors
-    /// `Corrupt` for a history that cannot be read as one; what the store said.
+    /// `Corrupt` for a history that cannot be read as one, or is not what was stored; what the store said.
     pub fn histories(&self) -> Result<(BTreeMap<Timeline, TimelineHistory>, Vec<String>)> {
         let mut histories = BTreeMap::new();
         let mut strangers = Vec::new();
+        let index = self.history_index()?;
         for path in self.storage.files(&self.folder())? {
             let name = path.rsplit('/').next().unwrap_or_default();
             match timeline_of_history_file(name) {
+                None if name == INDEX => {}
                 None => strangers.push(path),
                 Some(timeline) => {
-                    if let Some(history) = self.history(timeline)? {
+                    if let Some(history) = self.history_on(timeline, index.as_ref())? {
                         histories.insert(timeline, history);
                     }
                 }
@@ -328,7 +378,7 @@ impl Archive {
             match (WalFile::of(stem), low, stem.len() < name.len()) {
                 (Some(WalFile::Segment), Some(low), true) => folder.segments.push(low),
                 (Some(WalFile::Partial), Some(low), true) => folder.partials.push(low),
-                (Some(WalFile::BackupHistory), Some(_), false) => {}
+                (Some(WalFile::BackupHistory), Some(_), false) => folder.backups.push(name.to_string()),
                 _ if name == INDEX => {}
                 _ => folder.strangers.push(path),
             }

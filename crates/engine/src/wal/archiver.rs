@@ -13,7 +13,7 @@ use super::archive::Archive;
 use super::histories;
 use super::keeper::Keeper;
 use super::ready::Ready;
-use super::store::Source;
+use super::store::{Outcome, Source};
 use crate::backup::begin::read_control_file;
 use crate::postgres::control_file::ControlFile;
 use crate::repository::{Cluster, Storage, catalog};
@@ -100,7 +100,7 @@ pub fn enroll(cluster: &mut Cluster, system: u64, server_version_num: u32, sessi
 /// Answers `file` and those after it, until the repository has to be opened again.
 fn serve(route: &Route, file: String, session: &Session) -> Result<()> {
     let keeper = Keeper::new(route);
-    let stored = |name, summary| keeper.enter(name, summary);
+    let stored = |name: &str, outcome: &Outcome| keeper.enter(name, outcome);
     let ahead = Ahead::new(route, &stored);
     std::thread::scope(|scope| {
         let result = ahead.start(scope).and_then(|()| keeper.start(scope, session)).and_then(|()| {
@@ -111,7 +111,7 @@ fn serve(route: &Route, file: String, session: &Session) -> Result<()> {
                 steady: true,
                 answers: 0,
             };
-            histories::store_missing(route, session);
+            histories::store_missing(route, &keeper, session);
             let mut file = file;
             let mut first = true;
             while server.answer(file, session)? {
@@ -171,12 +171,12 @@ impl Server<'_> {
 /// Why `file` is not stored. Others may fail without a word: the server asks for them too.
 pub fn push(route: &Route, file: &str, session: &Session) -> Result<()> {
     let keeper = Keeper::new(route);
-    let stored = |name, summary| keeper.enter(name, summary);
+    let stored = |name: &str, outcome: &Outcome| keeper.enter(name, outcome);
     let ahead = Ahead::new(route, &stored);
     std::thread::scope(|scope| {
         let result = ahead.start(scope).and_then(|()| keeper.start(scope, session)).and_then(|()| {
             if !histories::is_known(route, file) {
-                histories::store_missing(route, session);
+                histories::store_missing(route, &keeper, session);
             }
             ahead.submit(file);
             let mut ready = Ready::of(&route.source.folder);

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::postgres::wal_segment::SegmentName;
-use crate::wal::index::Index;
+use crate::wal::index::{self, Index};
+use crate::wal::index_line::FileFacts;
 use crate::wal::store_fixture::{Place, name, size};
 use pg_ark_contract::Error;
 use pg_ark_contract::conversation::Reply;
@@ -102,11 +103,11 @@ fn the_index_is_written_when_the_engine_is_stopped_and_completed_after_it_was_ki
     assert!(indexed(&place).is_empty());
     let engine = Engine::start(&place, 2);
     engine.ask(&names[29]).unwrap();
-    wait_until("the completed index", SHORT, || indexed(&place).len() == 16);
+    wait_until("the completed index", SHORT, || indexed(&place).len() == 30);
     let last = place.segment(31);
     engine.ask(&last).unwrap();
     engine.stop();
-    assert_eq!(indexed(&place), (15..=31).collect::<Vec<u64>>());
+    assert_eq!(indexed(&place), (1..=31).collect::<Vec<u64>>());
 }
 
 #[test]
@@ -271,4 +272,47 @@ fn wal_push_stores_the_histories_that_its_file_needs() {
     place.put(&file, &wal);
     push(&route, &file, &session).unwrap();
     assert!(stored());
+}
+
+/// What the index beside a file that is stored as it is says about it.
+fn line(place: &Place, name: &str) -> Option<FileFacts> {
+    index::beside(&place.archive(), name).unwrap().and_then(|index| index.file(name))
+}
+
+#[test]
+fn promise_6_histories_and_backup_histories_have_lines_that_prove_them() {
+    const HISTORY: (&str, &[u8]) = ("00000002.history", b"1\t0/100000\tno reason\n");
+    let place = Place::new();
+    let backup = (&format!("{}.00000028.backup", name(1))[..], &b"START WAL LOCATION: 0/100028\n"[..]);
+    for (file, content) in [HISTORY, backup] {
+        place.put(file, content);
+    }
+    let engine = Engine::start(&place, 1);
+    engine.ask(&place.segment(1)).unwrap();
+    engine.ask(backup.0).unwrap();
+    wait_until("the lines", SHORT, || line(&place, HISTORY.0).is_some() && line(&place, backup.0).is_some());
+    engine.stop();
+    for (file, content) in [HISTORY, backup] {
+        assert_eq!(line(&place, file), Some(FileFacts::of(content)));
+    }
+    assert_eq!(indexed(&place), [1]);
+    // Two writers may overwrite each other's lines.
+    let storage = place.repository.storage();
+    storage.delete(&place.archive().index_beside(HISTORY.0).unwrap()).unwrap();
+    let engine = Engine::start(&place, 1);
+    engine.ask(&place.segment(2)).unwrap();
+    wait_until("the line", SHORT, || line(&place, HISTORY.0) == Some(FileFacts::of(HISTORY.1)));
+    engine.stop();
+    // The server's own copy shows which of two is damaged.
+    let session = Session::new(|_| ());
+    let route = open(&place.url(), "main", &place.task(1), &session).unwrap();
+    for (file, content) in [HISTORY, backup] {
+        storage.put(&place.archive().path(file).unwrap(), content[..9].to_vec()).unwrap();
+        let error = push(&route, file, &session).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Corrupt, "{file}: {error}");
+        assert!(error.hint.unwrap().contains("stored again"));
+        storage.delete(&place.archive().path(file).unwrap()).unwrap();
+        push(&route, file, &session).unwrap();
+        assert_eq!(place.archive().read_proven(file).unwrap().as_deref(), Some(content));
+    }
 }

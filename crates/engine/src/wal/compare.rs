@@ -4,6 +4,7 @@
 //! names. [`own`] tells a waiting backup whether the archive holds this server's WAL.
 
 use super::archive::{Archive, Found, WalFile};
+use super::index;
 use super::object::ObjectReader;
 use super::store::{self, Source, located, open};
 use crate::codec::frame::FRAME_SIZE;
@@ -129,13 +130,20 @@ fn ours_is_sound(error: Error) -> Error {
 /// Fails unless a history or backup history file has the content that is stored.
 ///
 /// # Errors
-/// `WalConflict`.
+/// `WalConflict`; `Corrupt` when the index tells that it had this content once.
 pub(super) fn plain(archive: &Archive, name: &str, content: &[u8], stored: &[u8]) -> Result<()> {
     if stored == content {
         return Ok(());
     }
+    let path = archive.path(name)?;
+    let known = index::beside(archive, name)?.and_then(|index| index.file(name));
+    if let Some(why) = known.filter(|facts| facts.differs(content).is_none()).and_then(|f| f.differs(stored))
+    {
+        let message = format!("\"{}\" is damaged: it {why}", archive.storage().display(&path));
+        return Err(ours_is_sound(Error::new(ErrorKind::Corrupt, message)));
+    }
     let equal = content.iter().zip(stored).take_while(|(a, b)| a == b).count();
-    Err(conflict(archive, name, &archive.path(name)?, equal as u64, None))
+    Err(conflict(archive, name, &path, equal as u64, None))
 }
 
 /// The error for a name that the archive holds with other content: says where timelines part, and the way out.

@@ -295,7 +295,7 @@ fn deliver(
                 format!("\"{}\" vanished while it was read", archive.storage().display(&found.path)),
             )
         };
-        let content = archive.read_plain(name)?.ok_or_else(vanished)?;
+        let content = archive.read_proven(name)?.ok_or_else(vanished)?;
         if let Some(timeline) = timeline_of_history_file(name) {
             archive.parse_history(timeline, &content)?;
         }

@@ -275,3 +275,51 @@ fn a_server_in_recovery_has_the_next_segments_fetched() {
     assert_eq!(asker.segment(1, 1), Ok(Answer::Delivered));
     assert_eq!(asker.started.get(), 1);
 }
+
+/// Enters a history in the index, as whoever stored it did.
+fn enter(place: &Place, name: &str, content: &str) {
+    let archive = place.archive();
+    let path = archive.index_beside(name).unwrap();
+    let mut index = crate::wal::index::Index::load(archive.storage(), &path, size()).unwrap();
+    assert!(index.insert_file(name, crate::wal::index_line::FileFacts::of(content.as_bytes())));
+    index.save(archive.storage(), &path).unwrap();
+}
+
+#[test]
+fn promise_3_a_history_that_the_index_names_and_is_gone_is_a_fault() {
+    const HISTORY: &str = "1\t0/400000\tno reason\n";
+    let place = Place::new();
+    store(&place, 1, 3);
+    let asker = Asker::new(&place);
+    assert_eq!(asker.ask("00000002.history").unwrap(), Answer::Absent);
+    enter(&place, "00000002.history", HISTORY);
+    let error = asker.fault("00000002.history");
+    assert_eq!(error.kind, ErrorKind::WalMissing);
+    assert!(error.detail.unwrap().contains("index.jsonl\" has its line"));
+    assert_eq!(asker.ask("00000003.history").unwrap(), Answer::Absent);
+    enter(&place, "00000003.history", HISTORY);
+    assert_eq!(asker.fault("00000003.history").kind, ErrorKind::WalMissing);
+    plain(&place, "00000002.history", HISTORY);
+    assert_eq!(asker.ask("00000002.history").unwrap(), Answer::Delivered);
+    // A damaged index is as good as none.
+    std::fs::remove_file(asker.destination()).unwrap();
+    let path = place.archive().index_beside("00000003.history").unwrap();
+    place.archive().storage().put(&path, &b"{\"format\":1}\n{"[..]).unwrap();
+    assert_eq!(asker.ask("00000003.history").unwrap(), Answer::Absent);
+}
+
+#[test]
+fn promise_3_a_history_with_a_flipped_bit_is_not_handed_over() {
+    const HISTORY: &str = "1\t0/400000\tno reason\n";
+    let place = Place::new();
+    store(&place, 1, 3);
+    plain(&place, "00000002.history", &HISTORY.replace('4', "5"));
+    let asker = Asker::new(&place);
+    // It reads well, and nothing else speaks against it.
+    assert_eq!(asker.ask("00000002.history").unwrap(), Answer::Delivered);
+    std::fs::remove_file(asker.destination()).unwrap();
+    enter(&place, "00000002.history", HISTORY);
+    let error = asker.fault("00000002.history");
+    assert_eq!(error.kind, ErrorKind::Corrupt);
+    assert!(error.message.contains("is not what was stored"), "{error}");
+}

@@ -2,6 +2,7 @@
 
 use super::breaks::MAY_BREAK;
 use super::index::MAX_INDEX;
+use super::index_line::{self, LineSeal};
 use super::moments::Moments;
 use super::survey::{Run, Survey, joined};
 use crate::postgres::wal_segment::SegmentName;
@@ -81,8 +82,11 @@ impl Moments<'_> {
     }
 }
 
-/// The segment that a line of an index is about.
+/// The segment that a line of an index is about. One whose seal is broken could name any.
 fn named(line: &[u8]) -> Option<String> {
+    if index_line::check(line) == LineSeal::Broken {
+        return None;
+    }
     match line.strip_prefix(LINE).and_then(|rest| rest.split_at_checked(NAME)) {
         Some((name, [b'"', ..])) => String::from_utf8(name.to_vec()).ok(),
         _ => serde_json::from_slice::<Line>(line).ok().map(|line| line.segment),

@@ -5,7 +5,9 @@
 
 use super::ahead::{Route, check_repository, remove_from_nowhere};
 use super::compare::{self, Own};
-use super::store;
+use super::index_line::FileFacts;
+use super::keeper::Keeper;
+use super::store::{self, Outcome};
 use crate::postgres::timeline::{history_file_name, timeline_of_history_file};
 use crate::session::Session;
 use pg_ark_contract::{Error, ErrorKind, Result, Timeline};
@@ -20,16 +22,17 @@ pub fn is_known(route: &Route, file: &str) -> bool {
     matches!(route.archive.find(&history_file_name(timeline)), Ok(Some(_)))
 }
 
-/// Stores the histories of `pg_wal` that the archive lacks. What cannot be stored is a warning: the file that was asked
-/// for is another.
-pub fn store_missing(route: &Route, session: &Session) {
+/// Stores the histories of `pg_wal` that the archive lacks, and lets `keeper` know of all that both hold. What cannot be
+/// stored is a warning: the file that was asked for is another.
+pub fn store_missing(route: &Route, keeper: &Keeper<'_>, session: &Session) {
     for timeline in timelines(route) {
         if session.check().is_err() {
             return;
         }
         let name = history_file_name(timeline);
         match store_one(route, &name) {
-            Ok(()) => {}
+            Ok(Some(outcome)) => keeper.enter(&name, &outcome),
+            Ok(None) => {}
             // That is told for the file that was asked for.
             Err(e) if e.kind == ErrorKind::RepositoryNotFound => return,
             Err(e) => warn(session, &name, e),
@@ -52,14 +55,21 @@ fn timelines(route: &Route) -> Vec<Timeline> {
     found.split_off(found.len().saturating_sub(MOST))
 }
 
-fn store_one(route: &Route, name: &str) -> Result<()> {
-    if compare::own(&route.archive, &route.source, name, None)? != Own::NotStored {
-        return Ok(());
+/// What the archive holds now; `None` when the server removed its file.
+fn store_one(route: &Route, name: &str) -> Result<Option<Outcome>> {
+    match compare::own(&route.archive, &route.source, name, None)? {
+        Own::NotStored => {}
+        Own::Gone => return Ok(None),
+        Own::Equal => {
+            let content = route.archive.read_plain(name)?;
+            let file = content.map(|content| FileFacts::of(&content));
+            return Ok(Some(Outcome { created: false, summary: None, file }));
+        }
     }
     check_repository(&route.repository)?;
     let outcome = match store::store(&route.archive, &route.source, name, route.compression) {
         // The server removed it meanwhile.
-        Err(e) if e.kind == ErrorKind::WalMissing => return Ok(()),
+        Err(e) if e.kind == ErrorKind::WalMissing => return Ok(None),
         stored => stored?,
     };
     // Below the mount point of a repository that was unmounted in between there must be nothing.
@@ -70,5 +80,6 @@ fn store_one(route: &Route, name: &str) -> Result<()> {
         {
             remove_from_nowhere(route.archive.storage(), &path);
         }
-    })
+    })?;
+    Ok(Some(outcome))
 }

@@ -4,21 +4,28 @@
 use super::ahead::{Route, check_repository, remove_from_nowhere};
 use super::archive::Archive;
 use super::index::Index;
+use super::index_line::FileFacts;
+use super::store::Outcome;
 use super::summary::{Summarizer, Summary};
 use crate::postgres::wal_segment::{ExpectedSegment, SegmentName};
 use crate::session::Session;
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Segments after which the index is written, at the latest.
 const BATCH: usize = 32;
 /// Time without another segment after which it is written.
 const QUIET: Duration = Duration::from_secs(1);
-/// Most segments that are read to complete the index of a writer that was killed.
-const COMPLETED: usize = 16;
+/// Time after which what was entered is written, whatever else comes.
+const LATEST: Duration = Duration::from_secs(2);
+/// Most segments that are read to complete the indexes of a writer that was killed.
+const COMPLETED: usize = 256;
+/// Most folders that are looked at for that, the newest ones.
+const FOLDERS: usize = 256;
 
 /// The keeper of one archive's index.
 pub struct Keeper<'a> {
@@ -33,9 +40,22 @@ pub struct Keeper<'a> {
 
 #[derive(Default)]
 struct State {
-    entered: Vec<(SegmentName, Summary)>,
+    entered: Vec<Entered>,
+    /// When the oldest of them was.
+    since: Option<Instant>,
     /// What a writer that was killed did not write is to be looked for.
     complete: bool,
+}
+
+/// What an index is to say, and which.
+struct Entered {
+    path: String,
+    content: Content,
+}
+
+enum Content {
+    Segment(SegmentName, Box<Summary>),
+    File(String, FileFacts),
 }
 
 impl<'a> Keeper<'a> {
@@ -68,13 +88,24 @@ impl<'a> Keeper<'a> {
             .map_err(|e| Error::io("could not start a thread", &e))
     }
 
-    /// Remembers what a segment holds that was stored.
-    pub fn enter(&self, name: SegmentName, summary: Summary) {
-        self.lock().entered.push((name, summary));
+    /// Remembers a file that was stored.
+    pub fn enter(&self, name: &str, outcome: &Outcome) {
+        let segment = || {
+            let summary = outcome.summary.as_ref()?;
+            Some(Content::Segment(SegmentName::parse(name, self.size)?, Box::new(summary.clone())))
+        };
+        let file = || Some(Content::File(name.to_string(), outcome.file?));
+        let (Some(content), Ok(path)) = (segment().or_else(file), self.archive.index_beside(name)) else {
+            return;
+        };
+        let mut state = self.lock();
+        state.since.get_or_insert_with(Instant::now);
+        state.entered.push(Entered { path, content });
+        drop(state);
         self.changed.notify_all();
     }
 
-    /// Looks for lines that the newest folder's index lacks, when there is nothing better to do.
+    /// Looks for lines about segments that indexes lack, when there is nothing better to do.
     pub fn complete(&self) {
         self.lock().complete = true;
         self.changed.notify_all();
@@ -102,13 +133,13 @@ impl<'a> Keeper<'a> {
         while let Some((batch, complete)) = self.next_batch() {
             warn(self.write(batch));
             if complete {
-                warn(self.complete_newest());
+                warn(self.complete_indexes());
             }
         }
     }
 
     /// What is to be written now; `None` at the end.
-    fn next_batch(&self) -> Option<(Vec<(SegmentName, Summary)>, bool)> {
+    fn next_batch(&self) -> Option<(Vec<Entered>, bool)> {
         let mut state = self.lock();
         loop {
             let count = state.entered.len();
@@ -116,7 +147,9 @@ impl<'a> Keeper<'a> {
             if closed && count == 0 {
                 return None;
             }
-            let due = count >= BATCH || self.folders(&state) > 1 || closed;
+            let late = state.since.is_some_and(|since| since.elapsed() >= LATEST);
+            let folders = state.entered.windows(2).any(|pair| matches!(pair, [a, b] if a.path != b.path));
+            let due = count >= BATCH || folders || late || closed;
             if !due && count == 0 && !state.complete {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -130,34 +163,32 @@ impl<'a> Keeper<'a> {
                 }
             }
             let complete = !due && std::mem::take(&mut state.complete);
+            state.since = None;
             return Some((std::mem::take(&mut state.entered), complete));
         }
     }
 
-    fn folders(&self, state: &State) -> usize {
-        let mut folders: Vec<(Timeline, u32)> =
-            state.entered.iter().map(|(name, _)| self.folder(*name)).collect();
-        folders.dedup();
-        folders.len()
-    }
-
-    /// Timeline and log of the folder that a segment is in.
-    fn folder(&self, name: SegmentName) -> (Timeline, u32) {
-        (name.timeline, (name.start(self.size).0 >> 32) as u32)
-    }
-
-    fn write(&self, mut batch: Vec<(SegmentName, Summary)>) -> Result<()> {
-        batch.sort_by_key(|(name, _)| *name);
+    fn write(&self, batch: Vec<Entered>) -> Result<()> {
+        let mut folders: BTreeMap<String, Vec<Content>> = BTreeMap::new();
+        for Entered { path, content } in batch {
+            folders.entry(path).or_default().push(content);
+        }
         let mut written = Ok(());
-        for group in batch.chunk_by(|(a, _), (b, _)| self.folder(*a) == self.folder(*b)) {
-            let Some((first, _)) = group.first() else { continue };
-            let (timeline, log) = self.folder(*first);
-            let path = self.archive.index_path(timeline, log);
+        for (path, contents) in folders {
             let mut index = self.load(&path)?;
-            for (name, summary) in group {
-                index.insert(*name, summary.clone());
+            let mut is_new = false;
+            for content in contents {
+                is_new |= match content {
+                    Content::File(name, facts) => index.insert_file(&name, facts),
+                    Content::Segment(name, summary) => {
+                        index.insert(name, *summary);
+                        true
+                    }
+                };
             }
-            written = written.and(self.save(&index, &path));
+            if is_new {
+                written = written.and(self.save(&index, &path));
+            }
         }
         written
     }
@@ -184,26 +215,49 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Enters the newest segments of the newest folder that its index lacks.
-    fn complete_newest(&self) -> Result<()> {
-        let Some(timeline) = self.archive.timelines()?.pop() else { return Ok(()) };
-        let Some(log) = self.archive.logs(timeline)?.pop() else { return Ok(()) };
-        let index = self.load(&self.archive.index_path(timeline, log))?;
-        let mut found = Vec::new();
-        for low in self.archive.list(timeline, log)?.segments.into_iter().rev().take(COMPLETED) {
-            let name = format!("{:08X}{log:08X}{low:08X}", timeline.0);
-            let Some(name) = SegmentName::parse(&name, self.size) else { continue };
-            if self.is_closed() {
-                break;
-            }
-            // A segment that cannot be read is for verify-archive to tell.
-            if index.get(name.number).is_none()
-                && let Ok(Some(summary)) = self.read(name)
-            {
-                found.push((name, summary));
+    /// Enters segments that the indexes of the newest folders lack. What comes meanwhile goes first: then it begins again
+    /// later.
+    fn complete_indexes(&self) -> Result<()> {
+        let (mut folders, mut room) = (FOLDERS, COMPLETED);
+        for timeline in self.archive.timelines()?.into_iter().rev() {
+            for log in self.archive.logs(timeline)?.into_iter().rev() {
+                let lacking = self.lacking(timeline, log, room)?;
+                room -= lacking.len();
+                let mut found = Vec::new();
+                for name in lacking {
+                    if self.is_disturbed() {
+                        return self.write(found);
+                    }
+                    // A segment that cannot be read is for verify-archive to tell.
+                    if let Ok(Some(summary)) = self.read(name) {
+                        let content = Content::Segment(name, Box::new(summary));
+                        found.push(Entered { path: self.archive.index_path(timeline, log), content });
+                    }
+                }
+                self.write(found)?;
+                folders -= 1;
+                if folders == 0 || room == 0 || self.is_disturbed() {
+                    return Ok(());
+                }
             }
         }
-        if found.is_empty() { Ok(()) } else { self.write(found) }
+        Ok(())
+    }
+
+    /// Segments of a folder that its index lacks, newest first, at most so many.
+    fn lacking(&self, timeline: Timeline, log: u32, most: usize) -> Result<Vec<SegmentName>> {
+        let index = self.load(&self.archive.index_path(timeline, log))?;
+        let lows = self.archive.list(timeline, log)?.segments.into_iter().rev();
+        let named = |low| SegmentName::parse(&format!("{:08X}{log:08X}{low:08X}", timeline.0), self.size);
+        Ok(lows.filter_map(named).filter(|name| index.get(name.number).is_none()).take(most).collect())
+    }
+
+    /// Whether there is something better to do than to complete indexes. They are completed later then.
+    fn is_disturbed(&self) -> bool {
+        let mut state = self.lock();
+        let disturbed = !state.entered.is_empty();
+        state.complete |= disturbed;
+        disturbed || self.is_closed()
     }
 
     fn read(&self, name: SegmentName) -> Result<Option<Summary>> {

@@ -10,7 +10,8 @@
 //!   [`traces`] (whatever speaks of it), [`spool`] and
 //!   [`prefetch`] (segments fetched ahead), [`deliver`] (whole or not at all).
 //! * [`summary`]: what one segment holds: commit times, restore points, its end; [`index`]: summaries kept beside the
-//!   segments, which can be lost and made again. [`moments`]: summaries from both; [`ends`]: times and ends of ranges;
+//!   segments, which can be lost and made again, and checksums of histories, in lines ([`index_line`]) that have seals.
+//!   [`audit`]: what they say against what is stored. [`moments`]: summaries from both; [`ends`]: times and ends of ranges;
 //!   `breaks`: segments that were stored torn; `gone`: those that were stored and are not there.
 //!
 //! *Line*: a timeline and its ancestors. *Stretch*: a gap-free part of a line. *Hole*: what is missing between two.
@@ -20,6 +21,7 @@ pub mod absent;
 pub mod ahead;
 pub mod archive;
 pub mod archiver;
+pub mod audit;
 mod breaks;
 pub mod compare;
 pub mod deliver;
@@ -30,6 +32,7 @@ pub(crate) mod get_fixture;
 mod gone;
 pub mod histories;
 pub mod index;
+pub mod index_line;
 pub mod keeper;
 pub mod line;
 pub mod moments;

@@ -131,6 +131,11 @@ impl<'a> Moments<'a> {
         Ok(self.indexes.get(&key).and_then(|index| index.get(name.number)).cloned())
     }
 
+    /// Whether what [`Moments::known`] said has a seal.
+    pub fn is_sealed(&self, name: SegmentName) -> bool {
+        self.indexes.get(&self.key(name)).is_some_and(|index| index.is_sealed(name.number))
+    }
+
     /// Shows the bytes of a segment to `sink`.
     ///
     /// # Errors

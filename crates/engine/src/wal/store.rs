@@ -2,6 +2,7 @@
 
 use super::archive::{Archive, Found, MAX_BACKUP_HISTORY, MAX_HISTORY, WalFile};
 use super::compare;
+use super::index_line::FileFacts;
 use super::object;
 use super::summary::{Summarizer, Summary};
 use crate::postgres::timeline::{TimelineHistory, timeline_of_history_file};
@@ -31,6 +32,15 @@ pub struct Outcome {
     pub created: bool,
     /// What a segment holds; `None` for other files, and for a segment that was there already.
     pub summary: Option<Summary>,
+    /// What a file is that is stored as it is, also when it was there already.
+    pub file: Option<FileFacts>,
+}
+
+impl Outcome {
+    /// For a file that the archive held already.
+    fn there() -> Self {
+        Outcome { created: false, summary: None, file: None }
+    }
 }
 
 /// A file that was looked at and encoded, and is not stored yet.
@@ -116,14 +126,15 @@ pub fn prepare(archive: &Archive, source: &Source, name: &str, compression: Comp
 pub fn commit(archive: &Archive, prepared: Prepared) -> Result<Outcome> {
     let Prepared { name, work } = prepared;
     match work {
-        Work::None => Ok(Outcome { created: false, summary: None }),
+        Work::None => Ok(Outcome::there()),
         Work::Plain { path, content } => {
-            Ok(Outcome { created: create_plain(archive, &name, &path, &content)?, summary: None })
+            let created = create_plain(archive, &name, &path, &content)?;
+            Ok(Outcome { created, summary: None, file: Some(FileFacts::of(&content)) })
         }
         Work::Segment(segment) => {
             // Somebody may have been faster: a standby with archive_mode = always, or a server that must not be.
             if segment.is_stored(archive, &name)? {
-                return Ok(Outcome { created: false, summary: None });
+                return Ok(Outcome::there());
             }
             create_segment(archive, &name, segment)
         }
@@ -146,7 +157,7 @@ fn create_segment(archive: &Archive, name: &str, segment: Box<NewSegment>) -> Re
         }
         return Err(e);
     }
-    Ok(Outcome { created, summary: segment.summary.filter(|_| created) })
+    Ok(Outcome { created, summary: segment.summary.filter(|_| created), file: None })
 }
 
 fn vanished(archive: &Archive, path: &str) -> Error {

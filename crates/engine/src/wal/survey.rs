@@ -4,7 +4,7 @@
 //! one. Why: windows, verification and the choice of a backup all ask for holes, never for single segments.
 //! Rejected: a stored list of segments, which would be a second truth beside the objects.
 
-use super::archive::{Archive, LogFolder, hex_name};
+use super::archive::{Archive, INDEX, LogFolder, hex_name};
 use crate::postgres::timeline::{TimelineHistory, timeline_of_history_file};
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
@@ -163,12 +163,16 @@ impl Look {
     }
 
     fn enter_histories(&mut self, archive: &Archive) -> Result<()> {
+        let index = archive.history_index()?;
         for path in archive.storage().files(&archive.folder())? {
-            let Some(timeline) = timeline_of_history_file(path.rsplit('/').next().unwrap_or_default()) else {
-                self.stranger(path);
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let Some(timeline) = timeline_of_history_file(name) else {
+                if name != INDEX {
+                    self.stranger(path);
+                }
                 continue;
             };
-            match archive.history(timeline) {
+            match archive.history_on(timeline, index.as_ref()) {
                 Ok(Some(history)) => drop(self.survey.histories.insert(timeline, history)),
                 Ok(None) => {}
                 Err(e) if e.kind == ErrorKind::Corrupt => self.histories.push((timeline, e)),

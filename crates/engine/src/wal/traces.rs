@@ -18,8 +18,8 @@ pub enum Trace {
     Segment(SegmentName),
     /// Something else, by its place in the repository as a user would name it.
     Object(String),
-    /// A line of an index: the segment, and the index's place.
-    Line(SegmentName, String),
+    /// A line of an index: the file, and the index's place.
+    Line(String, String),
 }
 
 impl Trace {
@@ -28,9 +28,7 @@ impl Trace {
         match self {
             Trace::Segment(name) => format!("The archive has a later segment, {}.", name.file_name(size)),
             Trace::Object(place) => format!("There is \"{place}\"."),
-            Trace::Line(name, index) => {
-                format!("{} was stored: \"{index}\" has its line.", name.file_name(size))
-            }
+            Trace::Line(file, index) => format!("{file} was stored: \"{index}\" has its line."),
         }
     }
 }
@@ -117,17 +115,30 @@ fn in_log(archive: &Archive, name: SegmentName, log: u32, size: SegmentSize) -> 
         Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::FormatTooNew) => return Ok(None),
         other => other?,
     };
-    let line = index.iter().map(|(number, _)| number).find(|number| *number >= name.number);
-    Ok(line.map(|number| Trace::Line(SegmentName { number, ..name }, archive.storage().display(&path))))
+    let place = || archive.storage().display(&path);
+    if let Some(number) = index.iter().map(|(number, _)| number).find(|number| *number >= name.number) {
+        return Ok(Some(Trace::Line(SegmentName { number, ..name }.file_name(size), place())));
+    }
+    let is_later = |file: &&str| segment_number(file, name.timeline, size) >= Some(name.number);
+    let file = index.files().map(|(file, _)| file).find(is_later);
+    Ok(file.map(|file| Trace::Line(file.to_string(), place())))
 }
 
-/// The first trace of the timeline or a higher one, histories in their place aside.
+/// The first trace of the timeline or a higher one, histories in their place aside. A line of the index about one that
+/// is not in its place is a trace.
 ///
 /// # Errors
 /// What the store said.
 pub fn of_timeline(archive: &Archive, timeline: Timeline) -> Result<Option<Trace>> {
     let storage = archive.storage();
     let folder = archive.folder();
+    let index = archive.history_index()?;
+    let known = index.iter().flat_map(|index| index.files().map(|(file, _)| file));
+    let mut later = known.filter(|file| digits(file, 0) >= Some(timeline.0));
+    if let Some(file) = later.next() {
+        let place = storage.display(&archive.index_beside(file)?);
+        return Ok(Some(Trace::Line(file.to_string(), place)));
+    }
     for entry in entries(archive, &folder)? {
         let Some(number) = entry.number().filter(|number| *number >= timeline.0) else { continue };
         if !entry.is_proper_folder() {
