@@ -150,7 +150,10 @@ impl<S: Source> Namer<S> {
         let source = &mut self.source;
         let shared = self.shared.get_or_insert_with(|| Shared::read(source)).as_mut()?;
         let relations = Relations::read(source, shared, database);
-        while self.databases.len() >= MAX_DATABASES {
+        let held = |all: &VecDeque<(u32, Relations)>| all.iter().map(|(_, held)| held.len()).sum::<usize>();
+        while self.databases.len() >= MAX_DATABASES
+            || held(&self.databases) > scan::MAX_ROWS - relations.len()
+        {
             self.databases.pop_front();
         }
         self.databases.push_back((database, relations));
@@ -188,3 +191,7 @@ fn decode_name(row: &DatabaseRow) -> String {
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -73,6 +73,11 @@ impl Relations {
         self.by_file.enter(place, relation, rank);
     }
 
+    /// How many relations there are.
+    pub fn len(&self) -> usize {
+        self.by_file.len()
+    }
+
     /// The relation with this file. A toast table is named by the table that it belongs to.
     pub fn by_file(&self, tablespace: u32, relfilenode: u32) -> Option<String> {
         let relation = self.by_file.get(&(tablespace, relfilenode))?;

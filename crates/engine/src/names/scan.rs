@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 const MAX_CATALOG: u64 = 512 << 20;
 /// Bytes read at a time; a multiple of every page size.
 const CHUNK: usize = 1 << 20;
-/// Rows that are remembered of a catalog.
+/// Rows that are remembered of a catalog, and of those of all databases together but the last one.
 pub const MAX_ROWS: usize = 1 << 20;
 
 /// How far a row counts: its standing, then its age.
@@ -81,6 +81,11 @@ impl<K: Ord, T> Best<K, T> {
             }
             Some(_) | None => {}
         }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
     }
 
     /// The row with this key.

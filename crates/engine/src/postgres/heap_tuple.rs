@@ -16,7 +16,7 @@ const NORMAL: u32 = 1;
 /// Bytes of a row's fixed header (`SizeofHeapTupleHeader`).
 const TUPLE_HEADER: usize = 23;
 /// The first transaction that is not special (`FirstNormalTransactionId`, access/transam.h).
-const FIRST_NORMAL: u32 = 3;
+pub const FIRST_NORMAL: u32 = 3;
 
 const XMAX_EXCL_LOCK: u16 = 0x0040;
 const XMAX_LOCK_ONLY: u16 = 0x0080;
