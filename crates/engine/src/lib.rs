@@ -11,6 +11,7 @@
 //! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
 
 pub mod backup;
+pub mod bounded;
 pub mod codec;
 pub mod jobs;
 pub mod names;

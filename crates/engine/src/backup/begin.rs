@@ -1,6 +1,7 @@
 //! Before anything is copied: checks, the lease, clearing up after writers that died, and a record that says `running`.
 
 use super::finish::mark_failed;
+use crate::bounded;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::repository::Storage;
 use crate::repository::catalog::{self, Cluster, Repository};
@@ -95,7 +96,7 @@ pub fn read_control_file(data_directory: &Path, session: &Session) -> Result<(Co
     let path = data_directory.join(CONTROL_FILE);
     let mut tries = 0;
     loop {
-        let bytes = std::fs::read(&path)
+        let bytes = bounded::read(&path, bounded::MAX_CONTROL)
             .map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e))?;
         match ControlFile::parse(&bytes) {
             Ok(control) => return Ok((control, bytes)),

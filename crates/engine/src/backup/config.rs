@@ -9,11 +9,11 @@ use super::archive::ArchiveWriter;
 use super::includes;
 use super::member::Attributes;
 use super::serial::SerialWriter;
+use crate::bounded;
 use crate::session::Session;
 use pg_ark_contract::settings::Compression;
 use pg_ark_contract::{Error, Result};
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -86,7 +86,7 @@ pub fn store(
 
 fn read(path: &Path) -> Result<(Vec<u8>, Attributes)> {
     let failed = |e: &std::io::Error| Error::io(format!("could not read \"{}\"", path.display()), e);
-    let mut file = File::open(path).map_err(|e| failed(&e))?;
+    let mut file = bounded::open(path).map_err(|e| failed(&e))?;
     let meta = file.metadata().map_err(|e| failed(&e))?;
     if meta.len() > MAX_CONFIG {
         return Err(Error::new(

@@ -8,6 +8,8 @@ use std::io::{Read, Write};
 pub const FRAME_SIZE: usize = 2 << 20;
 /// No frame holds more bytes of tar than this; a reader refuses one that does.
 pub const MAX_FRAME: usize = 16 << 20;
+/// Largest window of a zstd stream, as a power of two: a frame's content fits into it, so no frame needs a larger one.
+const WINDOW_LOG: u32 = MAX_FRAME.ilog2();
 /// No frame has more stored bytes than this: `MAX_FRAME` that did not compress, and headers.
 pub const MAX_STORED_FRAME: usize = MAX_FRAME + (1 << 20);
 
@@ -112,7 +114,11 @@ pub fn decode(codec: Codec, stored: &[u8], size: usize, out: &mut Vec<u8>) -> Re
 /// When the decoder cannot be made; damage shows as I/O errors while reading.
 pub fn stream<'a>(codec: Codec, stored: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
     Ok(match codec {
-        Codec::Zstd => Box::new(zstd::stream::read::Decoder::new(stored)?),
+        Codec::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::new(stored)?;
+            decoder.window_log_max(WINDOW_LOG)?;
+            Box::new(decoder)
+        }
         Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(stored)),
         Codec::Lz4 => Box::new(Lz4Frames {
             inner: Some(lz4::Decoder::new(std::io::BufReader::with_capacity(1 << 16, stored))?),
@@ -214,6 +220,21 @@ mod tests {
             assert!(out.capacity() < 1 << 20, "{text}: {}", out.capacity());
             assert!(decode(compression.codec, &stored, usize::MAX, &mut out).is_err());
         }
+    }
+
+    #[test]
+    fn a_window_larger_than_any_frame_is_refused() {
+        let frame = |log: u32| {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.set_parameter(zstd::zstd_safe::CParameter::WindowLog(log)).unwrap();
+            // Nobody knows the length beforehand, so the window stands in the header.
+            encoder.write_all(&sample(1000)).unwrap();
+            encoder.finish().unwrap()
+        };
+        let read = |stored: &[u8]| stream(Codec::Zstd, stored).unwrap().read_to_end(&mut Vec::new());
+        assert_eq!(read(&frame(WINDOW_LOG)).unwrap(), 1000);
+        assert!(read(&frame(WINDOW_LOG + 1)).is_err());
+        assert!(read(&frame(27)).is_err());
     }
 
     proptest! {

@@ -117,7 +117,9 @@ impl Lines<'_> {
             return Err(corrupt(BACKUP_LABEL, format_args!("{key} is there twice")));
         }
         let value = value.trim_end_matches('\r');
-        read(value).map(Some).ok_or_else(|| corrupt(BACKUP_LABEL, format_args!("{key} is \"{value}\"")))
+        read(value)
+            .map(Some)
+            .ok_or_else(|| corrupt(BACKUP_LABEL, format_args!("{key} is \"{}\"", shown(value))))
     }
 
     fn required<T>(&self, key: &str, read: impl Fn(&str) -> Option<T>) -> Result<T> {
@@ -194,9 +196,7 @@ fn map_line(line: &[u8]) -> Result<TablespaceEntry> {
         let oid = oid.parse().ok().filter(|oid| digits && *oid != 0)?;
         Some(TablespaceEntry { oid, path: path.to_owned() })
     });
-    entry.ok_or_else(|| {
-        corrupt(TABLESPACE_MAP, format_args!("\"{}\" is not <OID> <path>", line.escape_debug()))
-    })
+    entry.ok_or_else(|| corrupt(TABLESPACE_MAP, format_args!("\"{}\" is not <OID> <path>", shown(line))))
 }
 
 /// Writes `tablespace_map`: a line for each tablespace, with a backslash before line ends and backslashes in the path.
@@ -213,6 +213,11 @@ pub fn format_tablespace_map(entries: &[TablespaceEntry]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Text of the file, cut and escaped so that a hostile one can neither flood a message nor steer a terminal.
+fn shown(text: &str) -> String {
+    text.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 fn corrupt(file: &str, what: impl fmt::Display) -> Error {

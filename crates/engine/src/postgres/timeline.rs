@@ -46,7 +46,7 @@ impl TimelineHistory {
     /// `Corrupt` if a line is malformed, or timeline numbers do not ascend up to `timeline`.
     pub fn parse(timeline: Timeline, bytes: &[u8]) -> Result<Self> {
         let bad = |line: &str, why: &str| {
-            let line: String = line.chars().take(200).collect();
+            let line: String = line.chars().take(200).flat_map(char::escape_debug).collect();
             Error::new(ErrorKind::Corrupt, format!("{} is damaged: {why}", history_file_name(timeline)))
                 .detail(format_args!("line \"{line}\""))
         };

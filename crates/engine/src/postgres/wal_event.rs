@@ -34,6 +34,8 @@ const HAS_INVALIDATIONS: u32 = 1 << 3;
 const HAS_PREPARED_XID: u32 = 1 << 4;
 const HAS_DROPPED_STATISTICS: u32 = 1 << 8;
 
+/// Bytes of a restore point's name (`MAXFNAMELEN`, access/xlog_internal.h, with its zero).
+const LONGEST_NAME: usize = 63;
 /// Seconds from 1970-01-01 to 2000-01-01, where PostgreSQL's time begins (datatype/timestamp.h).
 const EPOCH: i64 = 946_684_800;
 
@@ -90,6 +92,7 @@ impl<'a> Record<'a> {
                 XLOG_RESTORE_POINT => {
                     let data = self.main_data();
                     let name = data.get(8..)?.split(|byte| *byte == 0).next()?;
+                    let name = name.get(..LONGEST_NAME).unwrap_or(name);
                     Some(Event::RestorePoint { name, time: i64_at(data)? })
                 }
                 _ => None,

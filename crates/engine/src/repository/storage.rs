@@ -7,12 +7,12 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::StreamExt;
 use futures::executor::block_on;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use pg_ark_contract::{Error, ErrorKind, Result};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,9 @@ const PART_SIZE: usize = 8 << 20;
 
 /// Bytes of small pieces collected before they count as one.
 const SMALL_SIZE: usize = 64 << 10;
+
+/// Seconds before and after 1970 that a calendar of 250,000 years holds: more make `chrono` panic.
+const LAST_SECOND: u64 = 7_889_400_000_000;
 
 /// What the name of an object begins with that only proves that it can be written.
 pub const PROBE: &str = "probe-";
@@ -191,6 +194,7 @@ impl Storage {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
+        self.refuse_special(path)?;
         let options = GetOptions { range: Some(range.clone().into()), ..Default::default() };
         let read = async { self.store.get_opts(&location, options).await?.bytes().await };
         match block_on(read) {
@@ -222,7 +226,9 @@ impl Storage {
     /// # Errors
     /// What the store said.
     pub fn size(&self, path: &str) -> Result<Option<u64>> {
-        match block_on(self.store.head(&self.location(path)?)) {
+        let location = self.location(path)?;
+        self.refuse_special(path)?;
+        match block_on(self.store.head(&location)) {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.error("look at", path, &e)),
@@ -323,22 +329,58 @@ impl Storage {
         Ok(())
     }
 
-    /// Objects below `prefix`, sorted by path.
+    /// Refuses what the store would wait for or choke on: who opens a fifo waits for its writer for ever.
+    fn refuse_special(&self, path: &str) -> Result<()> {
+        // What cannot be looked at the store reports itself.
+        let Ok(meta) = std::fs::metadata(self.folder.join(path)) else { return Ok(()) };
+        let why = match meta.is_file() || meta.is_dir() {
+            false => "it is neither a file nor a folder",
+            true if meta.mtime().unsigned_abs() > LAST_SECOND => "its time is beyond every calendar",
+            true => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Corrupt, format!("\"{}\" is no object: {why}", self.display(path)))
+            .hint("No backup program stores such a thing: look who put it there, and remove it."))
+    }
+
+    /// Objects below `prefix`, sorted by path. No link is followed: it may lead out of the repository.
     ///
     /// # Errors
     /// What the store said.
     pub fn list(&self, prefix: &str) -> Result<Vec<Object>> {
-        let location = self.location(prefix)?;
-        let root = self.location("")?;
-        let mut stream = self.store.list(Some(&location));
+        let folder = self.folder.join(prefix);
         let mut objects = Vec::new();
-        while let Some(meta) = block_on(stream.next()) {
-            let meta = meta.map_err(|e| self.error("list", prefix, &e))?;
-            let path = meta.location.as_ref().strip_prefix(root.as_ref()).unwrap_or(meta.location.as_ref());
-            objects.push(Object { path: path.trim_start_matches('/').to_string(), size: meta.size });
+        for entry in self.walk("list", &folder)? {
+            let path = self.below(entry.path());
+            if let Some(path) = path.filter(|_| !is_staged(&entry.file_name().to_string_lossy())) {
+                let size = entry.metadata().map_or(0, |meta| meta.len());
+                objects.push(Object { path, size });
+            }
         }
         objects.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(objects)
+    }
+
+    /// Everything below a folder but folders. No link is followed.
+    fn walk(&self, call: &str, folder: &std::path::Path) -> Result<Vec<walkdir::DirEntry>> {
+        let failed = |e: std::io::Error| Error::io(format!("could not list \"{}\"", folder.display()), &e);
+        self.pass(call, folder).map_err(failed)?;
+        let mut found = Vec::new();
+        for entry in walkdir::WalkDir::new(folder).min_depth(1) {
+            match entry.map_err(std::io::Error::from) {
+                Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry) => found.push(entry),
+                // It was not there, or is no more.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The path that an object in the repository's folder has; `None` for a name that no object has.
+    fn below(&self, path: &std::path::Path) -> Option<String> {
+        let below = path.strip_prefix(&self.folder).ok()?.to_str()?;
+        self.location(below).ok().map(|_| below.to_string())
     }
 
     /// Begins an object that is written in pieces and appears, durable, only when it is finished.
@@ -361,28 +403,30 @@ impl Storage {
         })
     }
 
-    /// Removes everything below `prefix` but the objects in `keep`, staging files of dead writers included.
+    /// Removes everything below `prefix` but the objects in `keep`, staging files of dead writers included. A link is
+    /// removed itself: what it leads to may be anybody's.
     ///
     /// # Errors
     /// What the store said.
     pub fn remove_all(&self, prefix: &str, keep: &[&str]) -> Result<()> {
-        for object in self.list(prefix)? {
-            if !keep.contains(&object.path.as_str()) {
-                self.delete(&object.path)?;
-            }
-        }
-        // The local store hides the staging files of unfinished uploads ("name#1") from its listings.
-        for entry in walkdir::WalkDir::new(self.folder.join(prefix)).into_iter().filter_map(|e| e.ok()) {
+        for entry in self.walk("list", &self.folder.join(prefix))? {
+            // The local store knows no staging files of unfinished uploads ("name#1").
             let staged = entry.file_name().to_string_lossy().contains('#');
-            if !staged || !entry.file_type().is_file() {
-                continue;
-            }
-            match self.pass("remove", entry.path()).and_then(|()| std::fs::remove_file(entry.path())) {
-                // Two may clear up after a writer at the same time.
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io(format!("could not remove \"{}\"", entry.path().display()), &e));
+            match self.below(entry.path()).filter(|_| !staged) {
+                Some(path) if keep.contains(&path.as_str()) => continue,
+                Some(path) => self.delete(&path)?,
+                None => {
+                    let removed =
+                        self.pass("remove", entry.path()).and_then(|()| std::fs::remove_file(entry.path()));
+                    match removed {
+                        // Two may clear up after a writer at the same time.
+                        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                            let what = format!("could not remove \"{}\"", entry.path().display());
+                            return Err(Error::io(what, &e));
+                        }
+                        _ => {}
+                    }
                 }
-                _ => {}
             }
         }
         Ok(())

@@ -117,3 +117,62 @@ fn names_with_spaces_and_other_letters() {
     let doubled = Storage::open(&url.as_str().replace("Sich", "/Sich")).unwrap();
     assert_eq!(doubled.size("stand by é/x/b 1").unwrap(), Some(1));
 }
+
+#[test]
+fn promise_7_what_is_no_file_is_refused_and_never_waited_for() {
+    let (dir, storage) = storage();
+    let at = |name: &str| dir.path().join(name);
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), kind, mode, 0).unwrap();
+    std::os::unix::fs::symlink(at("fifo"), at("link")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", at("zero")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    for name in ["fifo", "link", "zero", "socket"] {
+        for error in [
+            storage.get(name, 1000).map(drop).unwrap_err(),
+            storage.get_range(name, 0, 10).map(drop).unwrap_err(),
+            storage.size(name).map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind, ErrorKind::Corrupt, "{name}: {error}");
+            assert!(error.hint.is_some());
+        }
+    }
+    assert_eq!(storage.files("").unwrap().len(), 4, "they are seen, so they are told");
+}
+
+#[test]
+fn a_time_beyond_every_calendar_is_damage() {
+    // Only some file systems can store such a time.
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    let storage = Storage::open(&format!("file://{}", dir.path().display())).unwrap();
+    storage.put("x", &b"x"[..]).unwrap();
+    let far = std::time::UNIX_EPOCH + Duration::from_secs(1 << 62);
+    let file = std::fs::File::options().write(true).open(dir.path().join("x")).unwrap();
+    let set = file.set_modified(far);
+    if set.is_ok() && file.metadata().unwrap().modified().unwrap() == far {
+        assert_eq!(storage.size("x").unwrap_err().kind, ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn promise_5_nothing_is_listed_or_removed_through_a_link() {
+    let (dir, storage) = storage();
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::write(elsewhere.path().join("precious"), "mine").unwrap();
+    std::fs::write(elsewhere.path().join("x#1"), "mine").unwrap();
+    storage.put("b/record", &b"r"[..]).unwrap();
+    storage.put("b/deep/object", &b"o"[..]).unwrap();
+    let link = |to: &std::path::Path, name: &str| {
+        std::os::unix::fs::symlink(to, dir.path().join("b").join(name)).unwrap();
+    };
+    link(elsewhere.path(), "folder");
+    link(elsewhere.path(), "folder#2");
+    link(&elsewhere.path().join("precious"), "file");
+    link(dir.path(), "loop");
+    let listed: Vec<String> = storage.list("b").unwrap().into_iter().map(|object| object.path).collect();
+    assert_eq!(listed, ["b/deep/object", "b/file", "b/folder", "b/loop", "b/record"]);
+    storage.remove_all("b", &["b/record"]).unwrap();
+    assert_eq!(std::fs::read(elsewhere.path().join("precious")).unwrap(), b"mine");
+    assert!(elsewhere.path().join("x#1").exists());
+    assert_eq!(storage.files("b").unwrap(), ["b/record"]);
+}

@@ -6,6 +6,7 @@ use super::config_archive::ConfigMember;
 use super::config_places::included;
 use super::config_text::{self, Include};
 use super::watch::Watch;
+use crate::bounded;
 use crate::repository::Record;
 use pg_ark_contract::{Error, Result};
 use std::path::Path;
@@ -75,7 +76,7 @@ pub fn detach(
         return Ok(false);
     }
     let path = data.join(ROLES[0].1);
-    let Ok(text) = std::fs::read(&path) else { return Ok(false) };
+    let Ok(text) = bounded::read(&path, bounded::MAX_TEXT) else { return Ok(false) };
     let old_data = Path::new(&record.data_directory.path);
     let moved = |_: Include, path: &Path| path.strip_prefix(old_data).ok().map(|below| data.join(below));
     let (new, commented) = config_text::rewrite(&text, old_data, data, &moved);

@@ -97,7 +97,10 @@ pub fn rewrite(
             };
             let keyword = shown.trim_start().split(|c: char| !(c.is_ascii_alphabetic() || c == '_')).next();
             let quote = if to_is_conf(&shown) { '\'' } else { '"' };
-            let path = new.display().to_string().replace(quote, &format!("{quote}{quote}"));
+            let mut path = new.display().to_string().replace(quote, &format!("{quote}{quote}"));
+            if quote == '\'' {
+                path = path.replace('\\', "\\\\");
+            }
             out.extend_from_slice(COMMENT.as_bytes());
             out.extend_from_slice(shown.trim_end().as_bytes());
             out.extend_from_slice(

@@ -2,6 +2,7 @@
 
 use super::marker::Marker;
 use super::request::Request;
+use crate::bounded;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use rustix::fs::Access as Permission;
 use serde::Serialize;
@@ -170,7 +171,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 
 /// Process of the server that runs in a data directory: its lock file names a process that lives there.
 pub fn running_server(data: &Path) -> Option<u32> {
-    let lock = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let lock = bounded::text(&data.join("postmaster.pid"), bounded::MAX_LINES).ok()?;
     let number: i32 = lock.lines().next()?.trim().parse().ok()?;
     let pid = rustix::process::Pid::from_raw(number).filter(|_| number > 0)?;
     match rustix::process::test_kill_process(pid) {

@@ -2,6 +2,7 @@
 //! startup process.
 
 use super::watch::{self, Watch};
+use crate::bounded;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile, DbState};
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize};
@@ -117,7 +118,7 @@ pub fn until(
                 format!("the restored server ended ({status})"),
             ));
         }
-        let lock = std::fs::read_to_string(road.data.join("postmaster.pid")).ok();
+        let lock = bounded::text(&road.data.join("postmaster.pid"), bounded::MAX_LINES).ok();
         let lock = lock.and_then(|text| Lock::parse(&text)).filter(|lock| lock.pid == server.id());
         // "standby" stands for a server in recovery that lets nobody in (hot_standby = off).
         let is_up =
@@ -210,7 +211,7 @@ pub fn until_ended(mut child: Child, watch: &dyn Watch) -> Result<Output> {
 
 /// What the control file says of a server.
 fn state(data: &Path) -> Option<DbState> {
-    let bytes = std::fs::read(data.join(CONTROL_FILE)).ok()?;
+    let bytes = bounded::read(&data.join(CONTROL_FILE), bounded::MAX_CONTROL).ok()?;
     ControlFile::parse(&bytes).ok().map(|control| control.state)
 }
 

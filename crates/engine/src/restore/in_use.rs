@@ -3,6 +3,7 @@
 //! A server that was killed can leave processes behind for a while, which still write; one whose data directory was
 //! removed under it has no lock file any more; and a WAL folder or a tablespace may be another server's.
 
+use crate::bounded;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub fn by(data: &Path, folders: &[PathBuf]) -> Option<u32> {
 
 /// The process that made the shared memory which the lock file names, while any process is attached to it.
 fn attached(data: &Path) -> Option<u32> {
-    let lock = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let lock = bounded::text(&data.join("postmaster.pid"), bounded::MAX_LINES).ok()?;
     let id: i64 = lock.lines().nth(SHARED_MEMORY_LINE)?.split_whitespace().nth(1)?.parse().ok()?;
     in_table(&fs::read_to_string("/proc/sysvipc/shm").ok()?, id)
 }

@@ -3,6 +3,7 @@
 use super::access::{Access, NEW_FILE};
 use super::check::Mapped;
 use super::tree::Roots;
+use crate::bounded;
 use crate::postgres::backup_label::{TABLESPACE_MAP, format_tablespace_map, parse_tablespace_map};
 use pg_ark_contract::{Error, Result};
 use std::os::unix::fs::symlink;
@@ -48,7 +49,7 @@ pub fn tablespaces(data: &Path, mapped: &[Mapped], access: &Access) -> Result<bo
         link(&tablespace.to, &folder.join(tablespace.oid.to_string()), access)?;
     }
     let path = data.join(TABLESPACE_MAP);
-    let bytes = match std::fs::read(&path) {
+    let bytes = match bounded::read(&path, bounded::MAX_TEXT) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         read => read.map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e))?,
     };

@@ -1,8 +1,8 @@
 //! The server's own messages: where they are, and what they tell. English only: it is the server's language that decides,
 //! so nothing is concluded from a message that is not there.
 
+use crate::bounded;
 use pg_ark_contract::Lsn;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ impl Log {
 
     /// The log that `logging_collector` writes: the reason for an end is there.
     pub fn collected(data: &Path) -> Option<PathBuf> {
-        let current = std::fs::read_to_string(data.join("current_logfiles")).ok()?;
+        let current = bounded::text(&data.join("current_logfiles"), bounded::MAX_LINES).ok()?;
         current.lines().find_map(|line| line.strip_prefix("stderr ")).map(|path| data.join(path))
     }
 
@@ -50,7 +50,7 @@ impl Log {
 /// The last bytes of a file behind `begin`.
 pub(super) fn tail(path: &Path, begin: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
+        let mut file = bounded::open(path)?;
         let len = file.metadata()?.len();
         file.seek(SeekFrom::Start(begin.max(len.saturating_sub(TAIL))))?;
         let mut text = Vec::new();

@@ -9,6 +9,7 @@
 //! is not WAL. Nothing in such a folder is trusted.
 
 use super::old_wal_end::{self, Tail};
+use crate::bounded;
 use crate::postgres::timeline::{TimelineHistory, history_file_name, timeline_of_history_file};
 use crate::postgres::wal_segment::{ExpectedSegment, LongHeader, SegmentName, check_first_page};
 use crate::wal::archive::{Found, MAX_HISTORY, WalFile};
@@ -16,7 +17,6 @@ use crate::wal::survey::{Content, Run};
 use crate::wal::{Archive, Survey};
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -218,7 +218,7 @@ impl OldWal {
     /// Whether the file is the segment that its name promises. A recycled file is not.
     fn is_segment(&self, kept: &Kept, name: SegmentName) -> Result<bool> {
         let mut first = Vec::with_capacity(FIRST);
-        let read = File::open(&kept.path).and_then(|file| file.take(FIRST as u64).read_to_end(&mut first));
+        let read = bounded::open(&kept.path).and_then(|file| file.take(FIRST as u64).read_to_end(&mut first));
         read.map_err(|e| Error::io(format!("could not read \"{}\"", kept.path.display()), &e))?;
         let Ok(header) = LongHeader::parse(&first) else { return Ok(false) };
         if header.system_identifier != self.identity.system_identifier {
@@ -240,7 +240,8 @@ impl OldWal {
     fn history(&mut self, kept: Kept, survey: &Survey) -> Result<()> {
         let Some(timeline) = timeline_of_history_file(&kept.name) else { return Ok(()) };
         let mut content = Vec::new();
-        let read = File::open(&kept.path).and_then(|file| file.take(MAX_HISTORY).read_to_end(&mut content));
+        let read =
+            bounded::open(&kept.path).and_then(|file| file.take(MAX_HISTORY).read_to_end(&mut content));
         read.map_err(|e| Error::io(format!("could not read \"{}\"", kept.path.display()), &e))?;
         let shown = kept.path.display();
         match (TimelineHistory::parse(timeline, &content), survey.histories.get(&timeline)) {

@@ -1,6 +1,7 @@
 //! How far an old server's WAL reaches: its records are followed, with their checksums, from where the archive ends.
 
 use super::old_wal::{Identity, Kept, OldWal};
+use crate::bounded;
 use crate::postgres::wal_record::{Event, WalReader};
 use crate::postgres::wal_segment::SegmentName;
 use crate::wal::survey::Run;
@@ -241,7 +242,7 @@ fn read(path: &Path, size: SegmentSize, sink: &mut dyn FnMut(&[u8])) -> Result<(
 }
 
 fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|e| unreadable(path, &e))
+    bounded::open(path).map_err(|e| unreadable(path, &e))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

@@ -3,6 +3,7 @@
 use super::facts;
 use super::follow::Lock;
 use super::request::Request;
+use crate::bounded;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -36,7 +37,7 @@ pub fn check(request: &Request, original: Option<&Path>) -> Result<()> {
 /// The server that runs in a data directory.
 fn running(data: &Path) -> Option<Lock> {
     facts::running_server(data)?;
-    Lock::parse(&std::fs::read_to_string(data.join("postmaster.pid")).ok()?)
+    Lock::parse(&bounded::text(&data.join("postmaster.pid"), bounded::MAX_LINES).ok()?)
 }
 
 fn is_taken(port: u16) -> bool {

@@ -5,6 +5,7 @@
 //! a data directory prove nothing, and then a file that no server makes is a reason to stop.
 
 use super::removal::LOST_AND_FOUND;
+use crate::bounded;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::repository::Record;
 use crate::wal::archive::WalFile;
@@ -64,7 +65,9 @@ const OWN: [&str; 40] = [
 /// # Errors
 /// `ForeignCluster`; `TargetNotEmpty` when there is no proof; what the system said.
 pub fn data(data: &Path, marked: bool, own_place: bool, record: &Record) -> Result<Option<String>> {
-    let control = fs::read(data.join(CONTROL_FILE)).ok().and_then(|bytes| ControlFile::parse(&bytes).ok());
+    let control = bounded::read(&data.join(CONTROL_FILE), bounded::MAX_CONTROL)
+        .ok()
+        .and_then(|bytes| ControlFile::parse(&bytes).ok());
     if let Some(control) = control {
         return match control.system_identifier.to_string() == record.system_identifier {
             true => Ok(Some(control.state.name().to_string())),
@@ -80,7 +83,7 @@ pub fn data(data: &Path, marked: bool, own_place: bool, record: &Record) -> Resu
         return Ok(None);
     }
     let major = (record.server_version_num / 10_000).to_string();
-    let version = fs::read_to_string(data.join("PG_VERSION")).unwrap_or_default();
+    let version = bounded::text(&data.join("PG_VERSION"), bounded::MAX_LINES).unwrap_or_default();
     let fits = matches!(version.trim(), "") || version.trim() == major;
     let proved = has_own_wal(&data.join("pg_wal"), record)? || own_place;
     let strange = names.iter().find(|name| !is_own_name(name));
@@ -156,7 +159,7 @@ pub fn wal(folder: &Path, known: bool, record: &Record) -> Result<()> {
 /// Whether a segment tells the cluster's identifier.
 fn belongs(path: &Path, record: &Record) -> Result<bool> {
     let mut first = Vec::new();
-    let read = fs::File::open(path)
+    let read = bounded::open(path)
         .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, 64), &mut first));
     if read.is_err() {
         return Ok(false);

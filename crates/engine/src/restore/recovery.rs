@@ -13,6 +13,7 @@ use super::config_text::{BLOCK_BEGIN, BLOCK_END};
 use super::course::RecoveryPlan;
 use super::request::{ArchiveMode, Request};
 use super::target::{Target, TargetAction, setting_time};
+use crate::bounded;
 use crate::repository::Cluster;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
@@ -219,7 +220,7 @@ pub fn clean_up(data: &Path, access: &Access) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    match std::fs::read(path) {
+    match bounded::read(path, bounded::MAX_TEXT) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         read => read.map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e)),
     }

@@ -7,8 +7,10 @@ use super::log::{self, Log};
 use super::plan::Prepared;
 use super::run::Restored;
 use super::target::Target;
+use crate::bounded;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile, DbState};
 use crate::postgres::timeline::{TimelineHistory, history_file_name};
+use crate::wal::archive::MAX_HISTORY;
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 use serde::Serialize;
@@ -173,14 +175,14 @@ fn complete(
 
 fn control(data: &Path) -> Result<ControlFile> {
     let path = data.join(CONTROL_FILE);
-    let bytes =
-        std::fs::read(&path).map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e))?;
+    let bytes = bounded::read(&path, bounded::MAX_CONTROL)
+        .map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e))?;
     ControlFile::parse(&bytes)
 }
 
 /// Where a timeline branched off its parent.
 fn branch(data: &Path, timeline: Timeline) -> Option<Lsn> {
-    let bytes = std::fs::read(data.join("pg_wal").join(history_file_name(timeline))).ok()?;
+    let bytes = bounded::read(&data.join("pg_wal").join(history_file_name(timeline)), MAX_HISTORY).ok()?;
     let history = TimelineHistory::parse(timeline, &bytes).ok()?;
     history.entries.last().map(|entry| entry.switch_lsn)
 }

@@ -15,6 +15,7 @@ use super::request::ConfigChoice;
 use super::tree::{CONTROL_FILE_HELD_BACK, Roots};
 use super::unpack::Unpack;
 use super::watch::{self, Stage, Watch};
+use crate::bounded;
 use crate::postgres::backup_label::TABLESPACE_MAP;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::postgres::manifest::BACKUP_MANIFEST;
@@ -186,9 +187,14 @@ fn load_manifest(storage: &Storage, folder: &str, record: &Record, plan: &Plan) 
 
 fn check_control(data: &Path, record: &Record) -> Result<ControlFile> {
     let path = data.join(CONTROL_FILE_HELD_BACK);
-    let bytes = match std::fs::read(&path) {
+    let bytes = match bounded::read(&path, bounded::MAX_CONTROL) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::new(ErrorKind::Corrupt, format!("the backup has no {CONTROL_FILE}")));
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(
+                Error::new(ErrorKind::Corrupt, format!("the backup has no valid {CONTROL_FILE}")).detail(e)
+            );
         }
         read => read.map_err(|e| Error::io(format!("could not read \"{}\"", path.display()), &e))?,
     };

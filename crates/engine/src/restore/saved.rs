@@ -11,16 +11,17 @@
 use super::access::{Access, sync_folder};
 use super::old_wal::Kept;
 use super::watch::{self, Watch};
+use crate::bounded;
 use crate::postgres::wal_segment::LongHeader;
 use crate::repository::catalog;
 use crate::wal::archive::WalFile;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What the folder's name has behind that of the data directory.
@@ -31,8 +32,6 @@ pub const UNFINISHED: &str = ".unfinished";
 pub const NOTE: &str = "saved.json";
 /// No note is larger: it has a line for each file.
 const MAX_NOTE: u64 = 256 << 20;
-/// Root gives no file away that somebody put a link to in an old pg_wal.
-const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 /// Bytes copied at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -150,7 +149,7 @@ fn told_by_segments(folder: &Path, system_identifier: u64) -> Option<bool> {
             continue;
         }
         let mut first = Vec::new();
-        let file = OpenOptions::new().read(true).custom_flags(NO_LINK).open(entry.path());
+        let file = bounded::open_no_link(&entry.path());
         let read = file.and_then(|file| file.take(64).read_to_end(&mut first));
         if let (Ok(_), Ok(header)) = (read, LongHeader::parse(&first)) {
             ours = Some(ours.unwrap_or(true) && header.system_identifier == system_identifier);
@@ -282,7 +281,8 @@ fn keep(kept: &Kept, to: &Path, access: &Access) -> Result<()> {
 /// # Errors
 /// `DiskFull`, what the system said; `Io` when the copy reads back differently.
 pub fn copy(from: &Path, to: &Path, access: &Access) -> Result<()> {
-    let open = OpenOptions::new().read(true).custom_flags(NO_LINK).open(from);
+    // Root gives no file away that somebody put a link to in an old pg_wal.
+    let open = bounded::open_no_link(from);
     let failed = |e: std::io::Error| {
         Error::io(format!("could not copy \"{}\" to \"{}\"", from.display(), to.display()), &e)
     };

@@ -6,7 +6,7 @@ use super::out_file::OutFile;
 use crate::postgres::control_file::CONTROL_FILE;
 use crate::repository::record::ArchiveContent;
 use crate::stored::expected::Expected;
-use crate::stored::names::{self, hostile};
+use crate::stored::names::{self, hostile, shown};
 use crate::stored::tar_reader::{Kind, Member, Sink, TarReader};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::collections::{BTreeMap, HashSet};
@@ -114,7 +114,7 @@ impl<'a> Tree<'a> {
     pub fn finish(mut self) -> Result<BTreeMap<u32, Vec<u8>>> {
         self.end()?;
         if let Some(number) = self.seen.iter().position(|seen| !seen) {
-            let path = String::from_utf8_lossy(self.expected.path(number)).into_owned();
+            let path = shown(self.expected.path(number));
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 format!("file \"{path}\" is in the backup manifest but not in the backup"),

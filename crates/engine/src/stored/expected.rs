@@ -127,7 +127,7 @@ impl Expected {
     }
 
     fn bad_sum(&self, file: &ManifestFile) -> Error {
-        let path = String::from_utf8_lossy(&file.path);
+        let path = super::names::shown(&file.path);
         Error::new(ErrorKind::Corrupt, format!("the backup manifest has a malformed entry for \"{path}\""))
     }
 }

@@ -66,10 +66,14 @@ pub fn check_link(member: &Member, path: &Path) -> Result<Option<u32>> {
     }
 }
 
+/// A path for people, cut and escaped so that a hostile one can neither flood a message nor steer a terminal.
+pub fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect()
+}
+
 /// An error about a member.
 pub fn hostile(path: &[u8], why: &str) -> Error {
-    let shown: String = String::from_utf8_lossy(path).chars().take(300).collect();
-    Error::new(ErrorKind::Corrupt, format!("an archive holds \"{}\": {why}", shown.escape_debug()))
+    Error::new(ErrorKind::Corrupt, format!("an archive holds \"{}\": {why}", shown(path)))
         .hint("The archive is damaged or was made to do harm. Restore another backup.")
 }
 

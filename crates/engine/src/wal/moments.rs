@@ -10,13 +10,13 @@ use super::index::Index;
 use super::line::{Piece, Stretch};
 use super::summary::{Summarizer, Summary};
 use super::survey::Run;
+use crate::bounded;
 use crate::codec::frame::FRAME_SIZE;
 use crate::postgres::wal_record::to_utc;
 use crate::postgres::wal_segment::{ExpectedSegment, SegmentName, check_first_page};
 use chrono::SecondsFormat;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize, Timeline};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -216,7 +216,7 @@ pub fn shown_time(microseconds_since_2000: i64) -> Option<String> {
 
 fn read_plain(path: &Path, expected: &ExpectedSegment, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
     let shown = path.display();
-    let mut file = File::open(path).map_err(|e| Error::io(format!("could not open \"{shown}\""), &e))?;
+    let mut file = bounded::open(path).map_err(|e| Error::io(format!("could not open \"{shown}\""), &e))?;
     let mut piece = vec![0; FRAME_SIZE];
     let mut left = expected.segment_size.bytes();
     while left > 0 {
