@@ -80,32 +80,61 @@ fn lz4(raw: &[u8]) -> std::io::Result<Vec<u8>> {
     result.map(|()| out)
 }
 
-/// Decodes one frame into `out`, replacing its content.
-///
-/// # Errors
-/// `Corrupt` when the frame is damaged or its content is not exactly `size` bytes.
-pub fn decode(codec: Codec, stored: &[u8], size: usize, out: &mut Vec<u8>) -> Result<()> {
-    out.clear();
-    if size > MAX_FRAME {
-        return Err(damaged(format!("a frame of {size} bytes is larger than any frame")));
+/// Opens frames. Whoever opens many keeps one: the decompressor's memory is made once.
+pub struct Decoder {
+    codec: Codec,
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Decoder {
+    /// A decoder of this codec's frames.
+    ///
+    /// # Errors
+    /// When the decompressor cannot be made.
+    pub fn new(codec: Codec) -> Result<Self> {
+        let zstd =
+            match codec {
+                Codec::Zstd => Some(zstd::bulk::Decompressor::new().map_err(|e| {
+                    Error::new(ErrorKind::Internal, "could not make a decompressor").detail(e)
+                })?),
+                _ => None,
+            };
+        Ok(Decoder { codec, zstd })
     }
-    out.reserve_exact(size);
-    let done =
-        match codec {
-            Codec::Zstd => zstd::bulk::Decompressor::new()
-                .and_then(|mut d| d.decompress_to_buffer(stored, out).map(|_| ())),
-            Codec::None => {
+
+    /// Decodes one frame into `out`, replacing its content.
+    ///
+    /// # Errors
+    /// `Corrupt` when the frame is damaged or its content is not exactly `size` bytes.
+    pub fn decode(&mut self, stored: &[u8], size: usize, out: &mut Vec<u8>) -> Result<()> {
+        out.clear();
+        if size > MAX_FRAME {
+            return Err(damaged(format!("a frame of {size} bytes is larger than any frame")));
+        }
+        out.reserve_exact(size);
+        let done = match (&mut self.zstd, self.codec) {
+            (Some(zstd), _) => zstd.decompress_to_buffer(stored, out).map(|_| ()),
+            (None, Codec::None) => {
                 out.extend_from_slice(&stored[..stored.len().min(size + 1)]);
                 Ok(())
             }
-            Codec::Gzip | Codec::Lz4 => stream(codec, stored)
+            (None, codec) => stream(codec, stored)
                 .and_then(|reader| reader.take(size as u64 + 1).read_to_end(out).map(|_| ())),
         };
-    done.map_err(|e| damaged(format!("a frame does not decode: {e}")))?;
-    if out.len() != size {
-        return Err(damaged(format!("a frame holds {} bytes instead of {size}", out.len())));
+        done.map_err(|e| damaged(format!("a frame does not decode: {e}")))?;
+        if out.len() != size {
+            return Err(damaged(format!("a frame holds {} bytes instead of {size}", out.len())));
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Decodes one frame into `out`, replacing its content.
+///
+/// # Errors
+/// As [`Decoder::decode`].
+pub fn decode(codec: Codec, stored: &[u8], size: usize, out: &mut Vec<u8>) -> Result<()> {
+    Decoder::new(codec)?.decode(stored, size, out)
 }
 
 /// Decodes a whole archive as one stream, frame after frame.

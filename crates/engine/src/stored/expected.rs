@@ -1,10 +1,12 @@
 //! What the backup manifest says should be there, kept compactly: about 60 bytes for a file.
 
 use super::objects::{ObjectReader, unwrap_io};
-use crate::postgres::manifest::{ChecksumAlgorithm, Manifest, ManifestFile};
+use crate::postgres::manifest::{ChecksumAlgorithm, Manifest, ManifestFile, WalRange};
 use crate::repository::{Record, Storage};
 use pg_ark_contract::{Error, ErrorKind, Result};
+use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::sync::OnceLock;
 
 /// Checksum of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub struct Expected {
     paths: Vec<u8>,
     files: Vec<ExpectedFile>,
     sha256: Vec<[u8; 32]>,
+    /// WAL that the backup needs, as the manifest says.
+    pub wal_ranges: Vec<WalRange>,
+    /// Files whose paths are not UTF-8, by what they look like.
+    lossy: OnceLock<HashMap<String, usize>>,
 }
 
 impl Expected {
@@ -57,6 +63,7 @@ impl Expected {
         if manifest.system_identifier.is_some_and(|id| id.to_string() != record.system_identifier) {
             return Err(Error::new(ErrorKind::Corrupt, "the backup manifest belongs to another cluster"));
         }
+        expected.wal_ranges = manifest.wal_ranges;
         expected.sort();
         Ok(expected)
     }
@@ -99,6 +106,22 @@ impl Expected {
     /// The number of the file at `path`.
     pub fn find(&self, path: &[u8]) -> Option<usize> {
         self.files.binary_search_by(|file| path_in(&self.paths, file).cmp(path)).ok()
+    }
+
+    /// The number of the only file whose path looks like `path` once bytes that are not UTF-8 are replaced.
+    pub fn find_lossy(&self, path: &[u8]) -> Option<usize> {
+        let lossy = self.lossy.get_or_init(|| {
+            let odd = |number: &usize| std::str::from_utf8(self.path(*number)).is_err();
+            let shown = |number: usize| (String::from_utf8_lossy(self.path(number)).into_owned(), number);
+            let mut found = HashMap::new();
+            for (shown, number) in (0..self.files.len()).filter(odd).map(shown) {
+                let twice = found.contains_key(&shown);
+                found.insert(shown, if twice { usize::MAX } else { number });
+            }
+            found
+        });
+        let number = *lossy.get(std::str::from_utf8(path).ok()?)?;
+        (number < self.files.len()).then_some(number)
     }
 
     /// File number `number`.

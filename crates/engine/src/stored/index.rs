@@ -28,6 +28,25 @@ pub struct Frame {
     pub crc: u32,
 }
 
+/// Where the content of a file begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePlace {
+    /// Path in the tar; bytes that are not UTF-8 are replaced.
+    pub file: String,
+    /// Byte of the whole tar.
+    pub at: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+#[derive(Deserialize)]
+struct FileLine {
+    file: String,
+    frame: u64,
+    at: u64,
+    size: u64,
+}
+
 #[derive(Deserialize)]
 struct Line {
     frame: Option<u64>,
@@ -49,9 +68,25 @@ pub fn load(
     folder: &str,
     archive: &ArchiveRecord,
 ) -> Result<std::result::Result<Vec<Frame>, String>> {
+    load_files(storage, folder, archive, None)
+}
+
+/// What is done with the place of a file; it may refuse it.
+pub type OnFile<'a> = dyn FnMut(FilePlace) -> std::result::Result<(), String> + 'a;
+
+/// As [`load`], and gives the place of each file to `on_file`, in the index's order.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_files(
+    storage: &Storage,
+    folder: &str,
+    archive: &ArchiveRecord,
+    on_file: Option<&mut OnFile<'_>>,
+) -> Result<std::result::Result<Vec<Frame>, String>> {
     let Some(object) = &archive.index else { return Ok(Err("it has none".into())) };
     let mut reader = ObjectReader::new(storage, folder, std::slice::from_ref(object));
-    let mut index = Reader { archive, frames: Vec::new(), ended: false };
+    let mut index = Reader { archive, frames: Vec::new(), starts: Vec::new(), raw: 0, ended: false, on_file };
     let mut line = Vec::new();
     loop {
         let chunk = match reader.chunk() {
@@ -80,16 +115,20 @@ pub fn load(
     })
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'f> {
     archive: &'a ArchiveRecord,
     frames: Vec<Frame>,
+    /// First byte of each frame in the tar, when files are asked for.
+    starts: Vec<u64>,
+    raw: u64,
     ended: bool,
+    on_file: Option<&'a mut OnFile<'f>>,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn line(&mut self, line: &[u8]) -> std::result::Result<(), String> {
         if line.starts_with(b"{\"file\"") {
-            return Ok(());
+            return self.file(line);
         }
         let line: Line = serde_json::from_slice(line).map_err(|e| format!("a line is not JSON: {e}"))?;
         if self.ended {
@@ -119,7 +158,21 @@ impl Reader<'_> {
             return Err(format!("frame {number} is out of place"));
         }
         self.frames.push(frame);
+        if self.on_file.is_some() {
+            self.starts.push(self.raw);
+        }
+        self.raw = self.raw.saturating_add(u64::from(frame.raw));
         Ok(())
+    }
+
+    fn file(&mut self, line: &[u8]) -> std::result::Result<(), String> {
+        let Some(on_file) = &mut self.on_file else { return Ok(()) };
+        let line: FileLine = serde_json::from_slice(line).map_err(|e| format!("a line is not JSON: {e}"))?;
+        let start = usize::try_from(line.frame).ok().and_then(|frame| self.starts.get(frame));
+        match start.and_then(|start| start.checked_add(line.at)) {
+            Some(at) => on_file(FilePlace { file: line.file, at, size: line.size }),
+            None => Err("a file is in no frame".into()),
+        }
     }
 }
 

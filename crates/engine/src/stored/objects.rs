@@ -26,6 +26,11 @@ impl<'a> ObjectReader<'a> {
         ObjectReader { storage, folder, objects, current: 0, offset: 0, crc: 0, chunk: Bytes::new() }
     }
 
+    /// Number of the object that is being read; how many there are at the end.
+    pub fn current(&self) -> usize {
+        self.current
+    }
+
     /// The next bytes; empty at the end.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub struct Member {
     pub gid: u32,
     /// Bytes of content.
     pub size: u64,
+    /// Byte of the tar with which the content begins.
+    pub content_at: u64,
 }
 
 /// Hears what a [`TarReader`] finds.
@@ -96,6 +98,33 @@ impl TarReader {
             long_link: None,
             name: Vec::new(),
             position: 0,
+        }
+    }
+
+    /// Goes on in the middle of a tar: at byte `position`, where the content of a member of `size` bytes begins.
+    pub fn at_content(position: u64, size: u64) -> Self {
+        let state = match size {
+            0 => State::Header { zero_blocks: 0 },
+            left => State::Content { offset: 0, left, padding: padding_of(size) },
+        };
+        TarReader { state, position, ..TarReader::new() }
+    }
+
+    /// Whether the next byte is content of a member.
+    pub fn is_in_content(&self) -> bool {
+        matches!(self.state, State::Content { .. })
+    }
+
+    /// Leaves out `bytes` of the tar if they are inside the content of one member and not its last; says whether it did.
+    pub fn skip(&mut self, bytes: u64) -> bool {
+        match &mut self.state {
+            State::Content { offset, left, .. } if *left > bytes => {
+                *offset += bytes;
+                *left -= bytes;
+                self.position += bytes;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -187,7 +216,7 @@ impl TarReader {
         }
         self.check_sum()?;
         let size = self.number(124..136)?;
-        let padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+        let padding = padding_of(size);
         let kind = match self.block[156] {
             b'0' | 0 => Kind::File,
             b'5' => Kind::Directory,
@@ -225,6 +254,8 @@ impl TarReader {
             uid: id(self.number(108..116)?),
             gid: id(self.number(116..124)?),
             size,
+            // The last byte of the header was read in the step that began inside its last block.
+            content_at: (self.position / BLOCK as u64 + 1).saturating_mul(BLOCK as u64),
         })
     }
 
@@ -282,6 +313,10 @@ impl TarReader {
         let block = self.position / BLOCK as u64 * BLOCK as u64;
         Error::new(ErrorKind::Corrupt, format!("the tar is damaged near byte {block}: {what}"))
     }
+}
+
+fn padding_of(size: u64) -> u64 {
+    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
 }
 
 fn skip(padding: u64) -> State {

@@ -3,7 +3,8 @@
 //! * [`archive`]: `verify_archive`: ranges, gaps, damage, strangers. [`ranges`] makes its rows from facts, [`deep`] reads
 //!   every segment in the order that [`chains`] gives, [`twice`] compares segments that are stored under two codecs,
 //!   [`damage`] collects what they find, [`evidence`] weighs what must have been there.
-//! * [`validate`]: `validate`: what of the stored backups is not as it should be.
+//! * [`validate`]: `validate`: what of the stored backups is not as it should be. [`backup`] looks at one, [`loose`] at what
+//!   belongs to none, [`findings`] collects.
 //! * [`windows`]: `recovery_windows`: from which moment to which, and why each window ends.
 //! * [`status`]: the last backup and the end of the archive.
 //!
@@ -11,16 +12,21 @@
 //! work itself from being done. Nothing is written.
 
 pub mod archive;
+pub mod backup;
 pub mod chains;
 pub mod damage;
 pub mod deep;
 pub mod evidence;
+pub mod findings;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod loose;
 pub mod ranges;
 pub mod status;
 pub mod twice;
 pub mod validate;
+#[cfg(test)]
+pub(crate) mod validate_fixture;
 pub mod windows;
 
 pub use archive::{Depth, verify_archive};

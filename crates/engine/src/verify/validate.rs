@@ -1,10 +1,19 @@
 //! `validate`: what of the stored backups is not as it should be.
 
 use super::Watch;
-use crate::repository::Cluster;
-use pg_ark_contract::Result;
+use super::backup::Subject;
+use super::findings::{Finding, Findings};
+use super::loose;
+use crate::names::{Namer, StoredBackup};
+use crate::repository::{Cluster, Record, layout};
+use crate::wal::Archive;
 use pg_ark_contract::conversation::Level;
 use pg_ark_contract::rows::{BackupStatus, FindingRow, Severity};
+use pg_ark_contract::{Error, ErrorKind, Result};
+use std::collections::BTreeSet;
+
+/// Most threads.
+const MAX_JOBS: usize = 256;
 
 /// What to look at.
 #[derive(Debug, Clone)]
@@ -23,31 +32,153 @@ pub struct Request {
 /// `BackupNotFound`, `BackupNotUsable` for one that is not complete; what keeps the work itself from being done.
 /// Damage of what is stored is a row.
 pub fn validate(cluster: &Cluster, request: &Request, watch: &dyn Watch) -> Result<Vec<FindingRow>> {
-    let mut rows = Vec::new();
-    for record in cluster.backups()? {
-        watch.check()?;
-        if record.status != BackupStatus::Complete
-            || request.backup.as_ref().is_some_and(|name| *name != record.backup)
-        {
-            continue;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = if request.jobs == 0 { cores } else { request.jobs }.clamp(1, MAX_JOBS);
+    let work = Work { cluster, level: request.level, jobs, watch, records: cluster.backups()? };
+    match &request.backup {
+        Some(name) => work.one(name),
+        None => work.everything(),
+    }
+}
+
+struct Work<'a> {
+    cluster: &'a Cluster,
+    level: Level,
+    jobs: usize,
+    watch: &'a dyn Watch,
+    records: Vec<Record>,
+}
+
+impl Work<'_> {
+    fn one(&self, name: &str) -> Result<Vec<FindingRow>> {
+        let record = match self.cluster.backup(name) {
+            Ok((record, _)) => record,
+            Err(error) => {
+                let unreadable = self.records.iter().find(|r| r.backup == name && r.unreadable.is_some());
+                let rows = match unreadable {
+                    Some(record) => self.unreadable(record)?,
+                    None if error.kind == ErrorKind::BackupNotFound => {
+                        loose::without_record(self.cluster, Some(name))?
+                    }
+                    None => None,
+                };
+                return rows.ok_or(error);
+            }
+        };
+        if record.status != BackupStatus::Complete {
+            return Err(Error::new(
+                ErrorKind::BackupNotUsable,
+                format!("backup \"{name}\" is {}", record.status.as_str()),
+            )
+            .hint("Only a complete backup can be verified."));
         }
         let system = crate::backup::system_of(&record)?;
-        let folder = cluster.backup_folder(system, &record.backup);
-        for object in crate::backup::finish::objects(&record) {
-            let path = format!("{folder}/{}", object.name);
-            let finding = match cluster.storage().size(&path)? {
-                Some(size) if size == object.size => continue,
-                Some(size) => format!("has {size} bytes instead of {}", object.size),
-                None => "is missing".to_string(),
-            };
-            rows.push(FindingRow {
-                backup: Some(record.backup.clone()),
-                severity: Severity::Error,
-                object: path,
-                finding,
-                hint: None,
-            });
+        self.total(std::iter::once(&record));
+        self.backup(&record, system, Some(&Archive::of(self.cluster, system)))
+    }
+
+    fn everything(&self) -> Result<Vec<FindingRow>> {
+        let mut rows = loose::records(self.cluster)?;
+        rows.extend(loose::without_record(self.cluster, None)?.unwrap_or_default());
+        let complete = |record: &&Record| record.status == BackupStatus::Complete;
+        self.total(self.records.iter().filter(complete));
+        for record in &self.records {
+            self.watch.check()?;
+            if record.unreadable.is_some() {
+                rows.extend(self.unreadable(record)?.unwrap_or_default());
+            } else if complete(&record) {
+                let system = crate::backup::system_of(record)?;
+                rows.extend(self.backup(record, system, None)?);
+            }
+        }
+        for system in self.cluster.systems() {
+            let archive = Archive::of(self.cluster, *system);
+            let id = system.to_string();
+            let records: Vec<Record> =
+                self.records.iter().filter(|record| record.system_identifier == id).cloned().collect();
+            rows.extend(loose::archive(&archive, &records, self.level, self.jobs, self.watch)?);
+        }
+        rows.sort_by(|a, b| (&a.backup, &a.object, &a.finding).cmp(&(&b.backup, &b.object, &b.finding)));
+        Ok(rows)
+    }
+
+    fn total<'r>(&self, records: impl Iterator<Item = &'r Record>) {
+        if self.level > Level::Record {
+            let bytes = records.flat_map(crate::backup::finish::objects).map(|object| object.size);
+            self.watch.total(bytes.fold(0, u64::saturating_add));
         }
     }
-    Ok(rows)
+
+    /// One complete backup; `archive` when the archive is not looked at as a whole.
+    fn backup(&self, record: &Record, system: u64, archive: Option<&Archive>) -> Result<Vec<FindingRow>> {
+        let findings = Findings::default();
+        let storage = self.cluster.storage();
+        let folder = self.cluster.backup_folder(system, &record.backup);
+        let subject = Subject {
+            storage,
+            folder: &folder,
+            record,
+            level: self.level,
+            jobs: self.jobs,
+            findings: &findings,
+            watch: self.watch,
+        };
+        subject.look(archive)?;
+        self.parents(record, &subject.path(layout::RECORD), &findings);
+        let mut namer = Namer::new(StoredBackup::new(storage, &folder, record));
+        let mut name = |file: &str| {
+            let known = record.damage.iter().find(|damage| damage.path == file);
+            let known = known.and_then(|damage| {
+                let named = crate::names::Named {
+                    relation: Some(damage.relation.clone()?),
+                    database: damage.database.clone(),
+                };
+                Some(named.to_string())
+            });
+            known.or_else(|| namer.name(file).map(|named| named.to_string()))
+        };
+        Ok(findings.into_rows(Some(&record.backup), &folder, &mut name))
+    }
+
+    /// Every parent must be there and complete.
+    fn parents(&self, record: &Record, path: &str, findings: &Findings) {
+        let mut seen = BTreeSet::from([record.backup.clone()]);
+        let mut parent = record.parent.clone();
+        while let Some(name) = parent {
+            let shown = name.escape_debug();
+            let found = self
+                .records
+                .iter()
+                .find(|other| other.backup == name && other.system_identifier == record.system_identifier);
+            let what = match found {
+                _ if !seen.insert(name.clone()) => {
+                    Some(format!("its parents run in a circle at \"{shown}\""))
+                }
+                None => Some(format!("its parent \"{shown}\" is missing")),
+                Some(found) if found.status != BackupStatus::Complete => {
+                    Some(format!("its parent \"{shown}\" is not complete but {}", found.status.as_str()))
+                }
+                Some(_) => None,
+            };
+            if let Some(what) = what {
+                let hint = "An incremental backup is nothing without its parents. Restore another backup.";
+                findings.add(Finding::new(Severity::Error, path, what).hint(hint));
+                return;
+            }
+            parent = found.and_then(|found| found.parent.clone());
+        }
+    }
+
+    fn unreadable(&self, record: &Record) -> Result<Option<Vec<FindingRow>>> {
+        let Some(error) = &record.unreadable else { return Ok(None) };
+        let system = crate::backup::system_of(record)?;
+        let folder = self.cluster.backup_folder(system, &record.backup);
+        let findings = Findings::default();
+        findings.add(loose::of_error(format!("{folder}/{}", layout::RECORD), error));
+        Ok(Some(findings.into_rows(Some(&record.backup), &folder, &mut |_| None)))
+    }
 }
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;
