@@ -101,6 +101,8 @@ impl Repository {
         let storage = Storage::open(url)?;
         storage.create_folder()?;
         if let Some(record) = load_record(&storage)? {
+            // Whoever made it may have been killed before it was durable.
+            storage.sync_folders("")?;
             return Ok((Repository { storage, record }, false));
         }
         refuse_used_folder(&storage)?;

@@ -113,18 +113,26 @@ impl Storage {
         &self.folder
     }
 
-    /// Creates the repository's folder, readable by its owner alone.
+    /// Creates the repository's folder durably, readable by its owner alone.
     ///
     /// # Errors
     /// When it cannot be created.
     pub fn create_folder(&self) -> Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        if self.folder.is_dir() {
-            return Ok(());
-        }
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(|e| {
+        let failed = |e: std::io::Error| {
             unusable(format!("could not create repository folder \"{}\"", self.folder.display()), &e)
-        })
+        };
+        let missing = self.folder.ancestors().take_while(|folder| !folder.is_dir()).count();
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
+        // One that is there may have been made by a program that was killed before it could do this.
+        for above in self.folder.ancestors().skip(1).take(missing.max(1)) {
+            let synced = std::fs::File::open(above).and_then(|open| open.sync_all());
+            // Nobody may read the folder above one that somebody else made.
+            if missing > 0 {
+                synced.map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Bytes free for this user where the repository is; `None` when the store has no such notion.
