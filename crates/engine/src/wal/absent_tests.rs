@@ -1,5 +1,7 @@
 use super::*;
 use crate::wal::get_fixture::{plain, store, tl};
+use crate::wal::index::Index;
+use crate::wal::index_line::FileFacts;
 use crate::wal::store_fixture::{Place, size};
 
 fn look(place: &Place, timeline: u32, number: u64) -> Result<Verdict> {
@@ -63,6 +65,7 @@ fn three() -> (Place, impl Fn(&str) -> std::path::PathBuf) {
 #[test]
 fn absent_means_proven_absent_without_a_trace() {
     const FIVE: &str = "00000001/00000000/000000010000000000000005";
+    const BACKUP: &str = "000000010000000000000006.00000028.backup";
     let (place, path) = three();
     assert_eq!(look(&place, 1, 6), Ok(Verdict::Absent));
     std::fs::remove_file(path(&format!("{FIVE}.zst"))).unwrap();
@@ -75,6 +78,22 @@ fn absent_means_proven_absent_without_a_trace() {
     std::fs::write(index, format!("{{\"format\":1}}\n{line}\n")).unwrap();
     lost(look(&place, 1, 5), &["index.jsonl\" has its line", "000000010000000000000005"]);
     assert_eq!(look(&place, 1, 6), Ok(Verdict::Absent));
+    // What a line says of other files counts as the files do.
+    let partial = "000000010000000000000006.partial";
+    for (file, number, is_lost) in
+        [(partial, 6, false), (partial, 5, true), (BACKUP, 6, true), (BACKUP, 7, false)]
+    {
+        let (place, path) = three();
+        let index = place.archive().index_path(Timeline(1), 0);
+        let mut lines = Index::load(place.archive().storage(), &index, size()).unwrap();
+        assert!(lines.insert_file(file, FileFacts::of(b"")));
+        lines.save(place.archive().storage(), &index).unwrap();
+        std::fs::remove_file(path(&format!("{FIVE}.zst"))).unwrap();
+        match is_lost {
+            true => lost(look(&place, 1, number), &["index.jsonl\" has its line", file]),
+            false => assert_eq!(look(&place, 1, number), Ok(Verdict::Absent), "{file}"),
+        }
+    }
     // The newest segment is under a name that is not its own, or something else is under its name.
     for name in [
         format!("{FIVE}.zst.bak"),

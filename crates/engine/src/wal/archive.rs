@@ -262,12 +262,16 @@ impl Archive {
         })
     }
 
-    /// As [`Archive::read_plain`], of what was stored and nothing else, as far as the index knows.
+    /// As [`Archive::read_plain`], of what was stored and nothing else, as far as the index knows. A history can be read
+    /// as one.
     ///
     /// # Errors
     /// `Corrupt` for one that is not as it was when it was stored; what the store said.
     pub fn read_proven(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(bytes) = self.read_plain(name)? else { return Ok(None) };
+        if let Some(timeline) = timeline_of_history_file(name) {
+            self.parse_history(timeline, &bytes)?;
+        }
         self.prove(name, &bytes, index::beside(self, name)?.as_ref())?;
         Ok(Some(bytes))
     }
@@ -284,8 +288,7 @@ impl Archive {
     /// # Errors
     /// `Corrupt` for a file that cannot be read as one, or is not what was stored; what the store said.
     pub fn history(&self, timeline: Timeline) -> Result<Option<TimelineHistory>> {
-        let bytes = self.read_proven(&history_file_name(timeline))?;
-        bytes.map(|bytes| self.parse_history(timeline, &bytes)).transpose()
+        self.history_on(timeline, self.history_index()?.as_ref())
     }
 
     /// As [`Archive::history`], with the index of the archive's folder at hand.
@@ -295,8 +298,9 @@ impl Archive {
     pub fn history_on(&self, timeline: Timeline, index: Option<&Index>) -> Result<Option<TimelineHistory>> {
         let name = history_file_name(timeline);
         let Some(bytes) = self.read_plain(&name)? else { return Ok(None) };
+        let history = self.parse_history(timeline, &bytes)?;
         self.prove(&name, &bytes, index)?;
-        self.parse_history(timeline, &bytes).map(Some)
+        Ok(Some(history))
     }
 
     /// The index of the archive's folder, which knows the histories; `None` when it cannot be read.

@@ -4,7 +4,7 @@
 //! An index can be lost, and two writers may overwrite each other's lines. So nothing that is merely absent from one is
 //! worse than a warning; what a line says about a file that is stored as it is counts, because nothing else proves it.
 
-use super::archive::Archive;
+use super::archive::{Archive, WalFile};
 use super::index::Index;
 use super::index_line::FileFacts;
 use super::survey::Survey;
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What is wrong with a file that has a line and nothing else.
+const GONE: &str = "is missing: the index says that it was stored";
 /// What to do about an index that is not as it should be.
 const REMAKE: &str = "Nothing is lost: what it says is read from the segments, which takes longer. The archiver writes lines anew \
      for the newest segments that lack them; whoever finds it damaged deletes it.";
@@ -102,7 +104,7 @@ impl Audit<'_> {
         for (name, _) in index.files().filter(|(name, _)| !names.contains(name)) {
             // It may have been stored since the listing.
             if self.archive.find(name)?.is_none() {
-                self.file(name, Severity::Error, "is missing: the index says that it was stored")?;
+                self.file(name, Severity::Error, GONE)?;
             }
         }
         if self.extent.absences
@@ -188,12 +190,16 @@ impl Audit<'_> {
         Ok(Some(index))
     }
 
-    /// What of a backup history is not as it was when it was stored.
+    /// What of a backup history is not as it was when it was stored. A `.partial` proves itself, if it is there.
     fn changed(&self, name: &str, facts: FileFacts) -> Result<Option<String>> {
         let path = self.archive.path(name)?;
-        let Some(size) = self.archive.storage().size(&path)? else {
-            return Ok(Some("is missing: the index says that it was stored".into()));
-        };
+        if self.archive.find(name)?.is_none() {
+            return Ok(Some(GONE.into()));
+        }
+        if WalFile::of(name) == Some(WalFile::Partial) {
+            return Ok(None);
+        }
+        let size = self.archive.storage().size(&path)?.unwrap_or_default();
         if size != facts.size {
             return Ok(Some(format!("has {size} bytes instead of {}", facts.size)));
         }

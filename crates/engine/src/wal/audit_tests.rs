@@ -74,6 +74,18 @@ fn plain_files_that_are_gone_or_changed_are_told() {
 }
 
 #[test]
+fn a_partial_that_is_gone_is_told() {
+    let stored = stored();
+    let partial = "000000010000000000000007.partial";
+    enter(&stored, partial, b"");
+    let gone = format!("warning {partial} is missing: the index says that it was stored");
+    assert_eq!(audited(&stored, false, true), [gone]);
+    let path = format!("{}.zst", path_of(&stored, partial));
+    stored.archive.storage().put(&path, b"whatever".to_vec()).unwrap();
+    assert_eq!(audited(&stored, true, true), Vec::<String>::new(), "whoever reads it tells");
+}
+
+#[test]
 fn a_history_that_is_not_what_was_stored_is_refused() {
     let stored = stored();
     let path = path_of(&stored, "00000002.history");

@@ -296,9 +296,6 @@ fn deliver(
             )
         };
         let content = archive.read_proven(name)?.ok_or_else(vanished)?;
-        if let Some(timeline) = timeline_of_history_file(name) {
-            archive.parse_history(timeline, &content)?;
-        }
         let mut delivery = Delivery::begin(destination)?;
         delivery.write(&content)?;
         return delivery.finish();

@@ -1,5 +1,5 @@
 //! What is stored in one folder of the archive: `index.jsonl`, FORMAT.md "Index". Summaries of segments, size and
-//! checksum of the files that are stored as they are.
+//! checksum of all other files.
 //!
 //! It saves reading the segments and is never the only place of a fact about them: it may be absent, old, or lack lines.
 //! So a damaged line is left out and told, and two writers may overwrite each other's.
@@ -165,10 +165,10 @@ impl Index {
         Some(Content::File(line.file.clone(), facts))
     }
 
-    /// Whether a file of this name is stored as it is in the folder.
+    /// Whether a file of this name has a line of its kind in the folder.
     fn may_hold(&self, name: &str) -> bool {
         match WalFile::of(name) {
-            Some(WalFile::BackupHistory) => name.starts_with(&self.folder),
+            Some(WalFile::BackupHistory | WalFile::Partial) => name.starts_with(&self.folder),
             Some(WalFile::History) => !is_log_folder(&self.folder),
             _ => false,
         }
@@ -184,7 +184,7 @@ impl Index {
         self.summaries.get(&number).is_some_and(|(_, seal)| *seal == LineSeal::Sealed)
     }
 
-    /// What a file that is stored as it is must be.
+    /// What a file that is no segment must be.
     pub fn file(&self, name: &str) -> Option<FileFacts> {
         self.files.get(name).copied()
     }
@@ -201,7 +201,7 @@ impl Index {
         }
     }
 
-    /// Remembers a file that is stored as it is, if it belongs to the folder; says whether that is new.
+    /// Remembers a file that is no segment, if it belongs to the folder; says whether that is new.
     pub fn insert_file(&mut self, name: &str, facts: FileFacts) -> bool {
         self.may_hold(name) && self.files.insert(name.to_string(), facts) != Some(facts)
     }

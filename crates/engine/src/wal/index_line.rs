@@ -64,7 +64,7 @@ struct PointLine {
     time: String,
 }
 
-/// A line about a file that is stored as it is: a timeline history or a backup history.
+/// A line about a file that is no segment: a timeline history, a backup history, a `.partial`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FileLine {
     /// Its name.

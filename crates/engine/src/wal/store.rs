@@ -32,7 +32,7 @@ pub struct Outcome {
     pub created: bool,
     /// What a segment holds; `None` for other files, and for a segment that was there already.
     pub summary: Option<Summary>,
-    /// What a file is that is stored as it is, also when it was there already.
+    /// What a history or backup history is, also when it was there already; what a `.partial` is.
     pub file: Option<FileFacts>,
 }
 
@@ -69,6 +69,8 @@ struct NewSegment {
     file: PathBuf,
     encoded: Bytes,
     summary: Option<Summary>,
+    /// Of a `.partial`, which has no summary.
+    facts: Option<FileFacts>,
 }
 
 impl NewSegment {
@@ -134,7 +136,7 @@ pub fn commit(archive: &Archive, prepared: Prepared) -> Result<Outcome> {
         Work::Segment(segment) => {
             // Somebody may have been faster: a standby with archive_mode = always, or a server that must not be.
             if segment.is_stored(archive, &name)? {
-                return Ok(Outcome::there());
+                return Ok(Outcome { file: segment.facts, ..Outcome::there() });
             }
             create_segment(archive, &name, segment)
         }
@@ -157,7 +159,7 @@ fn create_segment(archive: &Archive, name: &str, segment: Box<NewSegment>) -> Re
         }
         return Err(e);
     }
-    Ok(Outcome { created, summary: segment.summary.filter(|_| created), file: None })
+    Ok(Outcome { created, summary: segment.summary.filter(|_| created), file: segment.facts })
 }
 
 fn vanished(archive: &Archive, path: &str) -> Error {
@@ -194,19 +196,25 @@ fn segment(
     if !copies.is_empty() {
         return Ok(Work::None);
     }
+    let is_partial = WalFile::of(name) == Some(WalFile::Partial);
     let mut summarizer = Summarizer::new(expected.name, size);
     let mut first = true;
+    let mut crc = 0;
     let encoded = object::encode(compression, &mut file, size.bytes(), &shown(&file_path), &mut |piece| {
         if std::mem::take(&mut first) {
             check_first_page(piece, &expected).map_err(|e| located(e, &file_path))?;
         }
         summarizer.feed(piece);
+        if is_partial {
+            crc = crc32c::crc32c_append(crc, piece);
+        }
         Ok(())
     })?;
     let codec = object::compression(compression).codec;
     let target = Found { path: format!("{path}{}", codec.suffix()), codec };
-    let summary = (WalFile::of(name) == Some(WalFile::Segment)).then(|| summarizer.finish());
-    Ok(Work::Segment(Box::new(NewSegment { target, expected, file: file_path, encoded, summary })))
+    let summary = (!is_partial).then(|| summarizer.finish());
+    let facts = is_partial.then_some(FileFacts { size: size.bytes(), crc32c: crc });
+    Ok(Work::Segment(Box::new(NewSegment { target, expected, file: file_path, encoded, summary, facts })))
 }
 
 /// What a segment or `.partial` of this name is to be.

@@ -119,7 +119,10 @@ fn in_log(archive: &Archive, name: SegmentName, log: u32, size: SegmentSize) -> 
     if let Some(number) = index.iter().map(|(number, _)| number).find(|number| *number >= name.number) {
         return Ok(Some(Trace::Line(SegmentName { number, ..name }.file_name(size), place())));
     }
-    let is_later = |file: &&str| segment_number(file, name.timeline, size) >= Some(name.number);
+    let is_later = |file: &&str| {
+        let number = segment_number(file, name.timeline, size);
+        number > Some(name.number) || number == Some(name.number) && !is_partial(file)
+    };
     let file = index.files().map(|(file, _)| file).find(is_later);
     Ok(file.map(|file| Trace::Line(file.to_string(), place())))
 }
