@@ -198,9 +198,11 @@ fn hanging_query(server: &Cluster, query: &str) -> (Session, u32, u32) {
     (session, pid, engines()[0])
 }
 
-const QUERIES: [&str; 4] = [
+const QUERIES: [&str; 6] = [
     "SELECT * FROM ark.list_backups()",
     "SELECT * FROM ark.check()",
+    "SELECT * FROM ark.validate()",
+    "SELECT * FROM ark.verify_archive(deep => true)",
     "SELECT ark.show('20000101T000000Z-full')",
     "SELECT * FROM ark.enable('file:///tmp/never')",
 ];

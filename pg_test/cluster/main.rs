@@ -17,7 +17,9 @@
 //! * [`targets`]: recovery to a moment: it lands there, or is refused before anything is written.
 //! * [`encodings`]: databases whose encoding is not UTF-8.
 //! * [`old_wal`]: WAL that was not archived when the server died.
+//! * [`private_files`]: nothing that pg_ark writes or holds is for others.
 //! * [`promises`]: the promises that are named in the design.
+//! * [`security`]: who can see what, and whose code runs.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
 //! * [`verifybackup`]: what PostgreSQL's tests of pg_verifybackup hold, against stored backups.
 //! * [`wal_get`]: promise 3, absent means proven absent.
@@ -42,10 +44,12 @@ mod layouts;
 mod load;
 mod moments;
 mod old_wal;
+mod private_files;
 mod promises;
 mod recovery_cases;
 mod refusals;
 mod restore;
+mod security;
 mod sessions;
 mod source_damage;
 mod standby;
