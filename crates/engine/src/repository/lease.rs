@@ -15,6 +15,7 @@ use super::storage::Storage;
 use chrono::{DateTime, Utc};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -102,6 +103,10 @@ impl Lease {
             return Life::Elsewhere;
         }
         match process_start(self.pid) {
+            // A ticket that this process gave up and could not remove.
+            Some(start) if start == self.pid_start && self.pid == std::process::id() => {
+                if held().contains(&self.token) { Life::Alive } else { Life::Dead }
+            }
             Some(start) if start == self.pid_start => Life::Alive,
             Some(_) => Life::Dead,
             // /proc may hide the processes of others (hidepid).
@@ -247,6 +252,12 @@ fn remove_if_dead(
     storage.delete(&lease.path)
 }
 
+/// Tokens of the tickets that this process stands by.
+fn held() -> MutexGuard<'static, BTreeSet<String>> {
+    static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A lease that this process holds. Dropped, it is released.
 pub struct HeldLease {
     storage: Storage,
@@ -266,6 +277,7 @@ impl HeldLease {
         lease.path = format!("{path}.{}", lease.token);
         let json = to_json(&lease)?;
         let at = lease.path.clone();
+        held().insert(lease.token.clone());
         // First, so that also a ticket is removed whose storing only seemed to fail.
         let state = Mutex::new(State { lease, proved, lost: false });
         let held = HeldLease { storage: storage.clone(), state };
@@ -327,8 +339,12 @@ impl HeldLease {
 impl Drop for HeldLease {
     fn drop(&mut self) {
         // A ticket that cannot be removed now is recognised as dead by whoever comes next.
-        let path = self.lock().lease.path.clone();
+        let (path, token) = {
+            let state = self.lock();
+            (state.lease.path.clone(), state.lease.token.clone())
+        };
         let _ = self.storage.delete(&path).or_else(|_| self.storage.delete(&path));
+        held().remove(&token);
     }
 }
 
