@@ -11,7 +11,7 @@
 //! * [`forge`]: stored backups that are changed on purpose.
 //! * [`PeakRss`], [`process`]: what a process weighs, who started whom.
 //! * [`Tmpfs`]: a file system that fills up. [`saboteur`]: a store that fails at the n-th call.
-//! * [`strace`]: what a program asked of the system.
+//! * [`strace`], [`replay`]: what a program asked of the system, and what a power failure would leave of it.
 //! * [`wait_until`]: conditions instead of sleeps. [`Chance`], [`rounds`]: what is tried by chance, and how often.
 //!
 //! As root everything runs as the OS user `postgres`, because the server refuses to run as root; otherwise as the
@@ -26,6 +26,7 @@ mod compare;
 pub mod forge;
 mod os;
 pub mod process;
+pub mod replay;
 mod repo;
 pub mod saboteur;
 mod sql;

@@ -3,15 +3,17 @@
 //! Reads the output of `strace -f -y -o FILE`: one line for each call, or two where another thread came between
 //! (`<unfinished ...>`, `<... resumed>`).
 
-use crate::os::command;
+use crate::os::{Scratch, command, run_ok, server_user};
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PROGRAM: &str = "/usr/bin/strace";
+/// Gives a program rights that its user does not have.
+const SETCAP: &str = "/usr/sbin/setcap";
 /// Longest text of a call that is recorded: more than any piece that is written at once.
-const TEXT_MAX: &str = "268435456";
+const TEXT_MAX: &str = "67108864";
 const UNFINISHED: &[u8] = b" <unfinished ...>";
 
 /// A call and its result.
@@ -279,34 +281,61 @@ pub fn recording(calls: &str, into: &Path) -> Vec<String> {
     options
 }
 
-/// `strace OPTIONS PROGRAM`, to be run as the server's OS user; the caller adds the program's arguments.
-///
-/// # Panics
-/// When strace is not installed.
-#[track_caller]
-pub fn strace(options: &[String], program: &Path) -> Command {
-    assert!(Path::new(PROGRAM).is_file(), "there is no {PROGRAM}: install it (Debian's package strace)");
-    let mut strace = command(PROGRAM);
-    strace.args(options).arg(program);
-    strace
+/// strace, fit to trace pgark as the server's OS user: pgark closes its memory to others of that user, so a copy of
+/// strace gets the right to look at it all the same. Removed when dropped.
+#[derive(Debug)]
+pub struct Strace {
+    program: PathBuf,
+    _scratch: Scratch,
 }
 
-/// A shell script that a server can start instead of its engine: the engine under strace, which stays in the background,
-/// so that the engine is the server's own child. Each run writes a file of its own: `{}` in the options is its number.
-///
-/// # Panics
-/// When strace is not installed.
-#[track_caller]
-pub fn wrapper(options: &[String], program: &Path) -> String {
-    assert!(Path::new(PROGRAM).is_file(), "there is no {PROGRAM}: install it (Debian's package strace)");
-    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-    let options: Vec<String> =
-        options.iter().map(|option| quoted(option).replace("{}", r#"'"$$"'"#)).collect();
-    format!(
-        "#!/bin/sh\nexec {PROGRAM} -D {} {} \"$@\"\n",
-        options.join(" "),
-        quoted(&program.display().to_string())
-    )
+impl Strace {
+    /// Makes the copy.
+    ///
+    /// # Panics
+    /// When strace or setcap is not installed, or the tests do not run as root: only root may give that right.
+    #[track_caller]
+    pub fn new() -> Strace {
+        assert!(Path::new(PROGRAM).is_file(), "there is no {PROGRAM}: install it (Debian's package strace)");
+        assert!(
+            Path::new(SETCAP).is_file(),
+            "there is no {SETCAP}: install it (Debian's package libcap2-bin)"
+        );
+        let user = server_user();
+        assert!(
+            user.is_some(),
+            "a test that traces pgark must be allowed to look into it: run the tests as root"
+        );
+        let scratch = Scratch::new("strace");
+        let program = scratch.path().join("strace");
+        std::fs::copy(PROGRAM, &program).unwrap_or_else(|e| panic!("could not copy {PROGRAM}: {e}"));
+        run_ok(Command::new(SETCAP).arg("cap_sys_ptrace,cap_dac_read_search=ep").arg(&program));
+        Strace { program, _scratch: scratch }
+    }
+
+    /// `strace OPTIONS PROGRAM`, to be run as the server's OS user; the caller adds the program's arguments.
+    pub fn command(&self, options: &[String], program: &Path) -> Command {
+        let mut strace = command(&self.program);
+        strace.args(options).arg(program);
+        strace
+    }
+
+    /// A shell script that a server can start instead of its engine: the engine under strace, which stays in the
+    /// background, so that the engine is the server's own child. Each run writes a file of its own: `{}` in the options is
+    /// its number.
+    pub fn wrapper(&self, options: &[String], program: &Path) -> String {
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        let options: Vec<String> =
+            options.iter().map(|option| quoted(option).replace("{}", r#"'"$$"'"#)).collect();
+        let [strace, program] = [&self.program, program].map(|path| quoted(&path.display().to_string()));
+        format!("#!/bin/sh\nexec {strace} -D {} {program} \"$@\"\n", options.join(" "))
+    }
+}
+
+impl Default for Strace {
+    fn default() -> Self {
+        Strace::new()
+    }
 }
 
 #[cfg(test)]

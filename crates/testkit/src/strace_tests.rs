@@ -47,7 +47,8 @@ fn text_is_decoded_and_never_taken_cut_off() {
 fn a_real_program_is_understood() {
     let scratch = crate::Scratch::new("strace");
     let (log, file) = (scratch.path().join("log"), scratch.path().join("file"));
-    let mut shell = strace(&recording("openat,write,exit_group", &log), Path::new("/bin/sh"));
+    let strace = Strace::new();
+    let mut shell = strace.command(&recording("openat,write,exit_group", &log), Path::new("/bin/sh"));
     crate::run_ok(shell.arg("-c").arg("printf 'a\\001b' > \"$0\"").arg(&file));
     let trace = Trace::read(&log);
     let written = trace.calls.iter().find(|call| call.name == "write").expect("a write");
