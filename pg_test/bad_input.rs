@@ -94,7 +94,16 @@ mod tests {
 
     #[pg_test]
     fn a_repository_is_a_url() {
-        for url in ["NULL", "''", "'/var/backups'", "'file://'", "'://x'", "E'file:///a\\nb'"] {
+        for url in [
+            "NULL",
+            "''",
+            "'/var/backups'",
+            "'file://'",
+            "'://x'",
+            "E'file:///a\\nb'",
+            "'file:///a%0Ab'",
+            "'file:///%7f'",
+        ] {
             refused(&format!("SELECT ark.enable({url})"), "22023", "file:///");
         }
     }

@@ -71,10 +71,18 @@ fn check_url(repository: &str) -> Result<()> {
         .hint("Give a URL, for example file:///var/backups/postgres for a directory.")
     };
     match repository.split_once("://") {
-        _ if repository.chars().any(char::is_control) => Err(bad("it holds control characters")),
+        _ if repository.chars().any(char::is_control) || has_encoded_control(repository) => {
+            Err(bad("it holds control characters"))
+        }
         Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() => Ok(()),
         _ => Err(bad("it is not a URL")),
     }
+}
+
+/// `%0A` and its kin: no object has such a path, so an empty folder would be all that comes of it.
+fn has_encoded_control(url: &str) -> bool {
+    let codes = url.as_bytes().windows(3).filter(|three| three[0] == b'%');
+    codes.into_iter().any(|three| matches!(three[1], b'0' | b'1') || three[1..].eq_ignore_ascii_case(b"7f"))
 }
 
 /// Writes the setting, has the server reload, and makes it act in this session now. A session that begins later
