@@ -1,18 +1,23 @@
-//! Makes the golden repositories in `tests/golden/v1`: small ones, of this version of the format, one per codec.
-//! Run it once per version of the format, from a throwaway cluster, and keep what it made for ever:
+//! Makes golden repositories below `tests/golden`: small ones, of this version of the format, one per codec that is named
+//! (none: all). Run it once per version of the format, from a throwaway cluster, and keep what it made for ever:
 //!
 //! ```text
-//! initdb -k --wal-segsize=1 DIR && cargo run -p pg_ark_engine --example make_golden -- DIR crates/engine/tests/golden/v1
+//! initdb -k --wal-segsize=1 DIR
+//! cargo run -p pg_ark_engine --example make_golden -- DIR crates/engine/tests/golden/v1_sealed zstd
 //! ```
+//!
+//! `v1` was made before records and indexes had seals, and has no WAL archive.
 
-use pg_ark_contract::conversation::{BackupKind, BackupTask, Event, Need, Reply};
+use pg_ark_contract::conversation::{ArchiveTask, BackupKind, BackupTask, Event, Need, Reply};
 use pg_ark_contract::settings::{Checksum, VOLUME_SIZE_MIN};
 use pg_ark_contract::{Error, Lsn, Timeline};
 use pg_ark_engine::backup;
 use pg_ark_engine::postgres::control_file::{CONTROL_FILE, ControlFile};
 use pg_ark_engine::postgres::wal_segment::SegmentName;
-use pg_ark_engine::repository::Repository;
+use pg_ark_engine::repository::{Repository, Storage};
 use pg_ark_engine::session::Session;
+use pg_ark_engine::wal::archiver;
+use pg_ark_engine::wal::summary::Summarizer;
 use std::error::Error as StdError;
 use std::fs;
 use std::path::Path;
@@ -33,8 +38,9 @@ const FILES: [&str; 8] = [
 fn main() -> Result<(), Box<dyn StdError>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(cluster), Some(out)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: make_golden CLUSTER FOLDER".into());
+        return Err("usage: make_golden CLUSTER FOLDER [CODEC]...".into());
     };
+    let codecs: Vec<String> = arguments.collect();
     let work = tempfile::tempdir()?;
     let data = work.path().join("data");
     let tablespace = work.path().join("tablespace");
@@ -45,9 +51,13 @@ fn main() -> Result<(), Box<dyn StdError>> {
         ("lz4", "lz4", Checksum::Crc32c),
         ("gzip", "gzip:9", Checksum::Sha256),
     ] {
+        if !codecs.is_empty() && codecs.iter().all(|codec| codec != name) {
+            continue;
+        }
         let folder = out.join(name);
         fs::create_dir_all(&folder)?;
         take(&data, &folder.canonicalize()?, compression, checksum)?;
+        archive(&data, &folder.canonicalize()?, compression)?;
     }
     fs::write(out.join("expected.txt"), expected(&data, &tablespace)?)?;
     Ok(())
@@ -68,7 +78,7 @@ fn trim(cluster: &Path, data: &Path, tablespace: &Path) -> Result<(), Box<dyn St
         ("postmaster.pid", b"1\n"),
         ("base/5/t3_16501", b"temporary\n"),
         ("base/5/16502", b"unlogged\n"),
-        ("base/5/16502_init", b"init\n"),
+        ("base/5/16502_init", &[0; 8192]),
     ] {
         let to = data.join(path);
         fs::create_dir_all(to.parent().ok_or("no parent")?)?;
@@ -133,7 +143,39 @@ fn take(
             }
         }
     });
-    backup::run(&url, "main", &task, &session).map_err(|e: Error| Box::<dyn StdError>::from(e))?;
+    let storage = Storage::open(&url)?;
+    backup::run(storage, "main", &task, &session).map_err(|e: Error| Box::<dyn StdError>::from(e))?;
+    Ok(())
+}
+
+/// Stores WAL: a segment, the backup history that a backup leaves in pg_wal, and a timeline that goes on where the
+/// segment's records end: its history and its first segment.
+fn archive(data: &Path, repository: &Path, compression: &str) -> Result<(), Box<dyn StdError>> {
+    let control = ControlFile::parse(&fs::read(data.join(CONTROL_FILE))?)?;
+    let (size, wal) = (control.wal_segment_size, data.join("pg_wal"));
+    let name = SegmentName { timeline: Timeline(1), number: size.segment_of(control.redo) };
+    let (segment, branch) =
+        (name.file_name(size), SegmentName { timeline: Timeline(2), ..name }.file_name(size));
+    let bytes = fs::read(wal.join(&segment))?;
+    let mut summarizer = Summarizer::new(name, size);
+    summarizer.feed(&bytes);
+    // A timeline begins with a copy of the segment in which it leaves its parent, whose pages say so.
+    fs::write(wal.join(&branch), &bytes)?;
+    let backup = format!("{segment}.00000028.backup");
+    fs::write(wal.join(&backup), format!("START WAL LOCATION: {} (file {segment})\n", control.redo))?;
+    let history = format!("1\t{}\tno recovery target specified\n", summarizer.finish().end);
+    fs::write(wal.join("00000002.history"), history)?;
+    let task = ArchiveTask {
+        data_directory: data.display().to_string(),
+        server_version_num: 150_020,
+        compression: compression.parse()?,
+        jobs: 1,
+    };
+    let session = Session::new(|event| eprintln!("{event:?}"));
+    let route = archiver::open(&format!("file://{}", repository.display()), "main", &task, &session)?;
+    for file in [&segment[..], &backup, "00000002.history", &branch] {
+        archiver::push(&route, file, &session)?;
+    }
     Ok(())
 }
 
