@@ -25,6 +25,7 @@
 //! * [`wal_get`]: promise 3, absent means proven absent.
 //! * [`torture`]: kill -9 at random moments, of everything.
 //! * [`source_damage`]: promise 6, damage is loud: pages that are corrupt before they are backed up.
+//! * [`validate`]: what is wrong with stored backups, asked by SQL.
 //! * [`waiting`]: what a caller that waits hears.
 //! * [`refusals`]: what bad input gets.
 
@@ -56,6 +57,7 @@ mod standby;
 mod support;
 mod targets;
 mod torture;
+mod validate;
 mod verifybackup;
 mod waiting;
 mod wal_get;

@@ -277,6 +277,24 @@ fn what_a_role_sets_before_the_library_is_loaded_does_not_act() {
 }
 
 #[test]
+fn an_engine_that_everybody_may_change_is_not_run() {
+    let ready = ready(Cluster::builder());
+    let server = &ready.server;
+    let (evil, trace) = evil_engine(server);
+    fs::set_permissions(&evil, PermissionsExt::from_mode(0o757)).expect("its mode");
+    server.configure(&[&format!("pg_ark.engine_path = '{}'", evil.display())]);
+    server.reload();
+    let error = || server.try_psql(LIST).expect_err("another engine");
+    wait_until("the new setting", SHORT, || server.try_psql(LIST).is_err());
+    assert!(error().sqlstate() == "58P01" && error().error.detail.contains("everybody"), "{}", error());
+    assert!(!trace.exists());
+    // It is what it says.
+    fs::set_permissions(&evil, PermissionsExt::from_mode(0o755)).expect("its mode");
+    error();
+    assert!(trace.exists());
+}
+
+#[test]
 fn a_preloaded_library_stays_until_the_server_is_restarted() {
     let preloaded = Cluster::builder().wal_segment_mb(1).conf("shared_preload_libraries = 'pg_ark'");
     let ready = archiving(preloaded);
