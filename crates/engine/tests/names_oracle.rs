@@ -150,6 +150,13 @@ fn relations_are_named_as_the_server_names_them() {
     record.archives.push(archive(&storage, folder, "base", cluster.data(), ArchiveContent::Base));
     assert!(record.archives[1].frames > 5 && record.archives[1].volumes.len() > 1);
     assert_named(&names, StoredBackup::new(&storage, folder, &record));
+    // Without pg_control the record tells the layout.
+    record.server_version_num = cluster.pg().version_num();
+    record.block_size = 8192;
+    fs::write(cluster.data().join("global/pg_control"), b"damaged").unwrap();
+    record.archives[1] = archive(&storage, "again", "base", cluster.data(), ArchiveContent::Base);
+    record.archives[0] = archive(&storage, "again", oid, &space, content);
+    assert_named(&names, StoredBackup::new(&storage, "again", &record));
     record.archives[1].index = None;
     assert_eq!(Namer::new(StoredBackup::new(&storage, folder, &record)).name("base/1/1259"), None);
 }

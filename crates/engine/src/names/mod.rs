@@ -61,18 +61,25 @@ impl fmt::Display for Named {
     }
 }
 
-/// What the files are laid out like.
+/// How files are laid out.
 #[derive(Debug, Clone)]
-struct Layout {
-    server_major: u32,
-    block_size: u32,
-    relation_segment_blocks: u32,
+pub struct Layout {
+    /// Major version of the server.
+    pub server_major: u32,
+    /// Bytes in a page.
+    pub block_size: u32,
+    /// Pages in a file of a relation.
+    pub relation_segment_blocks: u32,
     /// Name of the server's folder in tablespaces.
-    version_folder: String,
+    pub version_folder: String,
 }
 
 impl Layout {
     fn read(source: &mut dyn Source) -> Option<Self> {
+        Layout::of_control_file(source).or_else(|| source.layout())
+    }
+
+    fn of_control_file(source: &mut dyn Source) -> Option<Self> {
         let control = ControlFile::parse(&source.read(CONTROL_FILE, 0, CONTROL_SIZE)?).ok()?;
         let server_major = control.server_major()?;
         Some(Layout {

@@ -1,5 +1,6 @@
 //! Where catalogs are read.
 
+use super::Layout;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,11 @@ pub trait Source {
     /// Up to `len` bytes from byte `offset` on, fewer only at the file's end. None when the file is not there or cannot
     /// be read, which is no error: then there are no names.
     fn read(&mut self, path: &str, offset: u64, len: usize) -> Option<Vec<u8>>;
+
+    /// The layout as it is known from elsewhere, for when `pg_control` cannot be read.
+    fn layout(&self) -> Option<Layout> {
+        None
+    }
 }
 
 /// A data directory; its server may run.

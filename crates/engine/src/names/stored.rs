@@ -1,7 +1,10 @@
 //! Catalogs in a stored backup: only the frames that hold them are read, through the index.
 
+use super::Layout;
 use super::source::Source;
 use crate::codec::frame;
+use crate::postgres::data_directory::version_directory;
+use crate::postgres::system_catalog::catalog_version;
 use crate::repository::Storage;
 use crate::repository::record::{ArchiveContent, ArchiveRecord, Record};
 use crate::stored::index::{self, Frame};
@@ -11,6 +14,8 @@ use std::collections::HashMap;
 
 /// Longest line of an index that is looked at.
 const LONGEST_LINE: usize = 64 << 10;
+/// Bytes in a file of a relation unless the server was built otherwise (`RELSEG_SIZE`, pg_config.h).
+const DEFAULT_SEGMENT: u32 = 1 << 30;
 /// Places of files that are remembered.
 const MAX_PLACES: usize = 1000;
 
@@ -165,5 +170,17 @@ impl Source for StoredBackup<'_> {
             number += 1;
         }
         Some(bytes)
+    }
+
+    /// As the record and PostgreSQL's defaults have it.
+    fn layout(&self) -> Option<Layout> {
+        let server_major = self.record.server_version_num / 10_000;
+        let block_size = self.record.block_size;
+        Some(Layout {
+            server_major,
+            block_size,
+            relation_segment_blocks: DEFAULT_SEGMENT.checked_div(block_size)?,
+            version_folder: version_directory(server_major, catalog_version(server_major)?),
+        })
     }
 }

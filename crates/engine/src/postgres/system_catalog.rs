@@ -25,6 +25,18 @@ const NAME_AT: usize = 4;
 /// `RELMAPPER_FILEMAGIC`.
 const MAP_MAGIC: u32 = 0x0059_2717;
 
+/// The catalog version of a released server (`CATALOG_VERSION_NO`, catalog/catversion.h): it does not change within a
+/// major version.
+pub fn catalog_version(server_major: u32) -> Option<u32> {
+    match server_major {
+        15 => Some(202_209_061),
+        16 => Some(202_307_071),
+        17 => Some(202_406_281),
+        18 => Some(202_506_291),
+        _ => None,
+    }
+}
+
 /// A row of `pg_class`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassRow {
