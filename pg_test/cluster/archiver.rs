@@ -305,7 +305,7 @@ fn engines_of(ready: &Ready) -> Vec<u32> {
     pg_ark_testkit::process::all()
         .into_iter()
         .filter(|process| process.title.contains("pgark engine"))
-        .filter(|process| fs::read_link(format!("/proc/{}/cwd", process.pid)).is_ok_and(|cwd| cwd == data))
+        .filter(|process| pg_ark_testkit::process::works_in(process.pid, &data))
         .map(|process| process.pid)
         .collect()
 }

@@ -139,7 +139,7 @@ impl Recovery {
 
 /// Processes that fetch ahead for a server: they are no children of it.
 fn ahead_of(server: &Cluster) -> Vec<process::Process> {
-    let mine = |pid: u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == server.data());
+    let mine = |pid: u32| process::works_in(pid, server.data());
     let ahead = |p: &process::Process| p.title.contains("wal-get --ahead") && mine(p.pid);
     process::all().into_iter().filter(ahead).collect()
 }

@@ -3,7 +3,11 @@
 use crate::wait::{LONG, holds_within};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -61,7 +65,7 @@ pub fn is_alive(pid: u32) -> bool {
 
 /// True when not even a zombie is left: PostgreSQL takes a zombie for a running postmaster.
 pub fn is_reaped(pid: u32) -> bool {
-    !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    !Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Sends a signal; false when the process is gone.
@@ -75,6 +79,23 @@ pub fn peak_rss(pid: u32) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+/// True when a process works in a folder. pgark lets root alone look at it, so others ask with sudo.
+///
+/// # Panics
+/// When neither root nor sudo can look.
+pub fn works_in(pid: u32, folder: &Path) -> bool {
+    let link = format!("/proc/{pid}/cwd");
+    let found = match fs::read_link(&link) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            let asked = Command::new("sudo").args(["-n", "readlink", &link]).output();
+            let asked = asked.unwrap_or_else(|e| panic!("run the tests as root, or install sudo: {e}"));
+            PathBuf::from(OsStr::from_bytes(asked.stdout.trim_ascii_end()))
+        }
+        found => found.unwrap_or_default(),
+    };
+    found == folder
 }
 
 fn read_process(pid: u32) -> Option<Process> {
