@@ -6,7 +6,7 @@ use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::lease::{self, Life};
 use crate::repository::record::Record;
 use crate::session::Session;
-use crate::verify::{self, Depth, Request};
+use crate::verify::{self, Depth, Request, Telling};
 use crate::wal::archiver;
 use pg_ark_contract::conversation::{Answer, Job, Task};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
@@ -50,7 +50,8 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         }
         Task::VerifyArchive { system_identifier, deep } => {
             let depth = if *deep { Depth::Everything(0) } else { Depth::Names };
-            verify::archive_rows(&cluster(job)?, *system_identifier, depth, session).map(Answer::Archive)
+            let watch = Telling::new(session);
+            verify::archive_rows(&cluster(job)?, *system_identifier, depth, &watch).map(Answer::Archive)
         }
         Task::Validate { backup, level, system_identifier, jobs } => {
             let mut cluster = cluster(job)?;
@@ -58,7 +59,7 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
                 cluster = cluster.only_system(*system)?;
             }
             let request = Request { backup: backup.clone(), level: *level, jobs: *jobs as usize };
-            verify::validate(&cluster, &request, session).map(Answer::Findings)
+            verify::validate(&cluster, &request, &Telling::new(session)).map(Answer::Findings)
         }
         Task::Windows { system_identifier } => {
             let found = verify::windows_of(&cluster(job)?, *system_identifier, session)?;

@@ -1,13 +1,12 @@
 //! What belongs to no single backup: the records above them, folders without a record, the archive.
 
 use super::Watch;
-use super::archive::{Depth, verify_archive};
+use super::archive::{Depth, Verified, verify};
 use super::findings::{Finding, Findings};
 use crate::postgres::timeline::history_file_name;
 use crate::repository::sealed::Seal;
 use crate::repository::{Cluster, Record, Storage, layout};
 use crate::wal::Archive;
-use crate::wal::archive::INDEX;
 use pg_ark_contract::conversation::Level;
 use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus, FindingRow, Severity};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -99,10 +98,12 @@ pub fn archive(
 ) -> Result<Vec<FindingRow>> {
     let depth = if level == Level::Record { Depth::Names } else { Depth::Everything(jobs) };
     let findings = Findings::default();
-    for row in verify_archive(archive, records, depth, watch)? {
-        if row.status.is_fault() {
-            findings.add(of_row(archive, row)?);
-        }
+    let Verified { rows, remarks } = verify(archive, records, depth, true, watch)?;
+    for row in rows.into_iter().filter(|row| row.status.is_fault()) {
+        findings.add(of_row(archive, row)?);
+    }
+    for remark in remarks {
+        findings.add(Finding::new(remark.severity, remark.path, remark.finding).hint(&remark.hint));
     }
     Ok(findings.into_rows(None, &archive.folder(), &mut |_| None))
 }
@@ -122,17 +123,12 @@ fn of_row(archive: &Archive, row: ArchiveRow) -> Result<Finding> {
         ArchiveStatus::Gap => (by_name, Severity::Error),
         ArchiveStatus::NoHistory => (history, Severity::Error),
         ArchiveStatus::Damaged | ArchiveStatus::Ok => {
-            let object = stored.or(by_name).or(named).or(history);
-            let is_index = object.as_ref().is_some_and(|object| object.ends_with(INDEX));
-            (object, if is_index { Severity::Warning } else { Severity::Error })
+            (stored.or(by_name).or(named).or(history), Severity::Error)
         }
     };
-    let hint = match (row.status, severity) {
-        (ArchiveStatus::Stranger, _) => "Look what it is. pg_ark neither reads nor removes it.",
-        (_, Severity::Warning) => {
-            "Nothing is lost: delete the index, and what it says is read from the segments."
-        }
-        (ArchiveStatus::Gap, _) => {
+    let hint = match row.status {
+        ArchiveStatus::Stranger => "Look what it is. pg_ark neither reads nor removes it.",
+        ArchiveStatus::Gap => {
             "Look for the segments on the server and its standbys and store them with pgark wal-push; else take a backup now."
         }
         _ => {

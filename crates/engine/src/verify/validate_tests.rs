@@ -38,3 +38,189 @@ fn golden_repositories_lack_their_seals_and_nothing_else() {
         }
     }
 }
+
+/// What happens to an object: its bytes before, what becomes of them.
+type Change = (&'static str, fn(&mut Vec<u8>, usize));
+
+const CHANGES: [Change; 3] = [
+    ("a bit", |bytes, at| bytes[at] ^= 1 << (at % 8)),
+    ("a zeroed block", |bytes, at| bytes.iter_mut().skip(at).take(512).for_each(|b| *b = 0)),
+    ("a cut tail", |bytes, at| bytes.truncate(at)),
+];
+
+/// Offsets that are tried: the first and the last bytes, and some between.
+fn offsets(len: usize) -> impl Iterator<Item = usize> {
+    [0, len / 2, len - 1].into_iter().filter(move |at| *at < len)
+}
+
+fn objects(stored: &Stored) -> Vec<String> {
+    let names = crate::backup::finish::objects(&stored.record).map(|object| object.name.clone());
+    names.chain(["backup.json".to_string()]).collect()
+}
+
+#[test]
+fn every_damage_of_every_object_is_found_and_named() {
+    for (compression, checksum) in
+        CODECS.into_iter().zip([Checksum::Crc32c, Checksum::Sha256].into_iter().cycle())
+    {
+        let volume_size = if compression == "none" { 700_000 } else { 60_000 };
+        let form = Form { compression, checksum, volume_size, ..Form::default() };
+        let stored = Stored::new(form);
+        for name in objects(&stored) {
+            let file = stored.object(&name);
+            let whole = std::fs::read(&file).unwrap();
+            for (what, change) in CHANGES {
+                for at in offsets(whole.len()) {
+                    let mut bytes = whole.clone();
+                    change(&mut bytes, at);
+                    if bytes == whole {
+                        continue;
+                    }
+                    std::fs::write(&file, &bytes).unwrap();
+                    judge(&stored, &name, &format!("{compression}: {what} at {at} of {name}"));
+                }
+            }
+            std::fs::remove_file(&file).unwrap();
+            judge(&stored, &name, &format!("{compression}: {name} deleted"));
+            std::fs::write(&file, &whole).unwrap();
+        }
+        assert!(stored.told().is_empty(), "{:#?}", stored.told());
+    }
+}
+
+/// At least one row names the object; nothing else is blamed but what the damage can be seen in.
+#[track_caller]
+fn judge(stored: &Stored, name: &str, what: &str) {
+    let rows = stored.rows(true, Level::Data, 2);
+    let object = stored.path(name);
+    let is_named = |row: &FindingRow| {
+        let named = row.object.split(": ").next().unwrap_or_default();
+        named == object || name == "backup.json" && named == stored.folder
+    };
+    assert!(rows.iter().any(is_named), "{what}: {rows:#?}");
+    let others: Vec<_> = rows.iter().filter(|row| !is_named(row)).collect();
+    assert!(others.is_empty(), "{what}: {others:#?}");
+    let severity = if name.ends_with(".index") { Severity::Warning } else { Severity::Error };
+    assert!(rows.iter().all(|row| row.severity == severity), "{what}: {rows:#?}");
+}
+
+#[test]
+fn swapped_objects_are_both_named() {
+    let stored = Stored::new(Form { volume_size: 30_000, ..Form::default() });
+    let names = objects(&stored);
+    for pair in names.windows(2) {
+        let [one, two] = [&pair[0], &pair[1]].map(|name| stored.object(name));
+        let aside = stored.object("aside");
+        let swap = || {
+            std::fs::rename(&one, &aside).unwrap();
+            std::fs::rename(&two, &one).unwrap();
+            std::fs::rename(&aside, &two).unwrap();
+        };
+        swap();
+        let rows = stored.rows(true, Level::Data, 2);
+        let named = |name: &str| rows.iter().any(|row| row.object.starts_with(&stored.path(name)));
+        let is_record = pair.contains(&"backup.json".to_string());
+        assert!(is_record || pair.iter().all(|name| named(name)), "{pair:?}: {rows:#?}");
+        assert!(!rows.is_empty());
+        swap();
+    }
+}
+
+#[test]
+fn files_that_damage_touches_are_named_and_the_others_are_proved() {
+    let mut stored = Stored::new(Form { frame: 4096, ..Form::default() });
+    let archive = stored.record.archives[1].clone();
+    assert_eq!(archive.name, "base.tar.zst");
+    let tar = stored.tar(&archive);
+    let (last, at, size) = files_of(&tar)
+        .into_iter()
+        .rfind(|(path, _, size)| *size > 0 && path != b"global/pg_control")
+        .unwrap();
+    // Wrong content far behind the damage is found all the same.
+    stored.change_tar("base", |tar| tar[at + size / 2] ^= 1);
+    let file = stored.object("base.tar.zst");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let told = stored.told();
+    let first = files_of(&tar)[0].0.clone();
+    let starts = |path: &[u8], end: &str| {
+        let head = format!("error base.tar.zst: {}", String::from_utf8_lossy(path));
+        told.iter().any(|line| line.starts_with(&head) && line.contains(end))
+    };
+    assert!(starts(&first, "is damaged between bytes 0 and "), "{told:#?}");
+    assert!(starts(&last, "its checksum differs"), "{told:#?}");
+    assert_eq!(told.len(), 2, "{told:#?}");
+}
+
+#[test]
+fn without_its_index_an_archive_is_read_as_a_stream() {
+    let mut stored = Stored::new(Form::default());
+    std::fs::remove_file(stored.object("base.tar.zst.index")).unwrap();
+    let told = stored.told();
+    assert_eq!(told, ["warning base.tar.zst.index: is missing"]);
+    let at = files_of(&stored.tar(&stored.record.archives[1]))[0].1;
+    stored.change_tar("base", |tar| tar[at] ^= 1);
+    std::fs::remove_file(stored.object("base.tar.zst.index")).unwrap();
+    let told = stored.told();
+    assert!(told.len() == 2 && told[0].contains("its checksum differs"), "{told:#?}");
+    let file = stored.object("base.tar.zst");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let told = stored.told();
+    assert!(told.iter().any(|line| line.starts_with("error base.tar.zst")), "{told:#?}");
+    assert!(!told.iter().any(|line| line.contains("is missing: the backup")), "{told:#?}");
+}
+
+#[test]
+fn an_index_that_lies_is_told() {
+    let mut stored = Stored::new(Form::default());
+    let name = "base.tar.zst.index";
+    let text = std::fs::read_to_string(stored.object(name)).unwrap();
+    let line = text.lines().find(|line| line.contains("\"size\":") && line.contains("\"at\":")).unwrap();
+    for lie in [
+        text.replacen(line, &line.replacen("\"at\":", "\"at\":1", 1), 1),
+        text.replacen(&format!("{line}\n"), "", 1),
+        text.replacen(line, &format!("{line}\n{line}"), 1),
+        text.replacen(line, &line.replacen("{\"file\":\"", "{\"file\":\"x", 1), 1),
+    ] {
+        std::fs::write(stored.object(name), &lie).unwrap();
+        let index = stored.record.archives[1].index.as_mut().unwrap();
+        (index.size, index.crc32c) = (lie.len() as u64, format!("{:08x}", crc32c::crc32c(lie.as_bytes())));
+        stored.save();
+        let told = stored.told();
+        assert!(told.len() == 1 && told[0].starts_with(&format!("warning {name}: ")), "{told:#?}\n{lie}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_is_told() {
+    let mut stored = Stored::new(Form::default());
+    let tar = stored.tar(&stored.record.archives[1]);
+    let (path, at, size) = files_of(&tar).into_iter().find(|(_, _, size)| *size > 0).unwrap();
+    let path = String::from_utf8(path).unwrap();
+    // Without its header's block and content.
+    stored.change_tar("base", |tar| drop(tar.drain(at - 512..at + size.next_multiple_of(512))));
+    let told = stored.told();
+    assert!(
+        told.len() == 1 && told[0].starts_with(&format!("error base.tar.zst: {path}: is missing")),
+        "{told:#?}"
+    );
+    let twice = |tar: &mut Vec<u8>| {
+        let member = tar[at - 512..at + size.next_multiple_of(512)].to_vec();
+        tar.splice(at - 512..at - 512, member);
+    };
+    let mut stored = Stored::new(Form::default());
+    stored.change_tar("base", twice);
+    assert!(stored.told()[0].contains("is there twice"), "{:#?}", stored.told());
+    stored.record.files += 1;
+    stored.record.parent = Some("20200101T000000Z-full".into());
+    stored.save();
+    let told = stored.told().join("\n");
+    assert!(told.contains("files instead of the") && told.contains("its parent"), "{told}");
+    std::fs::write(stored.object("notes.txt"), "x").unwrap();
+    let rows = stored.rows(false, Level::Record, 1);
+    assert!(rows.iter().any(|row| row.object.ends_with("notes.txt")), "{rows:#?}");
+}
