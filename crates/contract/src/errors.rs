@@ -7,6 +7,11 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// Linux's number for "Input/output error" (`asm-generic/errno-base.h`); std has no name for it.
+const EIO: i32 = 5;
+const DEVICE_FAILED: &str =
+    "The disk or the connection to it failed. Look into the system's log (dmesg), then try again.";
+
 /// Result with pg_ark's error.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -117,6 +122,7 @@ impl Error {
                 ErrorKind::PermissionDenied,
                 Some("Check the owner and the permissions of the path and of every folder above it."),
             ),
+            _ if source.raw_os_error() == Some(EIO) => (ErrorKind::Io, Some(DEVICE_FAILED)),
             _ => (ErrorKind::Io, None),
         };
         Error { kind, message: what.into(), detail: Some(source.to_string()), hint: hint.map(Into::into) }
@@ -153,6 +159,8 @@ mod tests {
     fn a_full_disk_is_told_from_other_io_errors() {
         let full = std::io::Error::from_raw_os_error(28);
         assert_eq!(Error::io("could not write \"/x\"", &full).kind, ErrorKind::DiskFull);
+        let failed = Error::io("could not write \"/x\"", &std::io::Error::from_raw_os_error(5));
+        assert!(failed.kind == ErrorKind::Io && failed.hint.is_some());
         let denied = std::io::Error::from_raw_os_error(13);
         assert_eq!(Error::io("could not write \"/x\"", &denied).kind, ErrorKind::PermissionDenied);
     }
