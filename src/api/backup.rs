@@ -227,7 +227,16 @@ fn stop(backup: &str) -> Result<bool> {
     let terminate = format!("SELECT bool_or(pg_terminate_backend(pid))::text {WORKERS}");
     let found = sql::text(&terminate, &[job::WORKER, backup])?;
     if found.as_deref() != Some("true") {
-        list::record(backup)?; // An unknown name is an error.
+        let record = list::record(backup)?; // An unknown name is an error.
+        let text = |name: &str| record[name].as_str().unwrap_or_default();
+        if text("status") == "running" {
+            let host = text("host").escape_debug().to_string();
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("backup \"{backup}\" is being written by another server, on host \"{host}\""),
+            )
+            .hint("Call ark.backup_stop there."));
+        }
         return Ok(false);
     }
     let deadline = Instant::now() + STOPPING;
