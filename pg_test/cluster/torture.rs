@@ -55,12 +55,21 @@ impl Pace {
         self.0 = (self.0 * 2 + took) / 3;
     }
 
+    /// It was killed: late kills that all come in time come too early.
+    fn was_killed(&mut self, at: Duration) {
+        if at > self.0 * 4 / 5 {
+            self.0 = self.0 * 11 / 10;
+        }
+    }
+
     /// Kills a child at a moment of its work; returns its status when it was faster.
     fn kill(&mut self, child: &mut Child, chance: &mut Chance) -> Option<ExitStatus> {
         let start = Instant::now();
-        let status = kill_after(child, chance.moment(self.0));
-        if status.is_some() {
-            self.learn(start.elapsed());
+        let moment = chance.moment(self.0);
+        let status = kill_after(child, moment);
+        match status {
+            Some(_) => self.learn(start.elapsed()),
+            None => self.was_killed(moment),
         }
         status
     }
@@ -194,9 +203,11 @@ fn kill_a_backup(
         false => {
             passes(SHORT, || begun() || !is_alive(engine));
             let start = Instant::now();
-            let in_time = passes(chance.moment(pace.0), || !is_alive(engine));
-            if !in_time {
-                pace.learn(start.elapsed());
+            let moment = chance.moment(pace.0);
+            let in_time = passes(moment, || !is_alive(engine));
+            match in_time {
+                true => pace.was_killed(moment),
+                false => pace.learn(start.elapsed()),
             }
             in_time
         }

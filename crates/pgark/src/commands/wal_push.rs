@@ -72,7 +72,7 @@ fn locate(path: &Path) -> Result<(PathBuf, String)> {
             (Ok(its), Ok(ours)) => its == ours,
             _ => false,
         };
-        if same && candidate.join(CONTROL_FILE).is_file() {
+        if same && is_file(&candidate.join(CONTROL_FILE))? {
             let absolute = candidate.canonicalize().ok().filter(|path| path.to_str().is_some());
             return Ok((absolute.unwrap_or(candidate), name.to_string()));
         }
@@ -82,6 +82,15 @@ fn locate(path: &Path) -> Result<(PathBuf, String)> {
         format!("\"{}\" is not in the pg_wal of a data directory", path.display()),
     )
     .hint("Set archive_command = 'pgark --repo URL --cluster NAME wal-push %p'; by hand, run it in the data directory."))
+}
+
+/// Whether there is such a file; a disk that fails does not say no.
+fn is_file(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(meta) => Ok(meta.is_file()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(format!("could not look at \"{}\"", path.display()), &e)),
+    }
 }
 
 fn check_identity(cli: &Cli, control: &ControlFile, data_directory: &Path) -> Result<()> {
