@@ -2,6 +2,7 @@
 
 use crate::backup;
 use crate::repository::Storage;
+use crate::repository::access;
 use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::lease::{self, Life};
 use crate::repository::record::Record;
@@ -169,5 +170,6 @@ pub fn check(job: &Job, data_directory: &str) -> Vec<CheckRow> {
             )
         }),
     );
+    rows.push(access::check(repository.storage().folder()));
     rows
 }

@@ -5,10 +5,12 @@
 //! * [`record`]: `backup.json`, all that is known about one backup.
 //! * [`sealed`]: how a record proves that it is what was written.
 //! * [`lease`]: one writer per cluster.
+//! * [`access`]: whether others may change what is stored.
 //! * [`catalog`]: opening a repository, finding clusters and backups, judging their state.
 //!
 //! Nothing read from here is trusted: sizes are bounded, names are checked, JSON may be anything.
 
+pub mod access;
 pub mod catalog;
 pub mod layout;
 pub mod lease;
