@@ -58,7 +58,9 @@ pub fn locate() -> Result<PathBuf> {
         Err(error) => Err(missing(&path, error)),
         Ok(found) if !found.is_file() => Err(missing(&path, "it is not a file")),
         Ok(found) if found.permissions().mode() & 0o111 == 0 => Err(missing(&path, "it is not executable")),
-        Ok(found) if found.permissions().mode() & 0o002 != 0 => Err(missing(&path, "everybody may change it")),
+        Ok(found) if found.permissions().mode() & 0o002 != 0 => {
+            Err(missing(&path, "everybody may change it"))
+        }
         Ok(_) => Ok(path),
     }
 }
