@@ -49,10 +49,13 @@ fn namer(files: Files, databases: &[(u32, &str, u32)]) -> Namer<Files> {
     Namer { source: files, shared: Some(Some(shared)), databases: VecDeque::new() }
 }
 
-/// A row of pg_class, after the transactions and the bits of its header.
+/// What a row's header says: xmin, xmax, t_infomask.
+type Header = (u32, u32, u16);
+
+/// A row of pg_class.
 #[derive(Clone, Copy)]
 struct Row<'a> {
-    header: (u32, u32, u16),
+    header: Header,
     oid: u32,
     name: &'a str,
     file: u32,
@@ -79,7 +82,7 @@ fn data(row: &Row<'_>) -> Vec<u8> {
 }
 
 /// A page with these rows.
-fn page(rows: &[((u32, u32, u16), Vec<u8>)]) -> Vec<u8> {
+fn page(rows: &[(Header, Vec<u8>)]) -> Vec<u8> {
     let mut page = vec![0; PAGE];
     let mut end = PAGE;
     for (n, ((xmin, xmax, mask), data)) in rows.iter().enumerate() {
