@@ -23,7 +23,8 @@
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
 //! * [`verifybackup`]: what PostgreSQL's tests of pg_verifybackup hold, against stored backups.
 //! * [`wal_get`]: promise 3, absent means proven absent.
-//! * [`torture`]: kill -9 at random moments, of everything.
+//! * [`torture`]: kill -9 at random moments, of everything. * [`power_loss`]: what was told to be durable is.
+//! * [`io_faults`]: disks that are full or fail.
 //! * [`source_damage`]: promise 6, damage is loud: pages that are corrupt before they are backed up.
 //! * [`validate`]: what is wrong with stored backups, asked by SQL.
 //! * [`waiting`]: what a caller that waits hears.
@@ -39,12 +40,14 @@ mod debian;
 mod encodings;
 mod full_backup;
 mod interrupts;
+mod io_faults;
 mod killed;
 mod large;
 mod layouts;
 mod load;
 mod moments;
 mod old_wal;
+mod power_loss;
 mod private_files;
 mod promises;
 mod recovery_cases;
