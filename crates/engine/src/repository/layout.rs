@@ -68,7 +68,8 @@ pub fn check_cluster_name(name: &str) -> Result<()> {
     if shape && name.chars().all(allowed) {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::InvalidArgument, format!("invalid cluster name \"{}\"", name.escape_debug()))
+    let shown: String = name.chars().take(100).flat_map(char::escape_debug).collect();
+    Err(Error::new(ErrorKind::InvalidArgument, format!("invalid cluster name \"{shown}\""))
         .hint("Use up to 63 bytes of letters, digits, spaces, \"-\", \"_\" and \".\"; set pg_ark.cluster or --cluster."))
 }
 

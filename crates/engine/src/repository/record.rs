@@ -381,10 +381,18 @@ pub fn check_format(bytes: &[u8], path: &str) -> Result<()> {
 
 const DAMAGED_HINT: &str = "Look at the storage below the repository. Archives that are whole can be unpacked with tar and their decompressor (FORMAT.md).";
 
+/// A character for people: one that could steer a terminal or begin a line is escaped.
+fn plain(character: char) -> impl Iterator<Item = char> {
+    let escaped = character.is_control().then(|| character.escape_default());
+    escaped.into_iter().flatten().chain((!character.is_control()).then_some(character))
+}
+
 /// The error for a file that holds something else.
 fn not_json(path: &str, e: &serde_json::Error) -> Error {
+    // It may quote the file.
+    let why: String = e.to_string().chars().take(500).flat_map(plain).collect();
     Error::new(ErrorKind::Corrupt, format!("\"{path}\" is not what it should be"))
-        .detail(e)
+        .detail(why)
         .hint(DAMAGED_HINT)
 }
 
@@ -394,6 +402,22 @@ mod tests {
     use serde_json::json;
 
     const FOLDER: &str = "main/7/backups/20261122T020000Z-full";
+
+    #[test]
+    fn what_a_message_quotes_steers_no_terminal() {
+        let (_dir, storage) = storage();
+        for field in ["status", "kind", "start_lsn", "checksum"] {
+            let mut record = json!(Record {
+                started_at: "x".into(),
+                ..Record::begun("20261122T020000Z-full".into(), "main", 7)
+            });
+            record[field] = json!("\u{1b}]0;x\u{7}\nerror: 0/0");
+            storage.put(&format!("{FOLDER}/backup.json"), record.to_string().into_bytes()).unwrap();
+            let error = Record::load(&storage, FOLDER).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Corrupt);
+            assert!(!error.to_string().contains(char::is_control), "{error:?}");
+        }
+    }
 
     fn storage() -> (tempfile::TempDir, Storage) {
         let dir = tempfile::tempdir().unwrap();
@@ -433,10 +457,11 @@ mod tests {
         for at in 0..bytes.len() {
             let mut other = bytes.clone();
             other[at] ^= 1 << (at % 8);
-            storage.put(&path, other).unwrap();
-            let error = Record::load(&storage, FOLDER).unwrap_err();
+            let error = sealed::read::<Record>(&other, &path).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Corrupt, "byte {at}");
             assert!(error.message.contains(layout::RECORD), "byte {at}: {error}");
         }
+        storage.put(&path, bytes[..bytes.len() / 2].to_vec()).unwrap();
+        assert_eq!(Record::load(&storage, FOLDER).unwrap_err().kind, ErrorKind::Corrupt);
     }
 }
