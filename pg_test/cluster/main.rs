@@ -15,6 +15,7 @@
 //! * [`archiving`]: steps of tests whose servers archive. * [`recovery_cases`]: what PostgreSQL's own recovery tests hold.
 //! * [`moments`]: archive, backup, loss, and back to a moment, on every version.
 //! * [`targets`]: recovery to a moment: it lands there, or is refused before anything is written.
+//! * [`two_servers`]: one repository, two servers, one lease.
 //! * [`encodings`]: databases whose encoding is not UTF-8.
 //! * [`old_wal`]: WAL that was not archived when the server died.
 //! * [`private_files`]: nothing that pg_ark writes or holds is for others.
@@ -59,6 +60,7 @@ mod source_damage;
 mod standby;
 mod support;
 mod targets;
+mod two_servers;
 mod torture;
 mod validate;
 mod verifybackup;
