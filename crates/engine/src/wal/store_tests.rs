@@ -49,7 +49,7 @@ fn every_kind_of_file_has_its_place() {
         let read = std::fs::read(place.pg_wal().join(file)).unwrap();
         assert_eq!(outcome.file, Some(FileFacts::of(&read)));
         // What is known of it without encoding it is told again: its line in the index may have been lost.
-        assert!(!again.created && again.file == outcome.file.filter(|_| file != &partial), "{file}");
+        assert!(!again.created && again.file == outcome.file.filter(|_| *file != partial), "{file}");
     }
     let wal = "main/7710990730298811747/wal";
     let log = format!("{wal}/00000001/00000000");
