@@ -65,7 +65,8 @@ fn judge(rows: &[FindingRow]) -> Result<()> {
 /// Whether all that is wrong is that WAL is not there.
 fn is_missing_wal(row: &FindingRow) -> bool {
     let path = row.object.split(": ").next().unwrap_or_default();
-    path.split('/').any(|part| part == "wal") && row.finding.contains("missing")
+    let is_wal = path.split('/').any(|part| part == "wal");
+    is_wal && row.severity == Severity::Error && row.finding.contains("missing")
 }
 
 /// What was looked at when nothing was found.
