@@ -65,23 +65,28 @@ impl Forge {
     }
 
     fn put_tar(&self, name: &str, tar: &[u8], files: &[(Vec<u8>, usize, usize)]) {
-        let mut index = format!("{}\n", json!({"format": 1, "archive": name, "codec": "zstd"}));
+        let mut index = format!("{{\"format\":1,\"archive\":{},\"codec\":\"zstd\"}}\n", json!(name));
         let mut stored = Vec::new();
         for (number, raw) in tar.chunks(FRAME).enumerate() {
             let frame = frame(raw);
-            let crc = hex(crc32c::crc32c(&frame));
-            let (offset, len, raw) = (stored.len(), frame.len(), raw.len());
-            let line = json!({"frame": number, "volume": 0, "offset": offset, "stored": len, "raw": raw, "crc32c": crc});
-            index.push_str(&format!("{line}\n"));
+            index.push_str(&format!(
+                "{{\"frame\":{number},\"volume\":0,\"offset\":{},\"stored\":{},\"raw\":{},\"crc32c\":\"{}\"}}\n",
+                stored.len(),
+                frame.len(),
+                raw.len(),
+                hex(crc32c::crc32c(&frame))
+            ));
             for (path, at, size) in files.iter().filter(|(_, at, _)| at / FRAME == number) {
-                let path = String::from_utf8_lossy(path);
-                let line = json!({"file": path, "frame": number, "at": at % FRAME, "size": size});
-                index.push_str(&format!("{line}\n"));
+                let path = json!(String::from_utf8_lossy(path));
+                let at = at % FRAME;
+                index.push_str(&format!(
+                    "{{\"file\":{path},\"frame\":{number},\"at\":{at},\"size\":{size}}}\n"
+                ));
             }
             stored.extend(frame);
         }
         let frames = tar.len().div_ceil(FRAME);
-        index.push_str(&format!("{}\n", json!({"end": true, "frames": frames})));
+        index.push_str(&format!("{{\"end\":true,\"frames\":{frames}}}\n"));
         let mut record = self.record();
         let archives = record["archives"].as_array_mut().expect("archives");
         let archive = archives.iter_mut().find(|archive| archive["name"] == name).expect("an archive");
