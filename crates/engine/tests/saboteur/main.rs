@@ -4,7 +4,7 @@
 mod scene;
 mod sweep;
 
-use pg_ark_contract::conversation::Level;
+use pg_ark_contract::conversation::{Event, Level, Phase};
 use pg_ark_contract::rows::{ArchiveRow, BackupStatus, FindingRow, Severity};
 use pg_ark_contract::{ErrorKind, Result};
 use pg_ark_engine::jobs;
@@ -131,6 +131,28 @@ fn backups_with_their_wal() {
 fn backups_whose_wal_is_archived() {
     let work = |scene: &Scene| original().back_up(scene.sabotaged(), false);
     sweep(original(), &WRITING[..2], &nothing, &work, &judge_backup);
+}
+
+#[test]
+fn a_backup_whose_lease_is_lost_at_the_last_moment_is_not_complete() {
+    let scene = original().scene();
+    let folder = scene.folder.join(format!("main/{}", original().system()));
+    let lose = move |event: Event| {
+        let Event::Progress { phase: Phase::Finish, .. } = event else { return };
+        // Somebody took it for dead.
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("lease.json") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    };
+    let error = original().back_up_telling(scene.sound(), true, lose).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Busy, "{error}");
+    assert!(error.message.contains("was lost"), "{error}");
+    assert_eq!(assert_sound(&scene, "its lease was lost"), 1);
+    assert_clean(&scene, "its lease was lost");
+    original().back_up(scene.sound(), true).unwrap();
+    assert_eq!(assert_sound(&scene, "after that"), 2);
 }
 
 /// A writer that died leaves a record that says `running`, objects, and nobody who holds the lease.

@@ -1,7 +1,7 @@
 //! What the sweeps work on: the data directory of a real server, trimmed, what that server said when it was backed up,
 //! and a repository that holds an earlier backup and the server's WAL.
 
-use pg_ark_contract::conversation::{ArchiveTask, BackupKind, BackupTask, Reply};
+use pg_ark_contract::conversation::{ArchiveTask, BackupKind, BackupTask, Event, Reply};
 use pg_ark_contract::settings::{Checksum, Compression};
 use pg_ark_contract::{Bytes, Lsn, Result, Timeline};
 use pg_ark_engine::backup;
@@ -106,7 +106,17 @@ impl Original {
 
     /// Takes a backup; the server's part is played from memory.
     pub fn back_up(&self, storage: Storage, include_wal: bool) -> Result<String> {
-        let session = Session::new(|_| ());
+        self.back_up_telling(storage, include_wal, |_| ())
+    }
+
+    /// As [`Self::back_up`]; `hear` hears the engine's events as they come.
+    pub fn back_up_telling(
+        &self,
+        storage: Storage,
+        include_wal: bool,
+        hear: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<String> {
+        let session = Session::new(hear);
         self.replies.iter().for_each(|reply| session.deliver(reply.clone()));
         let task = BackupTask { include_wal, ..self.task.clone() };
         backup::run(storage, "main", &task, &session).map(|row| row.backup)
