@@ -362,8 +362,9 @@ fn a_restore_whose_disk_fails_is_told_does_not_start_and_can_be_repeated() {
     let runner = Runner::new(&ready);
     let place = Scratch::new("target");
     let data = place.path().join("data");
-    let restore =
-        |pgark: &mut Command| drop(pgark.args(["restore", "latest", "--jobs", "2", "--pgdata"]).arg(&data));
+    let restore = |pgark: &mut Command| {
+        pgark.args(["restore", "latest", "--jobs", "2", "--pgdata"]).arg(&data);
+    };
     let roots = [place.path().to_path_buf(), ready.repo.path().to_path_buf()];
     let found = runner.faults(&restore, &roots);
     let verified = || {
@@ -429,7 +430,9 @@ fn wal_push_whose_disk_fails_says_so_and_stores_all_or_nothing() {
     let roots = [ready.repo.path().to_path_buf(), server.data().to_path_buf()];
     let push = |name: String| {
         let path = server.data().join("pg_wal").join(name);
-        move |pgark: &mut Command| drop(pgark.args(["--cluster", "main", "wal-push"]).arg(&path))
+        move |pgark: &mut Command| {
+            pgark.args(["--cluster", "main", "wal-push"]).arg(&path);
+        }
     };
     runner.run(&tracing("none", &runner.log()), &push(segment(server))).ok();
     let found = runner.faults(&push(segment(server)), &roots);
@@ -475,8 +478,9 @@ fn wal_get_whose_disk_fails_never_says_that_a_segment_is_not_there() {
     }
     let place = Scratch::new("wal");
     let target = place.path().join("RECOVERYXLOG");
-    let get =
-        |pgark: &mut Command| drop(pgark.args(["--cluster", "main", "wal-get", &names[1]]).arg(&target));
+    let get = |pgark: &mut Command| {
+        pgark.args(["--cluster", "main", "wal-get", &names[1]]).arg(&target);
+    };
     let roots = [ready.repo.path().to_path_buf(), place.path().to_path_buf()];
     let found = runner.faults(&get, &roots);
     let original = fs::read(server.data().join("pg_wal").join(&names[1])).expect("a kept segment");

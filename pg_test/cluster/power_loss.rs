@@ -270,21 +270,14 @@ fn power_loss_takes_no_repository_that_was_told_to_exist() {
     assert_eq!(traces.len(), 2, "one engine made the repository, one took the backup");
     let end = Disk::load(&root).now();
     let mut chance = Chance::new();
-    let worst = each_loss(&mut disk, (&traces, 1), &mut chance, &mut |label, image, said, told| {
+    let worst = each_loss(&mut disk, (&traces, 1), &mut chance, &mut |label, image, said, _| {
         if said.contains("\"opened\"") {
             let record = Path::new("a new/repository/pgark.json");
             assert!(image.file(record) == end.file(record), "{label}: the repository is lost");
         }
         complete(image).iter().for_each(|(_, folder)| assert_whole(label, image, folder, &end));
-        assert!(
-            !said.contains("\"backup\"")
-                || !said.contains("\"done\"")
-                || !told
-                || !complete(image).is_empty()
-                || !said.contains("\"started\"")
-                || said.matches("\"done\"").count() < 2,
-            "{label}: the backup is lost"
-        );
+        let done = said.matches("\"done\"").count();
+        assert!(done < 2 || !complete(image).is_empty(), "{label}: the backup is lost");
         true
     });
     println!("power loss of a new repository: {} moments, {} images", worst.moments, worst.seen.len());
@@ -429,18 +422,17 @@ fn recorded_restore(
     let before = disk.now();
     let mut ended = false;
     let one_in = if is_thorough() { 10 } else { 150 };
-    let worst =
-        each_loss(&mut disk, (&[Trace::read(&log)], one_in), chance, &mut |label, image, said, told| {
-            assert_whole_or_unstartable(label, image, &before, &end);
-            if said.contains("exit 0") {
-                ended = true;
-                assert!(
-                    image.below(Path::new("data")) == end.below(Path::new("data")),
-                    "{label}: restored and lost"
-                );
-            }
-            true
-        });
+    let worst = each_loss(&mut disk, (&[Trace::read(&log)], one_in), chance, &mut |label, image, said, _| {
+        assert_whole_or_unstartable(label, image, &before, &end);
+        if said.contains("exit 0") {
+            ended = true;
+            assert!(
+                image.below(Path::new("data")) == end.below(Path::new("data")),
+                "{label}: restored and lost"
+            );
+        }
+        true
+    });
     assert!(ended, "the end of the restore was not recognised");
     assert_eq!(disk.now(), end, "the model ends where the restore did");
     println!("power loss during a restore {options:?}: {} moments", worst.moments);

@@ -63,11 +63,21 @@ pub struct Image(pub BTreeMap<PathBuf, Option<Content>>);
 
 type Number = usize;
 
+/// Names in a folder.
+type Names = BTreeMap<OsString, Number>;
+
 #[derive(Debug, Clone)]
 enum Node {
-    File { now: Content, kept: Content },
-    Folder { now: BTreeMap<OsString, Number>, kept: BTreeMap<OsString, Number> },
-    Link(PathBuf),
+    File {
+        now: Content,
+        kept: Content,
+    },
+    Folder {
+        now: Names,
+        kept: Names,
+    },
+    /// What it leads to is not modelled.
+    Link,
 }
 
 /// An open file: its node, and where the next write goes.
@@ -101,13 +111,13 @@ impl Disk {
         let number = self.nodes.len();
         let kind = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{path:?}: {e}")).file_type();
         if kind.is_dir() {
-            self.nodes.push(Node::Link(PathBuf::new()));
+            self.nodes.push(Node::Link);
             let entries = fs::read_dir(path).unwrap_or_else(|e| panic!("{path:?}: {e}")).flatten();
-            let names: BTreeMap<OsString, Number> =
+            let names: Names =
                 entries.map(|entry| (entry.file_name(), self.load_node(&entry.path()))).collect();
             self.nodes[number] = Node::Folder { now: names.clone(), kept: names };
         } else if kind.is_symlink() {
-            self.nodes.push(Node::Link(fs::read_link(path).expect("a link")));
+            self.nodes.push(Node::Link);
         } else {
             let content: Content = Rc::new(fs::read(path).unwrap_or_else(|e| panic!("{path:?}: {e}")));
             self.nodes.push(Node::File { now: Rc::clone(&content), kept: content });
@@ -122,23 +132,22 @@ impl Disk {
 
     /// What programs see.
     pub fn now(&self) -> Image {
-        self.image(&mut |_, now, _| now.clone(), &mut |now, _| Some(Rc::clone(now)))
+        self.image(&mut |now, _| now.clone(), &mut |now, _| Some(Rc::clone(now)))
     }
 
     /// What is left when the power fails now. Chance is asked for [`Loss::Some`] alone.
     pub fn after(&self, loss: Loss, chance: &mut Chance) -> Image {
         let chance = std::cell::RefCell::new(chance);
         let below = |limit: u64| chance.borrow_mut().below(limit);
-        let mut names =
-            |_: &Path, now: &BTreeMap<OsString, Number>, kept: &BTreeMap<OsString, Number>| match loss {
-                Loss::Everything | Loss::Names => kept.clone(),
-                Loss::Content | Loss::ContentToZeros => now.clone(),
-                Loss::Some => {
-                    let all: std::collections::BTreeSet<&OsString> = now.keys().chain(kept.keys()).collect();
-                    let pick = |name: &OsString| if below(2) == 0 { kept.get(name) } else { now.get(name) };
-                    all.into_iter().filter_map(|name| Some((name.clone(), *pick(name)?))).collect()
-                }
-            };
+        let mut names = |now: &Names, kept: &Names| match loss {
+            Loss::Everything | Loss::Names => kept.clone(),
+            Loss::Content | Loss::ContentToZeros => now.clone(),
+            Loss::Some => {
+                let all: std::collections::BTreeSet<&OsString> = now.keys().chain(kept.keys()).collect();
+                let pick = |name: &OsString| if below(2) == 0 { kept.get(name) } else { now.get(name) };
+                all.into_iter().filter_map(|name| Some((name.clone(), *pick(name)?))).collect()
+            }
+        };
         let zeros = |content: &Content| Rc::new(vec![0; content.len()]);
         let mut content = |now: &Content, kept: &Content| {
             let changed = !Rc::ptr_eq(now, kept);
@@ -163,11 +172,7 @@ impl Disk {
 
     fn image(
         &self,
-        names: &mut dyn FnMut(
-            &Path,
-            &BTreeMap<OsString, Number>,
-            &BTreeMap<OsString, Number>,
-        ) -> BTreeMap<OsString, Number>,
+        names: &mut dyn FnMut(&Names, &Names) -> Names,
         content: &mut dyn FnMut(&Content, &Content) -> Option<Content>,
     ) -> Image {
         let mut image = Image::default();
@@ -175,13 +180,13 @@ impl Disk {
         while let Some((path, number)) = open.pop() {
             match &self.nodes[number] {
                 Node::Folder { now, kept } => {
-                    let inside = names(&path, now, kept);
+                    let inside = names(now, kept);
                     open.extend(inside.into_iter().map(|(name, number)| (path.join(name), number)));
                     image.0.insert(path, None);
                 }
                 Node::File { now, kept } => drop(image.0.insert(path, content(now, kept))),
                 // Links are few, and made by nobody whose durability is in question here.
-                Node::Link(_) => {}
+                Node::Link => {}
             }
         }
         image
@@ -197,7 +202,7 @@ impl Disk {
     }
 
     /// Names in the folder that a path is in, and the last part of the path.
-    fn parent(&mut self, path: &Path) -> Option<(&mut BTreeMap<OsString, Number>, OsString)> {
+    fn parent(&mut self, path: &Path) -> Option<(&mut Names, OsString)> {
         let number = self.find(path.parent()?)?;
         let name = path.file_name().map(OsStr::to_os_string)?;
         match &mut self.nodes[number] {
@@ -365,13 +370,11 @@ impl Replay {
             "linkat" => names(call.path(Some(0), 1), call.path(Some(2), 3), |from, to| disk.link(from, to)),
             "unlink" | "rmdir" => name(call.path(None, 0), |path| disk.unlink(path)),
             "unlinkat" => name(call.path(Some(0), 1), |path| disk.unlink(path)),
-            "mkdir" => name(call.path(None, 0), |path| drop(disk.create(path, folder()))),
-            "mkdirat" => name(call.path(Some(0), 1), |path| drop(disk.create(path, folder()))),
+            "mkdir" => name(call.path(None, 0), |path| disk.create(path, folder())),
+            "mkdirat" => name(call.path(Some(0), 1), |path| disk.create(path, folder())),
             "symlink" | "symlinkat" => {
                 let place = if call.name == "symlink" { call.path(None, 1) } else { call.path(Some(1), 2) };
-                name(place, |path| {
-                    drop(disk.create(path, Node::Link(call.path(None, 0).unwrap_or_default())))
-                })
+                name(place, |path| disk.create(path, Node::Link))
             }
             _ => self.moved_or_written(disk, call),
         }
@@ -444,7 +447,7 @@ fn folder() -> Node {
     Node::Folder { now: BTreeMap::new(), kept: BTreeMap::new() }
 }
 
-fn name(path: Option<PathBuf>, act: impl FnOnce(&Path)) -> bool {
+fn name<T>(path: Option<PathBuf>, act: impl FnOnce(&Path) -> T) -> bool {
     path.map(|path| act(&path)).is_some()
 }
 
