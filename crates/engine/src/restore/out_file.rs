@@ -2,8 +2,9 @@
 
 use super::access::Access;
 use crate::stored::expected::{Expected, Sum};
-use crate::stored::names::hostile;
-use pg_ark_contract::{Error, ErrorKind, Result};
+use crate::stored::faults::Fault;
+use crate::stored::names::shown;
+use pg_ark_contract::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -91,7 +92,7 @@ impl OutFile {
     fn handle(&self, access: &Access) -> Result<&File> {
         let opened = self.handle.get_or_init(|| {
             access.create_file(&self.path, self.mode).map_err(|e| match e.kind() {
-                std::io::ErrorKind::AlreadyExists => hostile(&self.member, "it is there twice"),
+                std::io::ErrorKind::AlreadyExists => Fault::file_twice().error(&shown(&self.member)),
                 _ => Error::io(format!("could not create \"{}\"", self.path.display()), &e),
             })
         });
@@ -125,12 +126,7 @@ impl OutFile {
     fn prove(&self, equal: bool) -> Result<()> {
         match equal {
             true => Ok(()),
-            false => Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("file \"{}\" is not what the backup manifest says", self.path.display()),
-            )
-            .detail("Its checksum differs.")
-            .hint("The backup is damaged there. Restore another backup.")),
+            false => Err(Fault::file_changed().error(&self.path.display().to_string())),
         }
     }
 

@@ -6,6 +6,7 @@ use super::out_file::OutFile;
 use crate::postgres::control_file::CONTROL_FILE;
 use crate::repository::record::ArchiveContent;
 use crate::stored::expected::Expected;
+use crate::stored::faults::Fault;
 use crate::stored::names::{self, hostile, shown};
 use crate::stored::tar_reader::{Kind, Member, Sink, TarReader};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -114,12 +115,7 @@ impl<'a> Tree<'a> {
     pub fn finish(mut self) -> Result<BTreeMap<u32, Vec<u8>>> {
         self.end()?;
         if let Some(number) = self.seen.iter().position(|seen| !seen) {
-            let path = shown(self.expected.path(number));
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("file \"{path}\" is in the backup manifest but not in the backup"),
-            )
-            .hint("The backup is damaged. Restore another backup."));
+            return Err(Fault::file_missing().error(&shown(self.expected.path(number))));
         }
         Ok(self.links)
     }
@@ -192,14 +188,13 @@ impl<'a> Tree<'a> {
     fn expect(&mut self, listed: Option<Vec<u8>>, member: &Member) -> Result<Option<usize>> {
         let Some(listed) = listed else { return Ok(None) };
         let number = self.expected.find(&listed);
-        let number = number.ok_or_else(|| hostile(&listed, "the backup manifest does not list it"))?;
+        let number = number.ok_or_else(|| Fault::file_extra().error(&shown(&listed)))?;
         let stated = self.expected.file(number).size;
         if stated != member.size {
-            let why = format!("it has {} bytes, and {stated} in the backup manifest", member.size);
-            return Err(hostile(&listed, &why));
+            return Err(Fault::file_size(member.size, stated).error(&shown(&listed)));
         }
         if std::mem::replace(&mut self.seen[number], true) {
-            return Err(hostile(&listed, "it is there twice"));
+            return Err(Fault::file_twice().error(&shown(&listed)));
         }
         Ok(Some(number))
     }

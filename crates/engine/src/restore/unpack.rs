@@ -8,12 +8,13 @@
 use super::access::Access;
 use super::tree::{Roots, Tree, Write};
 use super::watch::{self, Watch};
-use crate::codec::frame;
+use crate::codec::frame::{self, Decoder};
 use crate::codec::turn::Turns;
 use crate::repository::layout;
 use crate::repository::record::{ArchiveContent, ArchiveRecord};
 use crate::repository::{Record, Storage};
 use crate::stored::expected::Expected;
+use crate::stored::fetch::fetch;
 use crate::stored::index::{self, Frame};
 use crate::stored::objects::{ObjectReader, unwrap_io};
 use pg_ark_contract::settings::Codec;
@@ -114,13 +115,14 @@ impl Unpack<'_> {
 
     /// One worker, until there are no frames left or another worker failed.
     fn work(&self, jobs: &[Job], next: &AtomicUsize, turns: &Turns<(Tree<'_>, Option<usize>)>) -> Result<()> {
+        let mut decoder = Decoder::new(self.codec())?;
         let mut raw = Vec::new();
         loop {
             watch::check(self.watch)?;
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(number) else { return Ok(()) };
             let archive = &self.record.archives[job.archive];
-            self.fetch(archive, &job.frame, &mut raw)?;
+            self.fetch(archive, &job.frame, &mut decoder, &mut raw)?;
             let turn = turns.commit(number as u64, |(tree, current)| {
                 if current.replace(job.archive) != Some(job.archive) {
                     tree.begin(archive.content, archive.tar_bytes)?;
@@ -133,19 +135,16 @@ impl Unpack<'_> {
         }
     }
 
-    fn fetch(&self, archive: &ArchiveRecord, frame: &Frame, raw: &mut Vec<u8>) -> Result<()> {
+    fn fetch(
+        &self,
+        archive: &ArchiveRecord,
+        frame: &Frame,
+        decoder: &mut Decoder,
+        raw: &mut Vec<u8>,
+    ) -> Result<()> {
         let path = format!("{}/{}", self.folder, layout::volume(&archive.name, frame.volume));
-        let stored = self.storage.get_range(&path, frame.offset, frame.stored as usize)?;
-        if crc32c::crc32c(&stored) != frame.crc {
-            let shown = self.storage.display(&path);
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("\"{shown}\" is damaged between bytes {} and {}", frame.offset, frame.offset + u64::from(frame.stored)),
-            )
-            .detail("The checksum of a frame does not match.")
-            .hint("The repository is damaged there. Restore another backup, or get the object back from a copy."));
-        }
-        frame::decode(self.codec(), &stored, frame.raw as usize, raw).map_err(|e| in_archive(archive, e))
+        let fetched = fetch(self.storage, &path, frame, decoder, raw)?;
+        fetched.map_err(|fault| fault.error(&self.storage.display(&path)))
     }
 
     fn write(&self, writes: Vec<Write>, raw: &[u8]) -> Result<()> {

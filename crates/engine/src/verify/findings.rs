@@ -1,13 +1,12 @@
 //! Collects what is found, in any order and from any thread, and makes rows of it. There are never too many.
 
 use crate::stored::faults::Fault;
+use crate::stored::names::shown;
 use pg_ark_contract::rows::{FindingRow, Severity};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Findings of one backup that get a row of their own.
 const MAX_ROWS: usize = 1000;
-/// Longest name of a file that is shown, in characters.
-const LONGEST_NAME: usize = 300;
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +50,7 @@ impl Finding {
     fn row(self, backup: Option<&str>, name: &mut dyn FnMut(&str) -> Option<String>) -> FindingRow {
         let mut object = self.object;
         if let Some(file) = &self.file {
-            let shown: String = file.chars().take(LONGEST_NAME).flat_map(char::escape_debug).collect();
-            object.push_str(&format!(": {shown}"));
+            object.push_str(&format!(": {}", shown(file.as_bytes())));
             if let Some(name) = name(file) {
                 object.push_str(&format!(" ({name})"));
             }

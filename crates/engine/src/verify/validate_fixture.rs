@@ -2,16 +2,16 @@
 
 use crate::backup::archive::{ArchiveWriter, EncodedFrame};
 use crate::codec::frame::{Encoder, stream};
-use crate::postgres::manifest::{Manifest, ManifestWriter};
-use crate::repository::record::{ArchiveRecord, ObjectRecord};
+use crate::postgres::manifest::{Manifest, ManifestWriter, crc32c_bytes};
+use crate::repository::record::{ArchiveContent, ArchiveRecord, ObjectRecord};
 use crate::repository::{Cluster, Record, Repository};
 use crate::stored::tar_reader::{Kind, Member, Sink, TarReader};
+use crate::verify::backup::places::listed_path;
 use crate::verify::{Request, Watch, validate};
 use pg_ark_contract::conversation::Level;
 use pg_ark_contract::rows::FindingRow;
 use pg_ark_contract::settings::{Checksum, Compression};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ impl Default for Form {
 
 /// A repository with one backup.
 pub(crate) struct Stored {
-    pub dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     pub cluster: Cluster,
     pub folder: String,
     pub record: Record,
@@ -100,25 +100,20 @@ impl Stored {
         record.checksum = form.checksum;
         record.unsealed = false;
         let archives = std::mem::take(&mut record.archives);
-        let mut stored = Stored { dir, cluster, folder, record, form };
+        let mut stored = Stored { _dir: dir, cluster, folder, record, form };
         for ((content, tar), old) in tars.iter().zip(&archives) {
             let stem = old.name.split('.').next().unwrap();
             let archive = stored.store(stem, *content, tar);
             stored.record.archives.push(archive);
         }
-        stored.put_manifest(&match stored.form.checksum {
-            Checksum::Crc32c => manifest,
-            Checksum::Sha256 => sha256_manifest(&manifest, &tars),
-        });
+        stored.put_manifest(&manifest);
+        if stored.form.checksum == Checksum::Sha256 {
+            stored.make_manifest();
+        }
         stored
     }
 
-    pub(crate) fn store(
-        &self,
-        stem: &str,
-        content: crate::repository::record::ArchiveContent,
-        tar: &[u8],
-    ) -> ArchiveRecord {
+    pub(crate) fn store(&self, stem: &str, content: ArchiveContent, tar: &[u8]) -> ArchiveRecord {
         let compression: Compression = self.form.compression.parse().unwrap();
         let (storage, size) = (self.cluster.storage(), self.form.volume_size);
         let mut writer =
@@ -157,6 +152,15 @@ impl Stored {
         let stem = old.name.split('.').next().unwrap();
         self.record.archives[at] = self.store(stem, old.content, &tar);
         self.save();
+    }
+
+    /// Makes a manifest that agrees with the archives.
+    pub(crate) fn make_manifest(&mut self) {
+        let tars: Vec<_> = self.record.archives.iter().map(|a| (a.content, self.tar(a))).collect();
+        let old = std::fs::read(self.object("backup_manifest")).unwrap();
+        let (manifest, files, bytes) = manifest_of(&old, &tars, self.form.checksum);
+        (self.record.files, self.record.data_bytes) = (files, bytes);
+        self.put_manifest(&manifest);
     }
 
     pub(crate) fn put_manifest(&mut self, manifest: &[u8]) {
@@ -199,30 +203,26 @@ impl Stored {
     }
 }
 
-fn sha256_manifest(
-    manifest: &[u8],
-    tars: &[(crate::repository::record::ArchiveContent, Vec<u8>)],
-) -> Vec<u8> {
-    let mut sums = BTreeMap::new();
+type Tars = [(ArchiveContent, Vec<u8>)];
+
+/// A manifest of what is in the tars, for the WAL that `old` names. Returns it, the files and their bytes.
+fn manifest_of(old: &[u8], tars: &Tars, checksum: Checksum) -> (Vec<u8>, u64, u64) {
+    let old = Manifest::read(old, |_| Ok(())).unwrap();
+    let (mut out, mut files, mut bytes) = (Vec::new(), 0, 0);
+    let mut writer = ManifestWriter::new(&mut out, old.version, 0).unwrap();
     for (content, tar) in tars {
         for (path, at, size) in files_of(tar) {
-            if let Some(path) = crate::verify::backup::places::listed_path(*content, &path) {
-                sums.insert(path.into_owned(), Sha256::digest(&tar[at..at + size]).to_vec());
-            }
+            let Some(path) = listed_path(*content, &path) else { continue };
+            let content = &tar[at..at + size];
+            let (name, sum) = match checksum {
+                Checksum::Crc32c => ("CRC32C", crc32c_bytes(crc32c::crc32c(content)).to_vec()),
+                Checksum::Sha256 => ("SHA256", Sha256::digest(content).to_vec()),
+            };
+            writer.file(&path, size as u64, 0, Some((name, &sum))).unwrap();
+            (files, bytes) = (files + 1, bytes + size as u64);
         }
     }
-    let mut files = Vec::new();
-    let read = Manifest::read(manifest, |file| {
-        files.push(file);
-        Ok(())
-    });
-    let read = read.unwrap();
-    let mut out = Vec::new();
-    let mut writer = ManifestWriter::new(&mut out, read.version, 0).unwrap();
-    for file in files {
-        writer.file(&file.path, file.size, 0, Some(("SHA256", &sums[&file.path]))).unwrap();
-    }
-    writer.wal_ranges(&read.wal_ranges).unwrap();
+    writer.wal_ranges(&old.wal_ranges).unwrap();
     writer.finish().unwrap();
-    out
+    (out, files, bytes)
 }

@@ -224,3 +224,149 @@ fn what_is_missing_or_too_much_is_told() {
     let rows = stored.rows(false, Level::Record, 1);
     assert!(rows.iter().any(|row| row.object.ends_with("notes.txt")), "{rows:#?}");
 }
+
+/// The largest file of an archive: its path in the manifest, and where it is.
+fn largest(stored: &Stored, archive: usize) -> (Vec<u8>, usize, usize) {
+    let archive = &stored.record.archives[archive];
+    let files = files_of(&stored.tar(archive));
+    let (path, at, size) = files.into_iter().max_by_key(|(_, _, size)| *size).unwrap();
+    (super::super::backup::places::listed_path(archive.content, &path).unwrap().into_owned(), at, size)
+}
+
+#[test]
+fn damaged_pages_are_found_wherever_frames_are_cut() {
+    for frame in [5000, 8192, 50_000, 16 << 20] {
+        let mut stored = Stored::new(Form { frame, ..Form::default() });
+        let (path, at, size) = largest(&stored, 0);
+        let path = String::from_utf8(path).unwrap();
+        assert!(size > 20 * 8192 && path.starts_with("pg_tblspc/16400/"), "{path}");
+        // A page as the server writes it, by its header: `pd_upper` is set, the LSN is old, the checksum is wrong.
+        let page = |tar: &mut Vec<u8>, block: usize| {
+            let page = &mut tar[at + block * 8192..][..8192];
+            page.fill(7);
+            page[..8].fill(0);
+        };
+        stored.change_tar("16400", |tar| {
+            page(tar, 3);
+            page(tar, 17);
+        });
+        stored.make_manifest();
+        assert!(stored.told().is_empty(), "{:#?}", stored.told());
+        let rows = stored.rows(true, Level::Pages, 3);
+        assert_eq!(rows.len(), 1, "{frame}: {rows:#?}");
+        assert!(rows[0].object.contains(&path) && rows[0].finding.ends_with("blocks 3, 17"), "{rows:#?}");
+        let damage = |blocks: Vec<u32>| crate::repository::record::DamageRecord {
+            path: path.clone(),
+            relation: Some("public.t".into()),
+            database: Some("db".into()),
+            damaged_pages: blocks.len() as u64,
+            blocks,
+        };
+        // What the record knows is told at every level, and once.
+        (stored.record.damage, stored.record.damaged_pages) = (vec![damage(vec![3, 17])], 2);
+        stored.save();
+        for level in LEVELS {
+            let rows = stored.rows(true, level, 1);
+            let [row] = &rows[..] else { panic!("{rows:#?}") };
+            assert_eq!(row.severity, Severity::Warning);
+            assert!(row.object.ends_with("(public.t in database db)"), "{row:?}");
+            assert_eq!(
+                row.finding,
+                "2 pages were damaged at the source when the backup was taken: blocks 3, 17"
+            );
+        }
+        (stored.record.damage, stored.record.damaged_pages) = (vec![damage(vec![3])], 1);
+        stored.save();
+        let rows = stored.rows(true, Level::Pages, 1);
+        assert!(rows.len() == 2 && rows.iter().any(|row| row.finding.ends_with("block 17")), "{rows:#?}");
+    }
+}
+
+#[test]
+fn records_of_its_own_wal_are_followed() {
+    let mut stored = Stored::new(Form::default());
+    let start = stored.record.start_lsn.unwrap().0 as usize % stored.record.wal_segment_size.bytes() as usize;
+    let at = files_of(&stored.tar(&stored.record.archives[2]))[0].1;
+    stored.change_tar("pg_wal", |tar| tar[at + start + 25] ^= 1);
+    assert!(stored.told().is_empty(), "{:#?}", stored.told());
+    let rows = stored.rows(true, Level::Pages, 1);
+    assert!(rows.len() == 1 && rows[0].finding.contains("its records end at"), "{rows:#?}");
+    assert!(rows[0].object.contains("pg_wal.tar.zst: 0000000100000000"), "{rows:#?}");
+    stored.change_tar("pg_wal", |tar| tar[at..at + 64].fill(b'w'));
+    assert!(stored.told()[0].contains("WAL segment"), "{:#?}", stored.told());
+    stored.change_tar("pg_wal", |tar| *tar = vec![0; 1024]);
+    let told = stored.told();
+    assert!(told.len() == 1 && told[0].contains("is missing: the backup needs it"), "{told:#?}");
+}
+
+#[test]
+fn a_pg_control_of_another_cluster_is_told() {
+    let mut stored = Stored::new(Form::default());
+    stored.record.system_identifier = "1".into();
+    let (from, to) = (stored.folder.clone(), stored.cluster.backup_folder(1, &stored.record.backup));
+    let root = stored.cluster.storage().folder().to_path_buf();
+    std::fs::create_dir_all(root.join(&to).parent().unwrap()).unwrap();
+    std::fs::rename(root.join(from), root.join(&to)).unwrap();
+    stored.folder = to;
+    stored.save();
+    stored.cluster.remember_system(1, 150_000).unwrap();
+    let told = stored.told();
+    assert!(told.iter().any(|line| line.contains("belongs to another cluster")), "{told:#?}");
+    assert!(told.iter().any(|line| line.contains("WAL segment")), "{told:#?}");
+}
+
+#[test]
+fn names_that_are_not_utf8_are_proved_too() {
+    let mut stored = Stored::new(Form { frame: 700, ..Form::default() });
+    let old = stored.tar(&stored.record.archives[1]);
+    let (path, at, _) = files_of(&old)
+        .into_iter()
+        .find(|(path, _, size)| path.ends_with(b"PG_VERSION") && *size > 0)
+        .unwrap();
+    let odd = |tar: &mut Vec<u8>| {
+        let header = &mut tar[at - 512..at];
+        header[path.len() - 1] = 0xE9;
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    };
+    stored.change_tar("base", odd);
+    stored.make_manifest();
+    assert!(stored.told().is_empty(), "{:#?}", stored.told());
+    stored.change_tar("base", |tar| tar[at] ^= 1);
+    let told = stored.told();
+    assert!(told.len() == 1 && told[0].contains("PG_VERSIO\u{fffd}: is not what"), "{told:#?}");
+}
+
+#[test]
+fn parents_must_be_there_and_complete_and_not_go_round() {
+    let mut stored = Stored::new(Form::default());
+    stored.record.parent = Some(stored.record.backup.clone());
+    stored.save();
+    assert!(stored.told()[0].contains("its parents run in a circle"), "{:#?}", stored.told());
+}
+
+#[test]
+fn a_restore_stops_with_the_sentence_that_validate_prints() {
+    let stored = Stored::new(Form::default());
+    let file = stored.object("base.tar.zst");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let rows = stored.rows(true, Level::Data, 1);
+    let target = tempfile::tempdir().unwrap();
+    let request = crate::restore::Request {
+        backup: "latest".into(),
+        pgdata: target.path().join("data"),
+        tablespaces: vec![(stored.record.tablespaces[0].path.clone(), target.path().join("ts"))],
+        config: crate::restore::ConfigChoice::Skip,
+        jobs: 1,
+        ..Default::default()
+    };
+    let prepared = crate::restore::prepare(&stored.cluster, &request).unwrap();
+    let error =
+        crate::restore::run(stored.cluster.storage(), &prepared, &crate::restore::watch::Silent).unwrap_err();
+    let sentence = format!("\"{}\" {}", file.display(), rows[0].finding);
+    assert_eq!(error.to_string(), sentence);
+}
