@@ -122,11 +122,22 @@ impl Error {
                 ErrorKind::PermissionDenied,
                 Some("Check the owner and the permissions of the path and of every folder above it."),
             ),
-            _ if source.raw_os_error() == Some(EIO) => (ErrorKind::Io, Some(DEVICE_FAILED)),
+            _ if os_error(source) == Some(EIO) => (ErrorKind::Io, Some(DEVICE_FAILED)),
             _ => (ErrorKind::Io, None),
         };
         Error { kind, message: what.into(), detail: Some(source.to_string()), hint: hint.map(Into::into) }
     }
+}
+
+/// The system's number for an error, also where a library wrapped it.
+fn os_error(error: &std::io::Error) -> Option<i32> {
+    let mut number = error.raw_os_error();
+    let mut inside = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    while let (None, Some(inner)) = (number, inside) {
+        number = inner.downcast_ref::<std::io::Error>().and_then(os_error);
+        inside = inner.source();
+    }
+    number
 }
 
 impl fmt::Display for Error {
@@ -161,6 +172,8 @@ mod tests {
         assert_eq!(Error::io("could not write \"/x\"", &full).kind, ErrorKind::DiskFull);
         let failed = Error::io("could not write \"/x\"", &std::io::Error::from_raw_os_error(5));
         assert!(failed.kind == ErrorKind::Io && failed.hint.is_some());
+        let wrapped = std::io::Error::other(std::io::Error::from_raw_os_error(5));
+        assert!(Error::io("could not list \"/x\"", &wrapped).hint.is_some());
         let denied = std::io::Error::from_raw_os_error(13);
         assert_eq!(Error::io("could not write \"/x\"", &denied).kind, ErrorKind::PermissionDenied);
     }
