@@ -1,3 +1,5 @@
+//! Fuzz target: hostile bytes for the reader "wal_page".
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pg_ark_fuzz::readers::run("wal_page", bytes));
