@@ -277,6 +277,16 @@ fn what_a_role_sets_before_the_library_is_loaded_does_not_act() {
 }
 
 #[test]
+fn a_repository_that_others_may_change_is_told() {
+    let ready = ready(Cluster::builder());
+    let check = "SELECT status, detail, hint FROM ark.check() WHERE item = 'repository access'";
+    assert_eq!(ready.server.psql(check), "ok|only its owner may change it|");
+    fs::set_permissions(ready.repo.path(), PermissionsExt::from_mode(0o777)).expect("its mode");
+    let told = ready.server.psql(check);
+    assert!(told.starts_with("warning|") && told.contains("0777") && told.contains("chmod"), "{told}");
+}
+
+#[test]
 fn an_engine_that_everybody_may_change_is_not_run() {
     let ready = ready(Cluster::builder());
     let server = &ready.server;
