@@ -331,8 +331,21 @@ impl Replay {
         Some((self.group(call), call.number(argument)?))
     }
 
-    fn entered(&mut self, disk: &Disk, number: usize, call: &Call, at: &mut dyn FnMut(&Disk, Moment<'_>)) {
+    fn entered(
+        &mut self,
+        disk: &mut Disk,
+        number: usize,
+        call: &Call,
+        at: &mut dyn FnMut(&Disk, Moment<'_>),
+    ) {
         match call.name.as_str() {
+            // Another thread may use the folder before this one sees that it is made.
+            "mkdir" if call.succeeded() => {
+                name(call.path(None, 0), |path| disk.create(path, folder()));
+            }
+            "mkdirat" if call.succeeded() => {
+                name(call.path(Some(0), 1), |path| disk.create(path, folder()));
+            }
             "fsync" | "fdatasync" => {
                 let node = call.path_of(0).and_then(|path| disk.find(&path));
                 self.syncs.insert(number, disk.snapshot(node.into_iter()));
@@ -370,8 +383,7 @@ impl Replay {
             "linkat" => names(call.path(Some(0), 1), call.path(Some(2), 3), |from, to| disk.link(from, to)),
             "unlink" | "rmdir" => name(call.path(None, 0), |path| disk.unlink(path)),
             "unlinkat" => name(call.path(Some(0), 1), |path| disk.unlink(path)),
-            "mkdir" => name(call.path(None, 0), |path| disk.create(path, folder())),
-            "mkdirat" => name(call.path(Some(0), 1), |path| disk.create(path, folder())),
+            "mkdir" | "mkdirat" => true,
             "symlink" | "symlinkat" => {
                 let place = if call.name == "symlink" { call.path(None, 1) } else { call.path(Some(1), 2) };
                 name(place, |path| disk.create(path, Node::Link))
