@@ -5,6 +5,7 @@ use crate::backup::member::{self, Attributes, Kind};
 use crate::codec::frame::Encoder;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::postgres::manifest::{ManifestWriter, crc32c_bytes};
+use crate::postgres::wal_segment::{HAS_LONG_HEADER, magic_of};
 use crate::repository::record::{ArchiveContent, DataDirectoryRecord, ObjectRecord, TablespaceRecord};
 use crate::repository::{Cluster, Record, Repository};
 use pg_ark_contract::settings::{Checksum, Compression};
@@ -136,11 +137,11 @@ pub struct Fixture {
 impl Fixture {
     /// Makes the repository.
     pub fn new(recipe: &Recipe) -> Fixture {
-        let wal = [file("000000010000000000000002", vec![1; 70_000]), folder("archive_status")];
         let dir = tempfile::tempdir().unwrap();
         let url = format!("file://{}/repository", dir.path().display());
         let (repository, _) = Repository::open_or_create(&url).unwrap();
         let system = ControlFile::parse(CONTROL).unwrap().system_identifier;
+        let wal = [file("000000010000000000000002", segment(system)), folder("archive_status")];
         let mut cluster = repository.cluster("main").unwrap();
         cluster.remember_system(system, 150_000).unwrap();
         let name = "20261122T020000Z-full";
@@ -198,6 +199,20 @@ impl Fixture {
         change(&mut self.record);
         self.record.save(self.cluster.storage(), &self.folder).unwrap();
     }
+}
+
+/// The segment that the backup needs: a first page's header (access/xlog_internal.h), and nothing behind it.
+pub fn segment(system: u64) -> Vec<u8> {
+    const SIZE: u32 = 16 << 20;
+    let mut bytes = vec![0; SIZE as usize];
+    bytes[0..2].copy_from_slice(&magic_of(15).unwrap().to_le_bytes());
+    bytes[2..4].copy_from_slice(&HAS_LONG_HEADER.to_le_bytes());
+    bytes[4] = 1;
+    bytes[8..16].copy_from_slice(&0x0200_0000u64.to_le_bytes());
+    bytes[24..32].copy_from_slice(&system.to_le_bytes());
+    bytes[32..36].copy_from_slice(&SIZE.to_le_bytes());
+    bytes[36..40].copy_from_slice(&8192u32.to_le_bytes());
+    bytes
 }
 
 fn record(name: &str, system: u64, recipe: &Recipe) -> Record {

@@ -6,7 +6,7 @@
 //!    touched. [`warnings`]: what should be known before. [`plan`]: a value that says all that will happen; `--dry-run`
 //!    shows it.
 //! 3. [`run`] carries it out: [`unpack`] fetches frames in parallel, walks over the tar in their order
-//!    ([`crate::stored`], [`tree`]), writes and proves files ([`out_file`]); [`link`],
+//!    ([`crate::stored`], [`tree`]), writes and proves files ([`out_file`], [`own_wal`]); [`link`],
 //!    [`config`], [`config_places`] and [`recovery`] add what a server needs; everything is made durable.
 //!    With `--replace` or `--keep-wal`, before that: [`old_wal`] and [`old_wal_end`] find what the archive lacks of an old
 //!    pg_wal, [`salvage`] decides about it, [`losses`] says what is lost, [`saved`] keeps it, [`feed`] gives it to the new
@@ -42,6 +42,7 @@ pub mod old_place;
 pub mod old_wal;
 pub mod old_wal_end;
 pub mod out_file;
+mod own_wal;
 pub mod owner;
 pub mod plan;
 mod port;

@@ -9,6 +9,7 @@ use super::config_in_data;
 use super::link;
 use super::marker::{MARKER, Marker};
 use super::old_place::{self, Taken};
+use super::own_wal;
 use super::plan::{Plan, Prepared, total};
 use super::recovery;
 use super::request::ConfigChoice;
@@ -72,6 +73,7 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
         watch,
     };
     unpack.run()?;
+    own_wal::check(record, &roots.wal.clone().unwrap_or_else(|| data.join("pg_wal")))?;
     drop(expected);
     let control = check_control(data, record)?;
     link::wal(&roots, record.server_version_num / 10_000, &plan.access)?;

@@ -2,7 +2,7 @@ use super::fixture::{Entry, Fixture, OID, Recipe, What, file, folder, link};
 use super::marker::MARKER;
 use super::watch::{Silent, Stage, Watch};
 use super::*;
-use crate::repository::Cluster;
+use crate::repository::{Cluster, Record};
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::settings::Checksum;
 use pg_ark_contract::{Error, ErrorKind};
@@ -70,7 +70,9 @@ fn assert_restored(fixture: &Fixture, recipe: &Recipe) {
     );
     let map = std::fs::read_to_string(data.join("tablespace_map")).unwrap();
     assert_eq!(map, format!("{OID} {}\n", fixture.path("target/fast").display()));
-    assert_eq!(std::fs::read(data.join("pg_wal/000000010000000000000002")).unwrap(), [1; 70_000]);
+    let system = fixture.record.system_identifier.parse().unwrap();
+    let wal = std::fs::read(data.join("pg_wal/000000010000000000000002")).unwrap();
+    assert!(wal == super::fixture::segment(system));
     assert!(data.join("recovery.signal").exists() && !data.join(MARKER).exists());
     assert!(data.join("pg_wal/archive_status").is_dir());
 }
@@ -369,4 +371,26 @@ fn a_cancelled_restore_says_so() {
     let error = restore_with(&fixture, &request(&fixture), &Stopped).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Cancelled);
     assert!(fixture.path("target/data").join(MARKER).exists());
+}
+
+#[test]
+fn a_backup_whose_own_wal_is_not_whole_is_not_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut record = Fixture::new(&Recipe::default()).record;
+    let check =
+        |record: &Record| super::own_wal::check(record, folder.path()).map_err(|e| (e.kind, e.message));
+    let (kind, message) = check(&record).unwrap_err();
+    assert_eq!(kind, ErrorKind::Corrupt);
+    assert!(message.ends_with("000000010000000000000002 is missing"), "{message}");
+    let mut segment = super::fixture::segment(record.system_identifier.parse().unwrap());
+    let path = folder.path().join("000000010000000000000002");
+    std::fs::write(&path, &segment[1..]).unwrap();
+    assert!(check(&record).unwrap_err().1.ends_with("has 16777215 bytes instead of 16777216"));
+    std::fs::write(&path, &segment).unwrap();
+    check(&record).unwrap();
+    segment[24] ^= 1;
+    std::fs::write(&path, &segment).unwrap();
+    assert_eq!(check(&record).unwrap_err().0, ErrorKind::ForeignCluster);
+    record.wal_included = false;
+    check(&record).unwrap();
 }
