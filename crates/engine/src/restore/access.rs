@@ -104,7 +104,11 @@ impl Access {
             std::fs::rename(&temporary, path)?;
             sync_folder(path.parent().unwrap_or(Path::new("/")))
         };
-        write().map_err(|e| Error::io(format!("could not write \"{shown}\""), &e))
+        write().map_err(|e| {
+            // No room for half a file; one that has its name by now is not there.
+            let _ = std::fs::remove_file(&temporary);
+            Error::io(format!("could not write \"{shown}\""), &e)
+        })
     }
 }
 

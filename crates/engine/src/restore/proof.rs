@@ -79,7 +79,7 @@ pub fn data(data: &Path, marked: bool, own_place: bool, record: &Record) -> Resu
     for entry in fs::read_dir(data).map_err(failed)? {
         names.push(entry.map_err(failed)?.file_name());
     }
-    if marked || names.iter().all(|name| name == LOST_AND_FOUND) {
+    if marked || names.iter().all(|name| name == LOST_AND_FOUND || is_new_marker(name)) {
         return Ok(None);
     }
     let major = (record.server_version_num / 10_000).to_string();
@@ -101,6 +101,11 @@ pub fn data(data: &Path, marked: bool, own_place: bool, record: &Record) -> Resu
     )
     .detail(format!("It has no {CONTROL_FILE} that can be read. {why}"))
     .hint("Move it away or name another folder; --replace removes nothing but the cluster itself."))
+}
+
+/// Whether it is the marker of a restore that ended before the marker had its name, and so before anything else.
+fn is_new_marker(name: &OsStr) -> bool {
+    name.to_str().and_then(|name| name.strip_suffix(".pg_ark_new")) == Some(super::marker::MARKER)
 }
 
 /// Whether PostgreSQL or a restore makes this at the top of a data directory.
@@ -204,6 +209,14 @@ mod tests {
         }
         for name in ["letter", "pg_wal", "000000010000000000000004.bak", "base"] {
             assert!(!is_wal_name(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_unnamed_marker_of_a_restore() {
+        assert!(is_new_marker(OsStr::new("pg_ark_restore.unfinished.pg_ark_new")));
+        for name in ["pg_ark_restore.unfinished", "postgresql.conf.pg_ark_new", ".pg_ark_new"] {
+            assert!(!is_new_marker(OsStr::new(name)), "{name}");
         }
     }
 
