@@ -370,3 +370,17 @@ fn a_restore_stops_with_the_sentence_that_validate_prints() {
     let sentence = format!("\"{}\" {}", file.display(), rows[0].finding);
     assert_eq!(error.to_string(), sentence);
 }
+
+#[test]
+fn a_record_whose_names_lead_outside_is_told_and_ends_nothing_else() {
+    let mut stored = Stored::new(Form::default());
+    for name in ["../../../../pgark.json", "/etc/passwd", "a/b", "", "x\0y"] {
+        stored.record.archives[0].volumes[0].name = name.into();
+        stored.save();
+        for backup in [true, false] {
+            let rows = stored.rows(backup, Level::Data, 1);
+            let [row] = &rows[..] else { panic!("{name:?}: {rows:#?}") };
+            assert!(row.object.ends_with("/backup.json") && row.finding.contains("names"), "{row:?}");
+        }
+    }
+}

@@ -67,6 +67,10 @@ impl Subject<'_> {
     pub fn look(&self, archive: Option<&Archive>) -> Result<()> {
         record::tell_source_damage(self);
         record::consistent(self);
+        if !record::names_are_plain(self.record) {
+            // Whatever it names is not of this backup.
+            return Ok(());
+        }
         let mut volumes = record::objects(self)?;
         let needed = wal::Needed::of(self.record);
         if self.level == Level::Record {

@@ -7,6 +7,7 @@ use crate::repository::record::{ArchiveContent, ArchiveRecord, ObjectRecord};
 use crate::repository::{Record, layout};
 use crate::stored::expected::Expected;
 use crate::stored::faults::Fault;
+use crate::stored::names;
 use crate::stored::objects::hex_crc;
 use crate::verify::findings::Finding;
 use pg_ark_contract::Result;
@@ -51,6 +52,13 @@ pub fn consistent(subject: &Subject<'_>) {
 
 fn all_objects(record: &Record) -> impl Iterator<Item = &ObjectRecord> {
     crate::backup::finish::objects(record)
+}
+
+/// Whether the names of all objects are those of files in the backup's folder.
+pub fn names_are_plain(record: &Record) -> bool {
+    let plain = |name: &str| !name.contains('/') && names::safe_path(name.as_bytes()).is_ok();
+    let archives = record.archives.iter().map(|archive| &archive.name);
+    all_objects(record).map(|object| &object.name).chain(archives).all(|name| plain(name))
 }
 
 fn archives(record: &Record, faults: &mut Vec<String>) {
