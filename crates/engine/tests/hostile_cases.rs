@@ -1,7 +1,7 @@
 //! What a fuzzer found once (`scripts/fuzz`, `fuzz/cases/<target>/...`) stays found: each case goes through its reader again.
 //! A reader that panics fails the test; so does one that takes long.
 
-#[allow(missing_docs)]
+#[allow(missing_docs, dead_code)]
 #[path = "../../../fuzz/src/readers/mod.rs"]
 mod readers;
 

@@ -163,7 +163,7 @@ pub fn names(bytes: &[u8]) {
         let _ = stored_names::in_version_folder(&path);
     }
     let text = String::from_utf8_lossy(bytes);
-    let _ = data_directory::judge(&text, |_| bytes.len() % 2 == 0);
+    let _ = data_directory::judge(&text, |_| bytes.len().is_multiple_of(2));
     let _ = (relation_file::is_temporary(&text), data_directory::is_needed(&text));
     if let Some(file) = RelationFile::parse(&text) {
         assert!(text.ends_with(&file.file_name()));

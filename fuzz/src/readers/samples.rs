@@ -67,7 +67,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         }
         "backup_label" => vec![text(LABEL)],
         "tablespace_map" => vec![text("16400 /srv/fast\n16401 /srv/a\\\nb\\\\c\n")],
-        "pg_control" => ["15", "16", "17", "18"].map(|major| control(major)).into(),
+        "pg_control" => ["15", "16", "17", "18"].map(control).into(),
         "names" => vec![
             text("pg_tblspc/16400/PG_15_202209061/5/16401_vm.1"),
             text("base/5/t3_16384_fsm.2"),
