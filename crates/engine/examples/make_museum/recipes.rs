@@ -1,7 +1,7 @@
 //! The ways to be broken: what [`all`] gives is done to a copy of the whole repository.
 
 use crate::names;
-use pg_ark_testkit::forge::{Forge, Member, frame, sealed};
+use pg_ark_testkit::forge::{Forge, Member, frame};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
