@@ -106,7 +106,7 @@ impl Default for Recipe {
                 file("postgresql.conf", "port = 5999\n"),
                 link(&format!("pg_tblspc/{OID}"), "/old/fast"),
                 file(CONTROL_FILE, CONTROL),
-                file("backup_label", "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n"),
+                file("backup_label", "START WAL LOCATION: 0/200028 (file 000000010000000000000002)\n"),
                 file("tablespace_map", format!("{OID} /old/fast\n")),
             ],
             tablespace: vec![
@@ -203,12 +203,12 @@ impl Fixture {
 
 /// The segment that the backup needs: a first page's header (access/xlog_internal.h), and nothing behind it.
 pub fn segment(system: u64) -> Vec<u8> {
-    const SIZE: u32 = 16 << 20;
+    const SIZE: u32 = 1 << 20;
     let mut bytes = vec![0; SIZE as usize];
     bytes[0..2].copy_from_slice(&magic_of(15).unwrap().to_le_bytes());
     bytes[2..4].copy_from_slice(&HAS_LONG_HEADER.to_le_bytes());
     bytes[4] = 1;
-    bytes[8..16].copy_from_slice(&0x0200_0000u64.to_le_bytes());
+    bytes[8..16].copy_from_slice(&0x0020_0000u64.to_le_bytes());
     bytes[24..32].copy_from_slice(&system.to_le_bytes());
     bytes[32..36].copy_from_slice(&SIZE.to_le_bytes());
     bytes[36..40].copy_from_slice(&8192u32.to_le_bytes());
@@ -220,14 +220,14 @@ fn record(name: &str, system: u64, recipe: &Recipe) -> Record {
         "format": 1, "backup": name, "kind": "full", "status": "complete",
         "started_at": "2026-11-22T02:00:00Z", "finished_at": "2026-11-22T02:10:00Z",
         "written_by": "0.1.0", "cluster": "main", "system_identifier": system.to_string(),
-        "server_version_num": 150_000, "server_version": "15.0", "wal_segment_size": 16 << 20,
+        "server_version_num": 150_000, "server_version": "15.0", "wal_segment_size": 1 << 20,
         "block_size": 8192, "data_checksums": true, "compression": recipe.compression,
         "checksum": recipe.checksum, "wal_included": true,
         "data_directory": {"path": "/old/data", "mode": recipe.mode, "uid": 0, "gid": 0, "wal_link": null},
     });
     let mut record: Record = serde_json::from_value(minimal).unwrap();
-    record.start_lsn = Some(Lsn(0x0200_0028));
-    record.stop_lsn = Some(Lsn(0x0200_0100));
+    record.start_lsn = Some(Lsn(0x0020_0028));
+    record.stop_lsn = Some(Lsn(0x0020_0100));
     record.timeline = Some(Timeline(1));
     record.tablespaces = vec![TablespaceRecord { oid: OID, path: "/old/fast".into(), data_bytes: 100_000 }];
     let data =
@@ -299,7 +299,7 @@ fn manifest(recipe: &Recipe, system: u64) -> Vec<u8> {
         }
     }
     recipe.only_listed.iter().for_each(|path| list(path, b"abc"));
-    manifest.wal_range(Timeline(1), Lsn(0x0200_0028), Lsn(0x0200_0100)).unwrap();
+    manifest.wal_range(Timeline(1), Lsn(0x0020_0028), Lsn(0x0020_0100)).unwrap();
     manifest.finish().unwrap();
     out
 }

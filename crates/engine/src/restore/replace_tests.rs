@@ -108,13 +108,13 @@ fn never_write_into_what_is_not_ours_another_clusters_data_directory() {
 
 /// A segment in the old pg_wal, of the backup's cluster or with another system identifier.
 fn leave_segment(fixture: &Fixture, other: u8) {
-    let mut writer = WalWriter::new(Lsn(4 << 20), SegmentSize::new(1 << 20).unwrap());
+    let mut writer = WalWriter::new(Lsn(3 << 20), SegmentSize::new(1 << 20).unwrap());
     writer.record(10, 0, 5, &[1; 100]);
     let mut segment = writer.segments();
     let own = ControlFile::parse(CONTROL).unwrap().system_identifier;
     segment[24..32].copy_from_slice(&own.to_le_bytes());
     segment[24] ^= other;
-    fs::write(fixture.path("target/data/pg_wal/000000010000000000000004"), segment).unwrap();
+    fs::write(fixture.path("target/data/pg_wal/000000010000000000000003"), segment).unwrap();
 }
 
 /// Makes the target the place where the backup's server was.

@@ -385,7 +385,7 @@ fn a_backup_whose_own_wal_is_not_whole_is_not_restored() {
     let mut segment = super::fixture::segment(record.system_identifier.parse().unwrap());
     let path = folder.path().join("000000010000000000000002");
     std::fs::write(&path, &segment[1..]).unwrap();
-    assert!(check(&record).unwrap_err().1.ends_with("has 16777215 bytes instead of 16777216"));
+    assert!(check(&record).unwrap_err().1.ends_with("has 1048575 bytes instead of 1048576"));
     std::fs::write(&path, &segment).unwrap();
     check(&record).unwrap();
     segment[24] ^= 1;
