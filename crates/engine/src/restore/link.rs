@@ -21,13 +21,21 @@ pub fn wal(roots: &Roots, server_major: u32, access: &Access) -> Result<()> {
     let summaries = (server_major >= 17).then_some("summaries");
     for name in ["", "archive_status"].into_iter().chain(summaries) {
         let folder = if name.is_empty() { place.clone() } else { place.join(name) };
-        if !folder.is_dir() {
+        if !is_folder(&folder)? {
             access
                 .create_folder(&folder)
                 .map_err(|e| Error::io(format!("could not create folder \"{}\"", folder.display()), &e))?;
         }
     }
     Ok(())
+}
+
+fn is_folder(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(meta) => Ok(meta.is_dir()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(format!("could not look at \"{}\"", path.display()), &e)),
+    }
 }
 
 /// Links tablespaces to where they are now, and says so in `tablespace_map`, from which the server makes the links
@@ -40,7 +48,7 @@ pub fn tablespaces(data: &Path, mapped: &[Mapped], access: &Access) -> Result<bo
         return Ok(false);
     }
     let folder = data.join("pg_tblspc");
-    if !folder.is_dir() {
+    if !is_folder(&folder)? {
         access
             .create_folder(&folder)
             .map_err(|e| Error::io(format!("could not create folder \"{}\"", folder.display()), &e))?;

@@ -1,8 +1,10 @@
-//! The WAL that a backup brings itself. The manifest does not list it: whether all of it came, and whose it is, is looked at
-//! before a restore calls itself done.
+//! The WAL without which a backup is not consistent: in its own `pg_wal.tar`, which no manifest lists, or in the archive.
+//! Whether it is whole is looked at before a restore calls itself done; WAL that follows is read by recovery.
 
+use super::watch::{self, Watch};
 use crate::postgres::wal_segment::{ExpectedSegment, SegmentName, check_first_page};
 use crate::repository::Record;
+use crate::wal::Archive;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::fs::File;
 use std::io::Read;
@@ -10,6 +12,7 @@ use std::path::Path;
 
 /// Bytes of a segment that tell whose it is.
 const FIRST_PAGE: usize = 512;
+const ARCHIVED_HINT: &str = "Without it the backup cannot be restored: get it back from a copy, or restore another backup. Nothing was touched.";
 
 /// Checks that every segment from the backup's start to its end is in `folder`, has its size and is the server's.
 ///
@@ -25,15 +28,46 @@ pub fn check(record: &Record, folder: &Path) -> Result<()> {
         return Ok(());
     }
     for number in size.segment_of(start)..=size.last_segment_before(stop) {
-        let expected = ExpectedSegment {
-            name: SegmentName { timeline, number },
-            segment_size: size,
-            system_identifier: crate::backup::system_of(record)?,
-            server_major: Some(record.server_version_num / 10_000),
-        };
-        segment(folder, &expected)?;
+        segment(folder, &expected(record, SegmentName { timeline, number })?)?;
     }
     Ok(())
+}
+
+/// Reads every stored segment from the backup's start to its end, when the backup does not bring them itself. One that
+/// is not stored is no matter of this: the plan says where it comes from.
+///
+/// # Errors
+/// `Corrupt` or `ForeignCluster` for the first that recovery could not use; `Cancelled`; what the store said.
+pub fn archived(record: &Record, archive: &Archive, watch: &dyn Watch) -> Result<()> {
+    let (Some(start), Some(stop), Some(timeline)) = (record.start_lsn, record.stop_lsn, record.timeline)
+    else {
+        return Ok(());
+    };
+    let size = record.wal_segment_size;
+    if record.wal_included || start >= stop {
+        return Ok(());
+    }
+    let history = archive.history(timeline)?;
+    for number in size.segment_of(start)..=size.last_segment_before(stop) {
+        let expected = expected(record, SegmentName { timeline, number })?;
+        let Some(found) = archive.find(&expected.name.file_name(size))? else { continue };
+        archive.read_segment_on(&found, &expected, history.as_ref(), &mut |_| watch::check(watch)).map_err(
+            |e| match e.kind {
+                ErrorKind::Corrupt => e.hint(ARCHIVED_HINT),
+                _ => e,
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn expected(record: &Record, name: SegmentName) -> Result<ExpectedSegment> {
+    Ok(ExpectedSegment {
+        name,
+        segment_size: record.wal_segment_size,
+        system_identifier: crate::backup::system_of(record)?,
+        server_major: Some(record.server_version_num / 10_000),
+    })
 }
 
 fn segment(folder: &Path, expected: &ExpectedSegment) -> Result<()> {

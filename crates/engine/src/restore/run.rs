@@ -55,6 +55,7 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
         wal: plan.wal_directory.clone(),
         tablespaces: plan.tablespaces.iter().map(|t| (t.oid, t.to.clone())).collect(),
     };
+    own_wal::archived(record, archive, watch)?;
     let taken = match &plan.old_wal {
         Some(salvage) => old_place::take(plan, record, archive, salvage, watch)?,
         None => Taken::default(),

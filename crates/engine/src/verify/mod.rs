@@ -42,8 +42,8 @@ use crate::session::Session;
 use crate::wal::archive::Archive;
 use crate::wal::moments::Moments;
 use crate::wal::survey::Look;
-use pg_ark_contract::Result;
 use pg_ark_contract::rows::{ArchiveRow, BackupStatus, StatusRow};
+use pg_ark_contract::{ErrorKind, Result};
 use std::collections::BTreeMap;
 
 /// Whoever waits for the work: hears how far it is, and can end it.
@@ -125,10 +125,13 @@ fn lacks(cluster: &Cluster, archive: &Archive, record: &Record) -> Result<Option
     let volumes = record.archives.iter().flat_map(|archive| &archive.volumes);
     for object in volumes.chain(&record.manifest) {
         let path = format!("{folder}/{}", object.name);
-        let what = match archive.storage().size(&path)? {
-            Some(size) if size == object.size => continue,
-            Some(size) => format!("has {size} bytes instead of {}", object.size),
-            None => "is missing".to_string(),
+        let what = match archive.storage().size(&path) {
+            Ok(Some(size)) if size == object.size => continue,
+            Ok(Some(size)) => format!("has {size} bytes instead of {}", object.size),
+            Ok(None) => "is missing".to_string(),
+            // A record may name anything.
+            Err(e) if e.kind == ErrorKind::InvalidArgument => return Ok(Some(e.to_string())),
+            Err(e) => return Err(e),
         };
         return Ok(Some(format!("\"{}\" {what}", archive.storage().display(&path))));
     }

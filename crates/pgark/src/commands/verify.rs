@@ -83,7 +83,7 @@ fn all_is_well(cluster: &Cluster, request: &Request, bytes: u64) -> Result<Strin
     let count = |record: &Record| 1 + objects(record).count();
     let read = match request.level {
         Level::Record => "only names and sizes looked at".to_string(),
-        Level::Data | Level::Pages => format!("{} read", human_bytes(bytes)),
+        Level::Data | Level::Pages => format!("{} checked", human_bytes(bytes)),
     };
     Ok(format!("{subject}: {}, {read}, nothing found", counted(records.iter().map(count).sum(), "object")))
 }
