@@ -348,6 +348,15 @@ impl Cluster {
         {
             return Ok((self.judge(record, system)?, folder));
         }
+        for &system in self.systems.iter().filter(|_| layout::is_backup_name(backup)) {
+            let folder = self.backup_folder(system, backup);
+            if !self.storage.files(&folder)?.is_empty() {
+                let path = self.storage.display(&format!("{folder}/{}", layout::RECORD));
+                return Err(Error::new(ErrorKind::BackupNotFound, format!("\"{path}\" is missing"))
+                    .detail("Objects of the backup are there, but without its record there is no backup.")
+                    .hint("Get it back from a copy. By hand: the archives can be unpacked with tar and their decompressor (FORMAT.md)."));
+            }
+        }
         Err(Error::new(
             ErrorKind::BackupNotFound,
             format!("there is no backup \"{}\" of cluster \"{}\"", backup.escape_debug(), self.name),
