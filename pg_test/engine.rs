@@ -44,6 +44,7 @@ mod tests {
             level: pg_ark_contract::conversation::Level::Data,
             system_identifier: None,
             jobs: 0,
+            archived: None,
         };
         assert_eq!(ask(&Program::new(script), task), Ok(Answer::Findings(Vec::new())));
         assert_eq!(title(), before);

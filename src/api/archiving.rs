@@ -71,6 +71,13 @@ impl Progress {
         self.settings.archiver().is_ours() && (!wal::in_recovery() || self.settings.mode == "always")
     }
 
+    /// The last segment that our library stored, as far as the server knows. With a command the counters cannot tell
+    /// whether it was ours that ran then.
+    pub fn last_stored(&self) -> Option<String> {
+        let ours = self.settings.archiver() == Archiver::Library && self.works_here();
+        self.counted.last_archived_wal.clone().filter(|name| ours && is_segment(name.as_bytes()))
+    }
+
     /// More segments wait than a busy server leaves behind for a moment.
     pub fn many_waiting(&self) -> bool {
         self.waiting >= MANY_SEGMENTS
@@ -86,8 +93,11 @@ fn waiting() -> u64 {
 
 /// A segment's name is 24 hexadecimal digits (`XLOG_FNAME_LEN`, access/xlog_internal.h).
 fn is_ready_segment(name: &[u8]) -> bool {
-    name.strip_suffix(b".ready")
-        .is_some_and(|name| name.len() == 24 && name.iter().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F')))
+    name.strip_suffix(b".ready").is_some_and(is_segment)
+}
+
+fn is_segment(name: &[u8]) -> bool {
+    name.len() == 24 && name.iter().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'))
 }
 
 const TURN_ON: &str = "ALTER SYSTEM SET archive_mode = 'on', then restart the server.";

@@ -175,6 +175,9 @@ fn problems(stored: &std::result::Result<StatusRow, Error>, progress: &Progress,
                 let ours = now.timeline;
                 problems.push(format!("the archive has timeline {newest}, this server is on {ours}"));
             }
+            if let Some(lost) = lost(stored, progress.last_stored()) {
+                problems.push(format!("the last archived segment {lost} is not in the archive"));
+            }
         }
     }
     match progress.settings.archiver() {
@@ -193,6 +196,12 @@ fn problems(stored: &std::result::Result<StatusRow, Error>, progress: &Progress,
         None => {}
     }
     problems
+}
+
+/// The last segment that the server counts as archived, when the archive ends before it. The counters were read first,
+/// so a segment that comes meanwhile is no loss. Names sort as timelines and positions do.
+fn lost(stored: &StatusRow, archived: Option<String>) -> Option<String> {
+    archived.filter(|archived| stored.last_segment.as_deref().is_none_or(|last| last < archived.as_str()))
 }
 
 /// A segment's name begins with its timeline.
@@ -215,6 +224,29 @@ mod tests {
         );
         assert!(!now(0x400_0100, 0x400_0060).idle_since(Lsn(0x400_0000)), "a commit");
         assert!(!Now { important: None, ..now(0x400_0060, 0) }.idle_since(Lsn(0x400_0000)), "a standby");
+    }
+
+    #[test]
+    fn promise_6_an_archive_that_ends_too_early_is_told() {
+        let stored = |last: Option<&str>| StatusRow {
+            last_backup: None,
+            last_clean_backup: None,
+            last_segment: last.map(str::to_string),
+            archive_end_lsn: None,
+            archive_end_time: None,
+        };
+        let archived = || Some("00000002000000010000000F".to_string());
+        for (last, is_lost) in [
+            (None, true),
+            (Some("00000002000000010000000E"), true),
+            (Some("0000000100000002000000FF"), true),
+            (Some("00000002000000010000000F"), false),
+            (Some("000000020000000100000010"), false),
+            (Some("000000030000000100000001"), false),
+        ] {
+            assert_eq!(lost(&stored(last), archived()), archived().filter(|_| is_lost), "{last:?}");
+            assert_eq!(lost(&stored(last), None), None, "counters that were reset tell nothing");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! `ark.validate`: what of the stored backups is not as it should be, asked of the engine.
 
+use super::archiving::Progress;
 use super::list;
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
+use crate::postgres::wal;
 use crate::{settings, translate};
-use pg_ark_contract::conversation::{Answer, BackupKind, Level, Task};
+use pg_ark_contract::conversation::{Answer, Archived, BackupKind, Level, Task};
 use pg_ark_contract::rows::FindingRow;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::prelude::*;
@@ -43,9 +45,13 @@ pub fn validate(
 }
 
 fn task(backup: Option<Text>, level: Option<Text>) -> Result<Task> {
+    let backup = backup.map(|backup| list::name(Some(backup)).and_then(check_name)).transpose()?;
+    let file = if backup.is_none() { Progress::read()?.last_stored() } else { None };
     Ok(Task::Validate {
-        level: parse_level(&level.map_or(Ok(String::new()), |level| level.decode())?)?,
-        backup: backup.map(|backup| list::name(Some(backup)).and_then(check_name)).transpose()?,
+        // NULL is the default, as it is for the backup.
+        level: level.map_or(Ok(Level::Data), |level| parse_level(&level.decode()?))?,
+        backup,
+        archived: file.map(|file| Archived { system_identifier: wal::system_identifier(), file }),
         // As list_backups does: also what the cluster was before an upgrade.
         system_identifier: None,
         jobs: settings::jobs(),

@@ -97,6 +97,9 @@ pub enum Task {
         system_identifier: Option<u64>,
         /// Threads; 0 means one per core.
         jobs: u32,
+        /// What the server knows to be stored: then its loss is found though nothing in the repository tells of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        archived: Option<Archived>,
     },
     /// Answer with [`Answer::Windows`].
     Windows {
@@ -115,6 +118,15 @@ pub enum Task {
         /// Why it failed, as `list_backups` shows it.
         reason: String,
     },
+}
+
+/// The last file that a server counts as archived by pg_ark (`pg_stat_archiver`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archived {
+    /// The server's system identifier.
+    pub system_identifier: u64,
+    /// Name of the file.
+    pub file: String,
 }
 
 /// Kind of a backup.
@@ -146,9 +158,9 @@ impl BackupKind {
 pub enum Level {
     /// Records, and whether the objects are there with their sizes.
     Record,
-    /// Every object, every checksum.
+    /// Every object, every checksum, and every record of the WAL that the backup needs.
     Data,
-    /// And every page of every relation, and every record of the WAL that the backup needs.
+    /// And every page of every relation.
     Pages,
 }
 

@@ -230,4 +230,7 @@ pub struct FindingRow {
     pub finding: String,
     /// What to do.
     pub hint: Option<String>,
+    /// It is archived WAL, and the repository does not have it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missing_wal: bool,
 }

@@ -54,13 +54,19 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             let watch = Telling::new(session);
             verify::archive_rows(&cluster(job)?, *system_identifier, depth, &watch).map(Answer::Archive)
         }
-        Task::Validate { backup, level, system_identifier, jobs } => {
+        Task::Validate { backup, level, system_identifier, jobs, archived } => {
             let mut cluster = cluster(job)?;
             if let Some(system) = system_identifier {
                 cluster = cluster.only_system(*system)?;
             }
             let request = Request { backup: backup.clone(), level: *level, jobs: *jobs as usize };
-            verify::validate(&cluster, &request, &Telling::new(session)).map(Answer::Findings)
+            let mut rows = verify::validate(&cluster, &request, &Telling::new(session))?;
+            if let Some(archived) = archived.as_ref().filter(|_| backup.is_none()) {
+                let lost = verify::tail::lost(&cluster, archived)?;
+                rows.extend(lost.filter(|lost| rows.iter().all(|row| row.object != lost.object)));
+                rows.sort_by(|a, b| (&a.backup, &a.object).cmp(&(&b.backup, &b.object)));
+            }
+            Ok(Answer::Findings(rows))
         }
         Task::Windows { system_identifier } => {
             let found = verify::windows_of(&cluster(job)?, *system_identifier, session)?;
@@ -95,12 +101,15 @@ pub fn abandon(cluster: &Cluster, backup: Option<&str>, reason: &str) -> Result<
     match backup {
         Some(name) => abandon_one(cluster, cluster.backup(name)?.0, reason)?,
         None => {
-            // Readers judge the record of a dead writer as failed; nobody wrote when.
-            let unfinished = |r: &Record| r.status == BackupStatus::Failed && r.finished_at.is_none();
+            // Readers judge the record of a dead writer as failed; nobody wrote when. One that cannot be read may be
+            // that of a complete backup.
+            let unfinished = |r: &Record| {
+                r.status == BackupStatus::Failed && r.finished_at.is_none() && r.unreadable.is_none()
+            };
             for record in cluster.backups()?.into_iter().filter(unfinished) {
                 match abandon_one(cluster, record, reason) {
-                    // One of another machine, of which a reader can only guess that it is dead.
-                    Err(e) if e.kind == ErrorKind::Busy => {}
+                    // One of another machine, of which a reader can only guess that it is dead; one behind a link.
+                    Err(e) if matches!(e.kind, ErrorKind::Busy | ErrorKind::RepositoryUnusable) => {}
                     other => other?,
                 }
             }
@@ -109,7 +118,7 @@ pub fn abandon(cluster: &Cluster, backup: Option<&str>, reason: &str) -> Result<
     cluster.release_dead_leases()
 }
 
-fn abandon_one(cluster: &Cluster, mut record: Record, reason: &str) -> Result<()> {
+fn abandon_one(cluster: &Cluster, record: Record, reason: &str) -> Result<()> {
     if record.status == BackupStatus::Complete {
         return Ok(());
     }
@@ -118,11 +127,8 @@ fn abandon_one(cluster: &Cluster, mut record: Record, reason: &str) -> Result<()
     if let Some(lease) = holder.filter(|lease| lease.life() != Life::Dead) {
         return Err(lease::busy(cluster.storage(), &lease));
     }
-    if record.error.is_none() || record.finished_at.is_none() {
-        record.error = Some(reason.to_string());
-    }
     let folder = cluster.backup_folder(system, &record.backup);
-    backup::mark_failed(cluster.storage(), &folder, record)
+    backup::end_dead(cluster.storage(), &folder, Some(reason))
 }
 
 /// What the engine can tell about the repository, one row per thing looked at.

@@ -5,7 +5,7 @@ use crate::stored::names::shown;
 use pg_ark_contract::rows::{FindingRow, Severity};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Findings of one backup that get a row of their own.
+/// Findings of each severity, about one backup, that get a row of their own: many warnings must hide no error.
 const MAX_ROWS: usize = 1000;
 
 /// Something that is not as it should be.
@@ -23,13 +23,23 @@ pub struct Finding {
     pub finding: String,
     /// What to do.
     pub hint: Option<String>,
+    /// It is archived WAL that is not there.
+    pub missing_wal: bool,
 }
 
 impl Finding {
     /// A finding about a whole object.
     pub fn new(severity: Severity, object: impl Into<String>, finding: impl Into<String>) -> Self {
         let finding = finding.into();
-        Finding { severity, object: object.into(), file: None, more: 0, finding, hint: None }
+        Finding {
+            severity,
+            object: object.into(),
+            file: None,
+            more: 0,
+            finding,
+            hint: None,
+            missing_wal: false,
+        }
     }
 
     /// An error that a restore would stop with.
@@ -40,6 +50,11 @@ impl Finding {
     /// Adds what to do.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Finding { hint: Some(hint.into()), ..self }
+    }
+
+    /// Says that it is archived WAL, and not there.
+    pub fn missing_wal(self, missing_wal: bool) -> Self {
+        Finding { missing_wal, ..self }
     }
 
     /// Names the file.
@@ -66,6 +81,7 @@ impl Finding {
             object,
             finding: self.finding,
             hint: self.hint,
+            missing_wal: self.missing_wal,
         }
     }
 }
@@ -79,18 +95,26 @@ pub struct Findings {
 #[derive(Debug, Default)]
 struct Inner {
     found: Vec<Finding>,
+    errors: usize,
+    warnings: usize,
     errors_left: u64,
     warnings_left: u64,
 }
 
 impl Findings {
-    /// Adds one, or counts it when there are too many.
+    /// Adds one, or counts it when there are too many of its severity.
     pub fn add(&self, finding: Finding) {
         let mut inner = self.lock();
-        match (inner.found.len() < MAX_ROWS, finding.severity) {
-            (true, _) => inner.found.push(finding),
-            (false, Severity::Error) => inner.errors_left += 1,
-            (false, Severity::Warning) => inner.warnings_left += 1,
+        let Inner { found, errors, warnings, errors_left, warnings_left } = &mut *inner;
+        let (count, left) = match finding.severity {
+            Severity::Error => (errors, errors_left),
+            Severity::Warning => (warnings, warnings_left),
+        };
+        if *count < MAX_ROWS {
+            *count += 1;
+            found.push(finding);
+        } else {
+            *left += 1;
         }
     }
 
@@ -121,5 +145,24 @@ impl Findings {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_warnings_hide_no_error() {
+        let findings = Findings::default();
+        for number in 0..2 * MAX_ROWS {
+            findings.add(Finding::new(Severity::Warning, format!("a{number}"), "looks odd"));
+        }
+        findings.add(Finding::new(Severity::Error, "z", "is lost"));
+        let rows = findings.into_rows(None, "folder", &mut |_| None);
+        assert_eq!(rows.len(), MAX_ROWS + 2);
+        assert!(rows.iter().any(|row| row.object == "z" && row.severity == Severity::Error));
+        let left = rows.last().unwrap();
+        assert!(left.severity == Severity::Warning && left.finding.starts_with("1000 more"), "{left:?}");
     }
 }

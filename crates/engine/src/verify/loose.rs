@@ -7,8 +7,9 @@ use crate::postgres::timeline::history_file_name;
 use crate::repository::sealed::Seal;
 use crate::repository::{Cluster, Record, Storage, layout};
 use crate::wal::Archive;
+use crate::wal::audit::GONE;
 use pg_ark_contract::conversation::Level;
-use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus, FindingRow, Severity};
+use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus, BackupStatus, FindingRow, Severity};
 use pg_ark_contract::{Error, ErrorKind, Result};
 
 /// A finding about an object that cannot be read.
@@ -46,6 +47,27 @@ pub fn records(cluster: &Cluster) -> Result<Vec<FindingRow>> {
         }
     }
     Ok(findings.into_rows(None, layout::REPOSITORY, &mut |_| None))
+}
+
+/// What is gone altogether: backups, or a system's folder.
+///
+/// # Errors
+/// What the store said.
+pub fn nothing_to_restore(cluster: &Cluster, records: &[Record]) -> Result<Vec<FindingRow>> {
+    let findings = Findings::default();
+    let folders = cluster.storage().folders(cluster.name())?;
+    for system in cluster.systems().iter().map(u64::to_string).filter(|system| !folders.contains(system)) {
+        let what = "is missing: cluster.json lists this system identifier, and nothing is stored for it";
+        let hint = "If it was not removed on purpose, get the folder back from a copy.";
+        let folder = format!("{}/{system}", cluster.name());
+        findings.add(Finding::new(Severity::Warning, folder, what).hint(hint));
+    }
+    if cluster.exists() && !records.iter().any(|record| record.status == BackupStatus::Complete) {
+        let what = "has no complete backup: there is nothing to restore";
+        let hint = "Take a backup now. \"pgark list\" shows backups that run or failed.";
+        findings.add(Finding::new(Severity::Error, cluster.name(), what).hint(hint));
+    }
+    Ok(findings.into_rows(None, cluster.name(), &mut |_| None))
 }
 
 /// Folders among the backups that hold objects and no record; of one name, or of any. `None` when there is none.
@@ -103,7 +125,9 @@ pub fn archive(
         findings.add(of_row(archive, row)?);
     }
     for remark in remarks {
-        findings.add(Finding::new(remark.severity, remark.path, remark.finding).hint(&remark.hint));
+        let gone = remark.severity == Severity::Error && remark.finding == GONE;
+        let finding = Finding::new(remark.severity, remark.path, remark.finding).hint(&remark.hint);
+        findings.add(finding.missing_wal(gone));
     }
     Ok(findings.into_rows(None, &archive.folder(), &mut |_| None))
 }
@@ -135,7 +159,9 @@ fn of_row(archive: &Archive, row: ArchiveRow) -> Result<Finding> {
             "Get the object back from a copy; else take a backup now. pgark windows shows what can be recovered."
         }
     };
-    Ok(Finding::new(severity, object.unwrap_or_else(|| archive.folder()), detail).hint(hint))
+    let missing = matches!(row.status, ArchiveStatus::Gap | ArchiveStatus::NoHistory);
+    let finding = Finding::new(severity, object.unwrap_or_else(|| archive.folder()), detail).hint(hint);
+    Ok(finding.missing_wal(missing))
 }
 
 /// The object of the repository that a text names.

@@ -24,6 +24,7 @@ pub(crate) mod fixture;
 pub mod loose;
 pub mod ranges;
 pub mod status;
+pub mod tail;
 pub mod telling;
 pub mod twice;
 pub mod validate;

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is wrong with a file that has a line and nothing else.
-const GONE: &str = "is missing: the index says that it was stored";
+pub const GONE: &str = "is missing: the index says that it was stored";
 /// What to do about an index that is not as it should be.
 const REMAKE: &str = "Nothing is lost: what it says is read from the segments, which takes longer. The archiver writes lines anew \
      for the newest segments that lack them; whoever finds it damaged deletes it.";

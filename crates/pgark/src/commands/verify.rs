@@ -45,14 +45,14 @@ fn judge(rows: &[FindingRow]) -> Result<()> {
     let parts = [(count(Severity::Error), "error"), (count(Severity::Warning), "warning")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| counted(count, what));
     let what = parts.collect::<Vec<_>>().join(" and ");
-    let (kind, hint) = match rows.iter().all(is_missing_wal) {
+    let (kind, hint) = match rows.iter().all(|row| row.missing_wal) {
         true => (
             ErrorKind::WalMissing,
             "Look for the segments on the server and its standbys and store them with pgark wal-push; else take a backup now.",
         ),
         false if count(Severity::Error) == 0 => (
             ErrorKind::Corrupt,
-            "Nothing is lost, but look at each. A restore of a backup without errors gives what was backed up.",
+            "A restore gives what was backed up, as it was backed up. The hint of each warning says what to do about it.",
         ),
         false => (
             ErrorKind::Corrupt,
@@ -60,13 +60,6 @@ fn judge(rows: &[FindingRow]) -> Result<()> {
         ),
     };
     Err(Error::new(kind, format!("{what} found")).hint(hint))
-}
-
-/// Whether all that is wrong is that WAL is not there.
-fn is_missing_wal(row: &FindingRow) -> bool {
-    let path = row.object.split(": ").next().unwrap_or_default();
-    let is_wal = path.split('/').any(|part| part == "wal");
-    is_wal && row.severity == Severity::Error && row.finding.contains("missing")
 }
 
 /// What was looked at when nothing was found.
@@ -124,6 +117,7 @@ mod tests {
             object: object.into(),
             finding: finding.into(),
             hint: Some("Restore another backup.".into()),
+            missing_wal: false,
         }
     }
 
@@ -132,7 +126,8 @@ mod tests {
         let damaged = row(Severity::Error, "main/7/backups/20261122T020000Z-full/base.tar.zst", "is missing");
         let index = row(Severity::Warning, "main/7/wal/00000001/00000000/index.jsonl", "line 3 is damaged");
         let segment = "main/7/wal/00000001/00000000/000000010000000000000004";
-        let missing = row(Severity::Error, segment, "is missing");
+        let missing = FindingRow { missing_wal: true, ..row(Severity::Error, segment, "is missing") };
+        let of_wal = row(Severity::Error, "wal/7/backups/20261122T020000Z-full/base.tar.zst", "is missing");
         let code = |rows: &[&FindingRow]| {
             let rows: Vec<_> = rows.iter().map(|row| (*row).clone()).collect();
             judge(&rows).err().map_or(0, |error| error.kind.exit_code())
@@ -142,6 +137,7 @@ mod tests {
         assert_eq!(code(&[&index]), 13);
         assert_eq!(code(&[&missing, &missing]), 19);
         assert_eq!(code(&[&missing, &index]), 13);
+        assert_eq!(code(&[&of_wal]), 13, "a cluster may be named wal");
         let message = judge(&[damaged.clone(), index, damaged]).unwrap_err().message;
         assert_eq!(message, "2 errors and 1 warning found");
     }

@@ -7,7 +7,7 @@ use crate::postgres::wal_segment::{ExpectedSegment, SegmentName, check_first_pag
 use crate::repository::Record;
 use crate::stored::faults::Fault;
 use crate::verify::findings::Finding;
-use crate::wal::archive::{Archive, MAX_HISTORY, WalFile};
+use crate::wal::archive::{Archive, Found, MAX_HISTORY, WalFile};
 use pg_ark_contract::conversation::Level;
 use pg_ark_contract::rows::Severity;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, SegmentSize, Timeline};
@@ -15,6 +15,10 @@ use std::collections::BTreeSet;
 
 /// Missing segments that are told one by one.
 const MAX_MISSING: usize = 100;
+/// Segments of which the size is looked at.
+const MAX_SIZES: usize = 100_000;
+/// Fewer bytes than the frame of a compressed segment can have: its first page alone does not fit.
+const LEAST_SIZE: u64 = 20;
 /// Bytes of a segment that tell whose it is.
 const FIRST_PAGE: usize = 512;
 const HINT: &str = "Get it back from a copy, or from the server; without it the backup cannot be restored.";
@@ -92,22 +96,22 @@ pub struct WalMembers {
     needed: Needed,
     seen: BTreeSet<u64>,
     has_history: bool,
-    /// Follows the records.
+    /// Follows the records; none once something was unreadable.
     reader: Option<(u64, WalReader)>,
     /// Something of it cannot be read.
     is_spoiled: bool,
 }
 
 impl WalMembers {
-    /// None seen yet; `follow` the records.
-    pub fn new(needed: Needed, follow: bool) -> Self {
+    /// None seen yet.
+    pub fn new(needed: Needed) -> Self {
         let first = needed.first();
-        let reader = || (first, WalReader::new(needed.size.start_of(first), needed.size, true));
+        let reader = WalReader::new(needed.size.start_of(first), needed.size, true);
         WalMembers {
             needed,
             seen: BTreeSet::new(),
             has_history: false,
-            reader: follow.then(reader),
+            reader: Some((first, reader)),
             is_spoiled: false,
         }
     }
@@ -199,15 +203,15 @@ impl WalMembers {
     }
 }
 
-/// Looks at the WAL that a backup needs from the archive: names, at level data every segment, at level pages every
-/// record.
+/// Looks at the WAL that a backup needs from the archive: names and sizes, from level data on every record of every
+/// segment.
 ///
 /// # Errors
 /// What the store or the watch said.
 pub fn archived(subject: &Subject<'_>, archive: &Archive, needed: &Needed) -> Result<()> {
     let history = history_of(subject, archive, needed.timeline)?;
     let first = needed.size.start_of(needed.first());
-    let mut reader = (subject.level == Level::Pages).then(|| WalReader::new(first, needed.size, true));
+    let mut reader = (subject.level > Level::Record).then(|| WalReader::new(first, needed.size, true));
     let mut missing = 0;
     for number in needed.first()..=needed.last() {
         subject.watch.check()?;
@@ -217,13 +221,14 @@ pub fn archived(subject: &Subject<'_>, archive: &Archive, needed: &Needed) -> Re
             reader = None;
             missing += 1;
             let finding = Finding::new(Severity::Error, path, "is missing: the backup needs it").hint(HINT);
-            subject.findings.add(finding);
+            subject.findings.add(finding.missing_wal(true));
             if missing == MAX_MISSING {
                 break;
             }
             continue;
         };
         if subject.level == Level::Record {
+            tell_size(subject, &found)?;
             continue;
         }
         let expected = needed.expected(needed.segment(number));
@@ -247,6 +252,30 @@ pub fn archived(subject: &Subject<'_>, archive: &Archive, needed: &Needed) -> Re
     Ok(())
 }
 
+/// Looks whether the objects of the WAL that a backup needs have a plausible size; whether they are there is told with
+/// the archive.
+///
+/// # Errors
+/// What the store or the watch said.
+pub fn sizes(subject: &Subject<'_>, archive: &Archive, needed: &Needed) -> Result<()> {
+    for number in (needed.first()..=needed.last()).take(MAX_SIZES) {
+        subject.watch.check()?;
+        if let Some(found) = archive.find(&needed.name(number))? {
+            tell_size(subject, &found)?;
+        }
+    }
+    Ok(())
+}
+
+fn tell_size(subject: &Subject<'_>, found: &Found) -> Result<()> {
+    let size = subject.storage.size(&found.path)?.unwrap_or_default();
+    if size < LEAST_SIZE {
+        let what = format!("has {size} bytes: no segment is that small");
+        subject.findings.add(Finding::new(Severity::Error, &found.path, what).hint(HINT));
+    }
+    Ok(())
+}
+
 fn history_of(
     subject: &Subject<'_>,
     archive: &Archive,
@@ -260,7 +289,7 @@ fn history_of(
         Ok(Some(history)) => return Ok(Some(history)),
         Ok(None) => {
             let finding = Finding::new(Severity::Error, path, "is missing: the backup needs it").hint(HINT);
-            subject.findings.add(finding);
+            subject.findings.add(finding.missing_wal(true));
         }
         Err(error) => {
             subject.tolerate(error, |e| Finding::new(Severity::Error, path, e.to_string()).hint(HINT))?;
