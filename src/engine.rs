@@ -9,11 +9,12 @@
 //! postmaster death, `kill -9`): then the kernel closes the pipe, and the engine stops by itself.
 
 mod program;
+mod warnings;
 
 pub use program::{Target, locate};
 
 use crate::postgres::{interrupts, latch, process, progress};
-use crate::{settings, translate};
+use crate::settings;
 use pg_ark_contract::conversation::{Answer, Event, Job, Reply, Task};
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
@@ -23,6 +24,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
 use std::time::{Duration, Instant};
+use warnings::Warnings;
 
 /// How long an engine that was told to stop may take: a session must end it within a second.
 const GRACE: Duration = Duration::from_millis(800);
@@ -54,11 +56,15 @@ pub fn ask(target: &Target, task: Task) -> Result<Answer> {
 pub fn ask_within(target: &Target, task: Task, limit: Option<Duration>) -> Result<Answer> {
     let mut engine = Engine::start(target, task)?;
     let mut title = None;
+    let mut warnings = Warnings::default();
     loop {
         let left = limit.map(|limit| limit.saturating_sub(engine.started.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
             return Err(Error::new(ErrorKind::EngineDied, "the engine takes too long")
-                .detail(format!("It has no answer after {} s.", engine.started.elapsed().as_secs()))
+                .detail(match engine.started.elapsed().as_secs() {
+                    0 => "It has no answer within a second.".to_string(),
+                    seconds => format!("It has no answer after {seconds} s."),
+                })
                 .hint("The repository may hang: look at its storage."));
         }
         if interrupts::dying() {
@@ -66,9 +72,15 @@ pub fn ask_within(target: &Target, task: Task, limit: Option<Duration>) -> Resul
         }
         interrupts::check();
         match engine.poll(left.unwrap_or(TICK).min(TICK))? {
-            Some(Event::Done { answer }) => return Ok(answer),
-            Some(Event::Failed { error }) => return Err(error),
-            Some(Event::Warning { message, hint }) => translate::warn(message, hint),
+            Some(Event::Done { answer }) => {
+                warnings.end();
+                return Ok(answer);
+            }
+            Some(Event::Failed { error }) => {
+                warnings.end();
+                return Err(error);
+            }
+            Some(Event::Warning { message, hint }) => warnings.pass(message, hint),
             Some(Event::Verified { done_bytes, total_bytes }) => {
                 title.get_or_insert_with(progress::Title::start).show(&verified(done_bytes, total_bytes));
             }

@@ -161,7 +161,26 @@ fn a_schema_that_somebody_else_made_is_refused() {
     // Whoever it belongs to: what is in it would be called.
     server.psql("ALTER SCHEMA ark OWNER TO postgres");
     refused("backup_start()");
-    server.psql("DROP SCHEMA ark CASCADE; CREATE SCHEMA ark; CREATE EXTENSION pg_ark");
+    server.psql("DROP SCHEMA ark CASCADE; CREATE SCHEMA ark; GRANT CREATE ON SCHEMA ark TO mallory");
+    refused("lets mallory create in it");
+    server.psql("REVOKE CREATE ON SCHEMA ark FROM mallory; GRANT CREATE ON SCHEMA ark TO PUBLIC");
+    refused("lets PUBLIC create in it");
+    server.psql("REVOKE CREATE ON SCHEMA ark FROM PUBLIC");
+    for (what, object) in [
+        ("DOMAIN ark.text AS int", "type ark.text"),
+        ("VIEW ark.trap AS SELECT 1", "view ark.trap"),
+        ("OPERATOR ark.= (FUNCTION = pg_catalog.texteq, LEFTARG = text, RIGHTARG = text)", "operator ark.="),
+    ] {
+        server.psql(&format!("CREATE {what}"));
+        refused(object);
+        let dropped = what
+            .split(" AS ")
+            .next()
+            .unwrap_or(what)
+            .replace(" (FUNCTION = pg_catalog.texteq, LEFTARG = text, RIGHTARG = text)", " (text, text)");
+        server.psql(&format!("DROP {dropped}"));
+    }
+    server.psql("DROP SCHEMA ark; CREATE SCHEMA ark; CREATE EXTENSION pg_ark");
 }
 
 /// Whether a role that has no rights sees where backups go, in a session that used nothing yet.

@@ -1,5 +1,6 @@
 //! `pgark list`.
 
+use super::verify_archive::counted;
 use crate::cli::Format;
 use crate::{output, talk};
 use pg_ark_contract::Result;
@@ -82,7 +83,8 @@ fn cells(record: &Record) -> Vec<String> {
 
 /// What is most important first: the line is cut at its end.
 fn note(row: &BackupRow, warnings: usize) -> String {
-    let damaged = (row.damaged_pages > 0).then(|| format!("{} damaged pages", row.damaged_pages));
+    let damaged = (row.damaged_pages > 0)
+        .then(|| counted(usize::try_from(row.damaged_pages).unwrap_or(usize::MAX), "damaged page"));
     let warned = match warnings {
         _ if row.error.is_some() || damaged.is_some() => None,
         0 => None,
@@ -132,6 +134,8 @@ mod tests {
         row.label = Some("nightly".into());
         row.pinned = true;
         assert_eq!(note(&row, 2), "2 warnings; pinned; nightly");
+        row.damaged_pages = 1;
+        assert!(note(&row, 2).starts_with("1 damaged page; "));
         row.damaged_pages = 3;
         assert_eq!(note(&row, 2), "3 damaged pages; pinned; nightly");
         row.error = Some("disk full".into());
