@@ -74,7 +74,7 @@ impl Work<'_> {
         }
         let system = crate::backup::system_of(&record)?;
         self.total(std::iter::once(&record));
-        self.backup(&record, system, Some(&Archive::of(self.cluster, system)))
+        self.backup(&record, system, true)
     }
 
     fn everything(&self) -> Result<Vec<FindingRow>> {
@@ -82,13 +82,14 @@ impl Work<'_> {
         rows.extend(loose::without_record(self.cluster, None)?.unwrap_or_default());
         let complete = |record: &&Record| record.status == BackupStatus::Complete;
         self.total(self.records.iter().filter(complete));
+        rows.extend(loose::nothing_to_restore(self.cluster, &self.records)?);
         for record in &self.records {
             self.watch.check()?;
             if record.unreadable.is_some() {
                 rows.extend(self.unreadable(record)?.unwrap_or_default());
             } else if complete(&record) {
                 let system = crate::backup::system_of(record)?;
-                rows.extend(self.backup(record, system, None)?);
+                rows.extend(self.backup(record, system, false)?);
             }
         }
         for system in self.cluster.systems() {
@@ -109,8 +110,8 @@ impl Work<'_> {
         }
     }
 
-    /// One complete backup; `archive` when the archive is not looked at as a whole.
-    fn backup(&self, record: &Record, system: u64, archive: Option<&Archive>) -> Result<Vec<FindingRow>> {
+    /// One complete backup; `alone` when the archive is not looked at as a whole.
+    fn backup(&self, record: &Record, system: u64, alone: bool) -> Result<Vec<FindingRow>> {
         let findings = Findings::default();
         let storage = self.cluster.storage();
         let folder = self.cluster.backup_folder(system, &record.backup);
@@ -123,7 +124,7 @@ impl Work<'_> {
             findings: &findings,
             watch: self.watch,
         };
-        subject.look(archive)?;
+        subject.look(&Archive::of(self.cluster, system), alone)?;
         self.parents(record, &subject.path(layout::RECORD), &findings);
         let mut namer = Namer::new(StoredBackup::new(storage, &folder, record));
         let mut name = |file: &str| {

@@ -1,5 +1,7 @@
 use super::super::validate_fixture::{Form, Stored, files_of};
 use super::*;
+use crate::postgres::wal_segment::SegmentName;
+use crate::repository::record::ArchiveContent;
 use pg_ark_contract::settings::Checksum;
 
 const CODECS: [&str; 4] = ["zstd:1", "lz4", "gzip:1", "none"];
@@ -288,10 +290,11 @@ fn records_of_its_own_wal_are_followed() {
     let start = stored.record.start_lsn.unwrap().0 as usize % stored.record.wal_segment_size.bytes() as usize;
     let at = files_of(&stored.tar(&stored.record.archives[2]))[0].1;
     stored.change_tar("pg_wal", |tar| tar[at + start + 25] ^= 1);
-    assert!(stored.told().is_empty(), "{:#?}", stored.told());
-    let rows = stored.rows(true, Level::Pages, 1);
-    assert!(rows.len() == 1 && rows[0].finding.contains("its records end at"), "{rows:#?}");
-    assert!(rows[0].object.contains("pg_wal.tar.zst: 0000000100000000"), "{rows:#?}");
+    for level in [Level::Data, Level::Pages] {
+        let rows = stored.rows(true, level, 1);
+        assert!(rows.len() == 1 && rows[0].finding.contains("its records end at"), "{rows:#?}");
+        assert!(rows[0].object.contains("pg_wal.tar.zst: 0000000100000000"), "{rows:#?}");
+    }
     stored.change_tar("pg_wal", |tar| tar[at..at + 64].fill(b'w'));
     assert!(stored.told()[0].contains("WAL segment"), "{:#?}", stored.told());
     stored.change_tar("pg_wal", |tar| *tar = vec![0; 1024]);
@@ -383,4 +386,38 @@ fn a_record_whose_names_lead_outside_is_told_and_ends_nothing_else() {
             assert!(row.object.ends_with("/backup.json") && row.finding.contains("names"), "{row:?}");
         }
     }
+}
+
+#[test]
+fn an_empty_segment_is_told_by_names_and_sizes_alone() {
+    let mut stored = Stored::new(Form::default());
+    stored.record.archives.retain(|archive| archive.content != ArchiveContent::Wal);
+    stored.record.wal_included = false;
+    stored.save();
+    let archive = Archive::of(&stored.cluster, stored.record.system_identifier.parse().unwrap());
+    let size = stored.record.wal_segment_size;
+    let (start, stop) = (stored.record.start_lsn.unwrap(), stored.record.stop_lsn.unwrap());
+    for number in size.segment_of(start)..=size.last_segment_before(stop) {
+        let name = SegmentName { timeline: stored.record.timeline.unwrap(), number }.file_name(size);
+        let path = format!("{}.zst", archive.path(&name).unwrap());
+        archive.storage().put(&path, Vec::new()).unwrap();
+    }
+    for one in [true, false] {
+        let rows = stored.rows(one, Level::Record, 1);
+        let is_told = |row: &FindingRow| row.finding == "has 0 bytes: no segment is that small";
+        assert!(rows.iter().any(is_told), "{rows:#?}");
+    }
+}
+
+#[test]
+fn a_cluster_without_a_complete_backup_is_an_error() {
+    let mut stored = Stored::new(Form::default());
+    stored.cluster.remember_system(1, 150_000).unwrap();
+    let rows = stored.rows(false, Level::Record, 1);
+    let [row] = &rows[..] else { panic!("{rows:#?}") };
+    assert!(row.object == "main/1" && row.severity == Severity::Warning, "{row:?}");
+    std::fs::remove_dir_all(stored.object("backup.json").parent().unwrap()).unwrap();
+    let rows = stored.rows(false, Level::Record, 1);
+    let is_told = |row: &FindingRow| row.severity == Severity::Error && row.object == "main";
+    assert!(rows.iter().any(is_told), "{rows:#?}");
 }

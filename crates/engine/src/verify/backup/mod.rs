@@ -59,12 +59,12 @@ pub struct Books {
 }
 
 impl Subject<'_> {
-    /// Looks at the backup. `archive`: where to look for the WAL that it needs and does not have itself; none: the
-    /// archive is looked at as a whole.
+    /// Looks at the backup. `archive` has the WAL that it needs and does not have itself; `alone`: nobody looks at the
+    /// archive as a whole.
     ///
     /// # Errors
     /// What the store or the watch said. Damage of what is stored is a finding.
-    pub fn look(&self, archive: Option<&Archive>) -> Result<()> {
+    pub fn look(&self, archive: &Archive, alone: bool) -> Result<()> {
         record::tell_source_damage(self);
         record::consistent(self);
         if !record::names_are_plain(self.record) {
@@ -90,10 +90,9 @@ impl Subject<'_> {
                 self.tell_volume(number, volume, &fault);
             }
         }
-        match (archive, needed) {
-            (Some(archive), Some(needed)) if !self.record.wal_included => {
-                wal::archived(self, archive, &needed)
-            }
+        match needed.filter(|_| !self.record.wal_included) {
+            Some(needed) if alone => wal::archived(self, archive, &needed),
+            Some(needed) if self.level == Level::Record => wal::sizes(self, archive, &needed),
             _ => Ok(()),
         }
     }

@@ -19,7 +19,6 @@ use crate::stored::faults::Fault;
 use crate::stored::index::Frame;
 use crate::stored::tar_reader::TarReader;
 use crate::verify::findings::Finding;
-use pg_ark_contract::conversation::Level;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -78,8 +77,7 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// Nothing walked yet.
     pub fn new(subject: &'a Subject<'a>, books: &'a Books) -> Self {
-        let follow = subject.level == Level::Pages;
-        let wal = books.wal.map(|needed| WalMembers::new(needed, follow));
+        let wal = books.wal.map(WalMembers::new);
         Walk {
             subject,
             books,
