@@ -3,6 +3,7 @@
 
 use super::choice::{self, Aim, Stored, Wal, Wish};
 use super::old_wal::{Identity, OldWal};
+use super::passed_over;
 use super::reach::Reach;
 use super::recovery;
 use super::request::{self, ArchiveMode, Request};
@@ -192,14 +193,18 @@ fn again(wal: &mut Reach<'_>, stretch: &Stretch, stop: Lsn, aim: Aim<'_>) -> Res
 /// Chooses the backup and the way.
 ///
 /// # Errors
-/// See [`choice::choose`].
+/// See [`choice::choose`] and [`passed_over::check`].
 pub fn choose(stock: &Stock, cluster: &Cluster, request: &Request) -> Result<Chosen> {
     let size = stock.joined.segment_size;
     let mut wal = Reach::new(Moments::new(&stock.archive, size), stock.old.as_ref(), size);
     let aim = Aim { target: &request.target, exclusive: request.exclusive };
     let wish = Wish { aim, timeline: request.timeline, named: stock.named };
     let stored = Stored { records: &stock.records, survey: &stock.joined };
-    let course = choice::choose(stored, wish, &mut wal)?;
+    let mut course = choice::choose(stored, wish, &mut wal)?;
+    if !stock.named {
+        let passed = passed_over::check(cluster, stock.system_identifier, &course, &request.target)?;
+        course.remarks.extend(passed);
+    }
     let record = course.record;
     let first = choice::Candidate::of(record).map_or(0, |c| c.first_needed(&course.line, size));
     let goal = course.stop.map_or(course.end.lsn, |stop| stop.lsn);

@@ -1,7 +1,8 @@
 //! Restore: from a repository and an empty place to a data directory that a server starts from.
 //!
 //! 1. [`request`], [`target`]: what the user asked for. [`course`] looks at what is stored; [`choice`] finds the backup and
-//!    the timeline that lead to the target, [`reach`] the place in the WAL where recovery stops, [`refusal`] says why not.
+//!    the timeline that lead to the target, [`reach`] the place in the WAL where recovery stops, [`refusal`] says why not,
+//!    [`passed_over`] which later backups cannot be used.
 //! 2. [`facts`]: what this machine is like. [`check`], [`recorded_places`]: what is refused before anything is
 //!    touched. [`warnings`]: what should be known before. [`plan`]: a value that says all that will happen; `--dry-run`
 //!    shows it.
@@ -44,6 +45,7 @@ pub mod old_wal_end;
 pub mod out_file;
 mod own_wal;
 pub mod owner;
+mod passed_over;
 pub mod plan;
 mod port;
 pub mod proof;

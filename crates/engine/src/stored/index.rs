@@ -7,7 +7,7 @@ use super::objects::{ObjectReader, hex_crc, recorded_crc};
 use crate::codec::frame::{MAX_FRAME, MAX_STORED_FRAME};
 use crate::repository::Storage;
 use crate::repository::record::ArchiveRecord;
-use pg_ark_contract::Result;
+use pg_ark_contract::{ErrorKind, Result};
 use serde::Deserialize;
 
 /// Longest line that is looked at; a path has at most 4096 bytes, six characters each when escaped.
@@ -62,7 +62,7 @@ struct Line {
 /// The frames of an archive, or why its index cannot be used.
 ///
 /// # Errors
-/// Only what the store said about reading; a damaged index is the inner `Err`.
+/// Only when the store itself is out of reach; an index that is damaged or cannot be read is the inner `Err`.
 pub fn load(
     storage: &Storage,
     folder: &str,
@@ -92,7 +92,10 @@ pub fn load_files(
         let chunk = match reader.chunk() {
             Ok(chunk) if chunk.is_empty() => break,
             Ok(chunk) => chunk,
-            Err(e) if e.kind == pg_ark_contract::ErrorKind::Corrupt => return Ok(Err(e.to_string())),
+            // Where the disk gives no index, it may still give the data.
+            Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::Io | ErrorKind::PermissionDenied) => {
+                return Ok(Err(e.to_string()));
+            }
             Err(e) => return Err(e),
         };
         for part in chunk.split_inclusive(|b| *b == b'\n') {
