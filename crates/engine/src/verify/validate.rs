@@ -117,6 +117,7 @@ impl Work<'_> {
         let folder = self.cluster.backup_folder(system, &record.backup);
         let subject = Subject {
             storage,
+            cluster: self.cluster.name(),
             folder: &folder,
             record,
             level: self.level,

@@ -299,7 +299,7 @@ fn records_of_its_own_wal_are_followed() {
     assert!(stored.told()[0].contains("WAL segment"), "{:#?}", stored.told());
     stored.change_tar("pg_wal", |tar| *tar = vec![0; 1024]);
     let told = stored.told();
-    assert!(told.len() == 1 && told[0].contains("is missing: the backup needs it"), "{told:#?}");
+    assert!(told.len() == 1 && told[0].contains("than its own archive of WAL can hold"), "{told:#?}");
 }
 
 #[test]
@@ -420,4 +420,66 @@ fn a_cluster_without_a_complete_backup_is_an_error() {
     let rows = stored.rows(false, Level::Record, 1);
     let is_told = |row: &FindingRow| row.severity == Severity::Error && row.object == "main";
     assert!(rows.iter().any(is_told), "{rows:#?}");
+}
+
+/// A member like `old`, of 1024 bytes or a header alone, under another name.
+fn member_like(old: &[u8], name: &str, is_folder: bool) -> Vec<u8> {
+    let mut member = old[..if is_folder { 512 } else { 1024 }].to_vec();
+    member[..100].fill(0);
+    member[..name.len()].copy_from_slice(name.as_bytes());
+    if is_folder {
+        member[124..135].fill(b'0');
+        member[156] = b'5';
+    }
+    member[148..156].fill(b' ');
+    let sum: u32 = member[..512].iter().map(|b| u32::from(*b)).sum();
+    member[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    member
+}
+
+/// Where the header of a member stands in a tar.
+fn header_of(tar: &[u8], name: &[u8]) -> usize {
+    let is_it = |at: &usize| tar[*at..].starts_with(name) && tar[at + name.len()] == 0;
+    (0..tar.len()).step_by(512).find(is_it).unwrap()
+}
+
+#[test]
+fn folders_and_links_that_a_server_needs_are_missed() {
+    for lacking in [None, Some("pg_notify"), Some("pg_multixact/members")] {
+        let mut stored = Stored::new(Form::default());
+        stored.change_tar("base", |tar| {
+            let at = header_of(tar, b"PG_VERSION");
+            let file = tar[at..at + 1024].to_vec();
+            let folders = crate::verify::backup::walk::tops::NEEDED.into_iter();
+            let mut members = member_like(&file, "pg_multixact/offsets/0000", false);
+            for folder in folders.filter(|folder| Some(*folder) != lacking) {
+                members.extend(member_like(&file, &format!("{folder}/"), true));
+            }
+            if lacking.is_some() {
+                let link = header_of(tar, b"pg_tblspc/16400");
+                drop(tar.drain(link..link + 512));
+            }
+            tar.splice(0..0, members);
+        });
+        stored.make_manifest();
+        let expected = lacking.map(|lacking| {
+            vec![
+                format!("error base.tar.zst: lacks folders that the server needs: {lacking}"),
+                "warning base.tar.zst: the link of tablespace 16400 is missing".to_string(),
+            ]
+        });
+        assert_eq!(stored.told(), expected.unwrap_or_default());
+    }
+}
+
+#[test]
+fn a_lock_file_is_in_no_backup() {
+    let mut stored = Stored::new(Form::default());
+    stored.change_tar("base", |tar| {
+        let at = header_of(tar, b"PG_VERSION");
+        let member = member_like(&tar[at..at + 1024], "postmaster.pid", false);
+        tar.splice(at..at, member);
+    });
+    stored.make_manifest();
+    assert!(stored.told()[0].contains("it belongs to a running server"), "{:#?}", stored.told());
 }

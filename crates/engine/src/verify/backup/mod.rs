@@ -8,6 +8,7 @@
 //!
 //! Nothing is read twice. In memory are the manifest, the places of files, and a frame or two for each thread.
 
+pub mod contradictions;
 pub mod files;
 pub mod frames;
 pub mod pages;
@@ -32,6 +33,8 @@ use std::collections::BTreeSet;
 pub struct Subject<'a> {
     /// The repository.
     pub storage: &'a Storage,
+    /// The name of the cluster.
+    pub cluster: &'a str,
     /// The backup's folder in it.
     pub folder: &'a str,
     /// The backup.

@@ -1,14 +1,14 @@
 //! The record in itself, its objects by name and size, and what it knows of damage.
 
+use super::Subject;
+use super::contradictions::contradictions;
 use super::pages::shown;
-use super::{Subject, wal};
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
-use crate::repository::record::{ArchiveContent, ArchiveRecord, ObjectRecord};
+use crate::repository::record::ObjectRecord;
 use crate::repository::{Record, layout};
 use crate::stored::expected::Expected;
 use crate::stored::faults::Fault;
 use crate::stored::names;
-use crate::stored::objects::hex_crc;
 use crate::verify::findings::Finding;
 use pg_ark_contract::Result;
 use pg_ark_contract::rows::Severity;
@@ -27,22 +27,13 @@ pub fn consistent(subject: &Subject<'_>) {
         let hint = "Look whether what it says is right. The next backup has one.";
         subject.findings.add(Finding::new(Severity::Warning, &path, what).hint(hint));
     }
-    let mut faults = Vec::new();
-    archives(record, &mut faults);
-    if record.manifest.as_ref().is_none_or(|manifest| manifest.name != layout::MANIFEST) {
-        faults.push("it names no manifest".to_string());
+    let (shown, own) = (record.cluster.escape_debug(), subject.cluster);
+    if record.cluster != own {
+        let what = format!("says that it is of cluster \"{shown}\", and is stored as one of \"{own}\"");
+        let hint = "Look whether the folder was moved or renamed, and whose backup it is.";
+        subject.findings.add(Finding::new(Severity::Warning, &path, what).hint(hint));
     }
-    if wal::Needed::of(record).is_none() {
-        faults.push("it does not say which WAL the backup needs".to_string());
-    }
-    let sum = all_objects(record).fold(0u64, |sum, object| sum.saturating_add(object.size));
-    if sum != record.stored_bytes {
-        faults.push(format!("its objects have {sum} bytes instead of {}", record.stored_bytes));
-    }
-    if let Some(object) = all_objects(record).find(|object| hex_crc(&object.crc32c).is_none()) {
-        faults.push(format!("it has no valid checksum of \"{}\"", object.name.escape_debug()));
-    }
-    for fault in faults.into_iter().take(20) {
+    for fault in contradictions(record).into_iter().take(20) {
         let finding = Finding::new(Severity::Error, &path, format!("contradicts itself: {fault}"));
         subject
             .findings
@@ -59,52 +50,6 @@ pub fn names_are_plain(record: &Record) -> bool {
     let plain = |name: &str| !name.contains('/') && names::safe_path(name.as_bytes()).is_ok();
     let archives = record.archives.iter().map(|archive| &archive.name);
     all_objects(record).map(|object| &object.name).chain(archives).all(|name| plain(name))
-}
-
-fn archives(record: &Record, faults: &mut Vec<String>) {
-    let mut contents = BTreeSet::new();
-    for archive in &record.archives {
-        let stem = match archive.content {
-            ArchiveContent::Base => "base".to_string(),
-            ArchiveContent::Tablespace(oid) => oid.to_string(),
-            ArchiveContent::Wal => "pg_wal".to_string(),
-            ArchiveContent::Config => "config".to_string(),
-        };
-        let name = format!("{stem}.tar{}", record.compression.codec.suffix());
-        if archive.name != name || !names_are_right(archive) {
-            faults.push(format!("archive \"{}\" has names that it cannot have", archive.name.escape_debug()));
-        }
-        if !contents.insert(stem) {
-            faults.push(format!("archive \"{name}\" is there twice"));
-        }
-        if let ArchiveContent::Tablespace(oid) = archive.content
-            && !record.tablespaces.iter().any(|tablespace| tablespace.oid == oid)
-        {
-            faults.push(format!("archive \"{name}\" belongs to no tablespace"));
-        }
-    }
-    for tablespace in &record.tablespaces {
-        if record.archive(ArchiveContent::Tablespace(tablespace.oid)).is_none() {
-            faults.push(format!("tablespace {} has no archive", tablespace.oid));
-        }
-    }
-    if record.archive(ArchiveContent::Base).is_none() {
-        faults.push("it names no archive of the data directory".to_string());
-    }
-    if record.archive(ArchiveContent::Wal).is_some() != record.wal_included {
-        faults.push("it does not agree with itself about WAL of its own".to_string());
-    }
-    if record.archive(ArchiveContent::Config).is_none() && !record.config_files.is_empty() {
-        faults.push("it names configuration files and no archive of them".to_string());
-    }
-}
-
-fn names_are_right(archive: &ArchiveRecord) -> bool {
-    let volumes = (0..).zip(&archive.volumes);
-    let index = archive.index.as_ref().map(|index| &index.name[..]);
-    !archive.volumes.is_empty()
-        && volumes.into_iter().all(|(n, volume): (u32, _)| volume.name == layout::volume(&archive.name, n))
-        && index.is_none_or(|index| index.strip_suffix(".index") == Some(&archive.name))
 }
 
 /// Looks whether every object is there with its size. Volumes that are not are returned, by the number of their archive
@@ -185,15 +130,23 @@ pub fn agrees(subject: &Subject<'_>, expected: &Expected) {
 
 /// What is wrong with `pg_control`, if anything.
 pub fn control_fault(record: &Record, bytes: &[u8]) -> Option<Fault> {
-    match ControlFile::parse(bytes) {
-        Err(error) => Some(Fault::other(&error)),
-        Ok(control) if control.system_identifier.to_string() == record.system_identifier => None,
-        Ok(_) => Some(Fault {
-            what: format!("{CONTROL_FILE} in the backup belongs to another cluster"),
-            detail: None,
-            hint: "Restore another backup.",
-        }),
-    }
+    let control = match ControlFile::parse(bytes) {
+        Ok(control) => control,
+        Err(error) => return Some(Fault::other(&error)),
+    };
+    let what = if control.system_identifier.to_string() != record.system_identifier {
+        "belongs to another cluster"
+    } else if control.block_size != record.block_size {
+        "has another page size than the record says"
+    } else if control.has_page_checksums() != record.data_checksums {
+        "does not agree with the record about data checksums"
+    } else if control.wal_segment_size != record.wal_segment_size {
+        "has another size of WAL segments than the record says"
+    } else {
+        return None;
+    };
+    let what = format!("{CONTROL_FILE} in the backup {what}");
+    Some(Fault { what, detail: None, hint: "Restore another backup." })
 }
 
 /// Tells about pages that were damaged when they were backed up, as the record knows.

@@ -5,6 +5,7 @@ use crate::postgres::timeline::{TimelineHistory, history_file_name};
 use crate::postgres::wal_record::WalReader;
 use crate::postgres::wal_segment::{ExpectedSegment, SegmentName, check_first_page};
 use crate::repository::Record;
+use crate::repository::record::ArchiveContent;
 use crate::stored::faults::Fault;
 use crate::verify::findings::Finding;
 use crate::wal::archive::{Archive, Found, MAX_HISTORY, WalFile};
@@ -38,8 +39,13 @@ pub struct Needed {
 }
 
 impl Needed {
-    /// What the record says; none when it does not make sense.
+    /// What the record says; none when that cannot be.
     pub fn of(record: &Record) -> Option<Self> {
+        Needed::stated(record).filter(|needed| !needed.is_too_much_for(record))
+    }
+
+    /// What the record says; none when it does not make sense in itself.
+    pub fn stated(record: &Record) -> Option<Self> {
         let (start, stop) = (record.start_lsn?, record.stop_lsn?);
         (start < stop).then_some(Needed {
             start,
@@ -49,6 +55,13 @@ impl Needed {
             system_identifier: record.system_identifier.parse().ok()?,
             server_major: record.server_version_num / 10_000,
         })
+    }
+
+    /// Whether the backup's own archive of WAL cannot hold so much.
+    pub fn is_too_much_for(&self, record: &Record) -> bool {
+        let count = (self.last() - self.first()).saturating_add(1);
+        let own = record.archive(ArchiveContent::Wal).filter(|_| record.wal_included);
+        own.is_some_and(|own| count.saturating_mul(self.size.bytes()) > own.tar_bytes)
     }
 
     fn first(&self) -> u64 {

@@ -6,6 +6,7 @@
 
 mod members;
 mod report;
+pub(crate) mod tops;
 
 pub use report::tell;
 
@@ -21,6 +22,7 @@ use crate::stored::tar_reader::TarReader;
 use crate::verify::findings::Finding;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use tops::Tops;
 
 /// Damaged frames that lie side by side.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ struct Current {
     index_is_wrong: bool,
     /// It is not known what stands here.
     lost: bool,
+    /// Some headers were not seen.
+    has_holes: bool,
     too_long: bool,
 }
 
@@ -61,6 +65,7 @@ pub struct Walk<'a> {
     seen: Vec<bool>,
     /// Names of members that the manifest does not list.
     names: HashSet<Vec<u8>>,
+    tops: Tops,
     reader: TarReader,
     current: Option<Current>,
     file: Option<Arc<FileCheck>>,
@@ -83,6 +88,7 @@ impl<'a> Walk<'a> {
             books,
             seen: vec![false; books.expected.len()],
             names: HashSet::new(),
+            tops: Tops::default(),
             reader: TarReader::new(),
             current: None,
             file: None,
@@ -102,6 +108,7 @@ impl<'a> Walk<'a> {
         }
         self.leave();
         self.names.clear();
+        self.tops = Tops::default();
         self.reader = TarReader::new();
         self.current = Some(Current {
             number,
@@ -112,6 +119,7 @@ impl<'a> Walk<'a> {
             next: 0,
             index_is_wrong: false,
             lost: false,
+            has_holes: false,
             too_long: false,
         });
     }
@@ -203,6 +211,9 @@ impl<'a> Walk<'a> {
     fn leave(&mut self) {
         let Some(current) = &self.current else { return };
         let is_lost = current.lost;
+        if current.content == ArchiveContent::Base && !current.has_holes {
+            self.tell_tops();
+        }
         if !is_lost {
             let rest = current.places.as_ref().filter(|places| current.next < places.len());
             if rest.is_some() && !current.index_is_wrong {
@@ -224,6 +235,7 @@ impl<'a> Walk<'a> {
         self.file = None;
         let Some(current) = &mut self.current else { return };
         current.lost = true;
+        current.has_holes = true;
         if current.places.as_ref().is_none_or(Places::is_empty) {
             self.unknown.insert(current.number);
         }

@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// Most bytes of `pg_control` that are kept (`PG_CONTROL_FILE_SIZE`, catalog/pg_control.h).
 const CONTROL_SIZE: usize = 8192;
+/// What a running server keeps in its data directory; no backup holds it (`excludeFiles`, backup/basebackup.c).
+const LOCK_FILES: [&[u8]; 2] = [b"postmaster.pid", b"postmaster.opts"];
 /// Most members of an archive that the manifest does not list, of which the names are remembered.
 const MAX_NAMES: usize = 1 << 20;
 
@@ -102,6 +104,9 @@ impl Walk<'_> {
             return out_of_place("it is a link where none belongs");
         }
         match content {
+            ArchiveContent::Base if LOCK_FILES.contains(&&member.path[..]) => {
+                return out_of_place("it belongs to a running server");
+            }
             ArchiveContent::Base => match (link, names::tablespace_of(&path)) {
                 (Some(oid), _) if !is_known(oid) => {
                     return out_of_place("its tablespace is not in the record");
@@ -143,6 +148,9 @@ impl Sink for Walk<'_> {
     fn member(&mut self, member: Member) -> Result<()> {
         self.file = None;
         let Some(content) = self.current.as_ref().map(|current| current.content) else { return Ok(()) };
+        if content == ArchiveContent::Base {
+            self.tops.saw(&member);
+        }
         let (path, number) = match self.judge(&member, content) {
             Ok(judged) => judged,
             Err(error) => {
