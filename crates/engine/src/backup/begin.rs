@@ -1,6 +1,6 @@
 //! Before anything is copied: checks, the lease, clearing up after writers that died, and a record that says `running`.
 
-use super::finish::mark_failed;
+use super::finish::end_dead;
 use crate::bounded;
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::repository::Storage;
@@ -67,7 +67,7 @@ pub fn begin(storage: Storage, cluster: &str, task: &BackupTask, session: &Sessi
     let system = control.system_identifier;
     let (name, lease) = take_lease(&cluster, system, task.kind, session)?;
     archiver::enroll(&mut cluster, system, task.server_version_num, session)?;
-    clear_up(&cluster, system)?;
+    clear_up(&cluster, system, session)?;
     repository.sweep(cluster.name(), system);
     let folder = cluster.backup_folder(system, &name);
     let record = new_record(name, &cluster, task, &control, &data_directory)?;
@@ -169,30 +169,21 @@ fn take_lease(
 
 /// Who holds the lease may end every other backup that still says `running`: its writer is dead. One that says `failed`
 /// may have been killed while it removed what it had stored, which takes long where that is much.
-fn clear_up(cluster: &Cluster, system: u64) -> Result<()> {
+fn clear_up(cluster: &Cluster, system: u64, session: &Session) -> Result<()> {
     let storage = cluster.storage();
     let ours = cluster.clone().only_system(system)?;
-    for record in ours.backups()?.into_iter().filter(|record| record.unreadable.is_none()) {
+    let dead = |record: &Record| record.unreadable.is_none() && record.status != BackupStatus::Complete;
+    for record in ours.backups()?.into_iter().filter(dead) {
         let folder = cluster.backup_folder(system, &record.backup);
-        let Some(mut stored) = Record::load(storage, &folder)? else { continue };
-        match stored.status {
-            BackupStatus::Complete => {}
-            BackupStatus::Failed => {
-                storage.remove_all(&folder, &[&format!("{folder}/{}", layout::RECORD)])?;
-            }
-            BackupStatus::Running => {
-                stored.error = record.error.or(stored.error);
-                mark_failed(storage, &folder, stored)?;
-            }
+        match end_dead(storage, &folder, record.error.as_deref()) {
+            Err(e) if e.kind == ErrorKind::RepositoryUnusable => session.warn(e.message, e.hint),
+            other => other?,
         }
     }
     // A writer that was killed before its record had a name left a folder without any object.
     let backups = layout::backups(cluster.name(), system);
-    for name in storage.folders(&backups)? {
-        let folder = format!("{backups}/{name}");
-        if storage.list(&folder)?.is_empty() {
-            storage.remove_remains(&folder);
-        }
+    for name in storage.folders(&backups)?.into_iter().filter(|name| layout::is_backup_name(name)) {
+        storage.remove_unborn(&format!("{backups}/{name}"), layout::RECORD);
     }
     Ok(())
 }
@@ -233,3 +224,7 @@ fn new_record(
         ..Record::begun(name, cluster.name(), control.system_identifier)
     })
 }
+
+#[cfg(test)]
+#[path = "begin_tests.rs"]
+mod tests;

@@ -71,13 +71,39 @@ pub fn objects(record: &Record) -> impl Iterator<Item = &ObjectRecord> {
     record.archives.iter().flat_map(|a| a.volumes.iter().chain(&a.index)).chain(&record.manifest)
 }
 
-/// Lets the record say `failed` and removes everything else that the backup stored.
+/// Ends a backup whose writer is known to be dead. A complete one stays, and so does what is behind a link: it may be
+/// anybody's.
 ///
 /// # Errors
-/// What the store said.
+/// What the store said; as for [`Record::load`]: what cannot be read may be a complete backup.
+pub fn end_dead(storage: &Storage, folder: &str, reason: Option<&str>) -> Result<()> {
+    if storage.is_link(folder) {
+        return Err(Error::new(
+            ErrorKind::RepositoryUnusable,
+            format!("\"{}\" is a link: nothing in it is cleared up", storage.display(folder)),
+        )
+        .hint("Look what it leads to, and remove the link if nobody needs it."));
+    }
+    // The writer may have finished since the caller last looked.
+    let Some(mut record) = Record::load(storage, folder)? else { return Ok(()) };
+    match record.status {
+        BackupStatus::Complete => return Ok(()),
+        BackupStatus::Running => record.error = reason.map(str::to_string).or(record.error),
+        BackupStatus::Failed => {
+            return storage.remove_all(folder, &[&format!("{folder}/{}", layout::RECORD)]);
+        }
+    }
+    mark_failed(storage, folder, record)
+}
+
+/// Lets the record say `failed` and removes everything else that the backup stored. Only for who wrote the backup, or
+/// knows that its writer is dead ([`end_dead`]).
+///
+/// # Errors
+/// What the store said; as for [`Record::load`]: a record that cannot be read may be that of something else.
 pub fn mark_failed(storage: &Storage, folder: &str, mut record: Record) -> Result<()> {
     let keep = format!("{folder}/{}", layout::RECORD);
-    if storage.size(&keep)?.is_none() {
+    if Record::load(storage, folder)?.is_none() {
         return Err(Error::new(
             ErrorKind::RepositoryNotFound,
             format!("\"{}\" is not there any more", storage.display(&keep)),

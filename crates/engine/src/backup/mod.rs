@@ -32,5 +32,5 @@ pub mod wal;
 pub mod walk;
 
 pub use begin::system_of;
-pub use finish::mark_failed;
+pub use finish::{end_dead, mark_failed};
 pub use run::run;

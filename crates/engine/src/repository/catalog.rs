@@ -67,6 +67,7 @@ pub struct Cluster {
     storage: Storage,
     name: String,
     systems: Vec<u64>,
+    damage: Option<Error>,
 }
 
 impl Repository {
@@ -85,11 +86,14 @@ impl Repository {
     pub fn on(storage: Storage) -> Result<Self> {
         match load_record(&storage)? {
             Some(record) => Ok(Repository { storage, record }),
-            None => Err(Error::new(
-                ErrorKind::RepositoryNotFound,
-                format!("there is no repository at \"{}\"", storage.url()),
-            )
-            .hint("Create it from the server with ark.enable, or check --repo (PGARK_REPO).")),
+            None => match holds_clusters(&storage) {
+                Ok(true) => Err(lost_record(ErrorKind::RepositoryNotFound, &storage)),
+                _ => Err(Error::new(
+                    ErrorKind::RepositoryNotFound,
+                    format!("there is no repository at \"{}\"", storage.url()),
+                )
+                .hint("Create it from the server with ark.enable, or check --repo (PGARK_REPO).")),
+            },
         }
     }
 
@@ -104,6 +108,9 @@ impl Repository {
             // Whoever made it may have been killed before it was durable.
             storage.sync_folders("")?;
             return Ok((Repository { storage, record }, false));
+        }
+        if holds_clusters(&storage)? {
+            return Err(lost_record(ErrorKind::RepositoryUnusable, &storage));
         }
         refuse_used_folder(&storage)?;
         let record =
@@ -157,7 +164,7 @@ impl Repository {
         for name in self.storage.folders("")? {
             if layout::check_cluster_name(&name).is_ok()
                 && (self.storage.size(&layout::cluster_record(&name))?.is_some()
-                    || !self.system_folders(&name)?.is_empty())
+                    || !system_folders(&self.storage, &name)?.is_empty())
             {
                 names.push(name);
             }
@@ -168,24 +175,22 @@ impl Repository {
     /// The cluster called `name`; one without backups when the repository has never seen it.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that can be none, `Corrupt` for a damaged record.
+    /// `InvalidArgument` for a name that can be none; `FormatTooNew`. A damaged record ends no reader: the folders tell
+    /// what it told, but the order ([`Cluster::damage`]).
     pub fn cluster(&self, name: &str) -> Result<Cluster> {
         layout::check_cluster_name(name)?;
-        let recorded: Vec<u64> = match load_cluster(&self.storage, name)? {
-            Some(record) => record.systems.iter().filter_map(|s| s.system_identifier.parse().ok()).collect(),
-            None => Vec::new(),
+        let (found, damage) = match load_cluster(&self.storage, name) {
+            Err(e) if e.kind == ErrorKind::Corrupt => (None, Some(e)),
+            other => (other?, None),
         };
+        let recorded: Vec<u64> = found.map_or_else(Vec::new, |record| {
+            record.systems.iter().filter_map(|s| s.system_identifier.parse().ok()).collect()
+        });
         // Two servers that share a name may overwrite each other's line in the record; the folders stay.
-        let mut systems = self.system_folders(name)?;
+        let mut systems = system_folders(&self.storage, name)?;
         systems.retain(|system| !recorded.contains(system));
         systems.extend(recorded);
-        Ok(Cluster { storage: self.storage.clone(), name: name.to_string(), systems })
-    }
-
-    /// System identifiers that have a folder in the cluster called `name`.
-    fn system_folders(&self, name: &str) -> Result<Vec<u64>> {
-        let number = |folder: &String| folder.parse().ok().filter(|id: &u64| id.to_string() == *folder);
-        Ok(self.storage.folders(name)?.iter().filter_map(number).collect())
+        Ok(Cluster { storage: self.storage.clone(), name: name.to_string(), systems, damage })
     }
 }
 
@@ -208,6 +213,12 @@ impl Cluster {
     /// System identifiers that it has had, newest last.
     pub fn systems(&self) -> &[u64] {
         &self.systems
+    }
+
+    /// Why its record cannot be read; its system identifiers are then those of its folders, by number: the order in
+    /// which their clusters were made, unless somebody set a clock back.
+    pub fn damage(&self) -> Option<&Error> {
+        self.damage.as_ref()
     }
 
     /// The same cluster, seen as if it had only ever had this system identifier.
@@ -296,8 +307,8 @@ impl Cluster {
             .try_for_each(|system| lease::release_dead(&self.storage, &self.lease_path(*system)))
     }
 
-    /// Every backup, oldest first, with its state as it is now. One whose record cannot be read is there too, as
-    /// failed ([`Record::unreadable`]): it must hide no other.
+    /// Every backup, oldest first, with its state as it is now. One whose record cannot be read, be it damaged, denied
+    /// or on a bad sector, is there too, as failed ([`Record::unreadable`]): it must hide no other.
     ///
     /// # Errors
     /// What the store said.
@@ -313,7 +324,7 @@ impl Cluster {
                     .and_then(|found| found.map(|record| self.judge(record, system)).transpose());
                 match judged {
                     Ok(found) => records.extend(found),
-                    Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::FormatTooNew) => {
+                    Err(e) if is_about_one_object(&e) => {
                         records.push(Record::unreadable(&name, &self.name, system, e));
                     }
                     Err(e) => return Err(e),
@@ -386,6 +397,45 @@ impl Cluster {
     }
 }
 
+/// Whether others may be whole.
+fn is_about_one_object(e: &Error) -> bool {
+    use ErrorKind::{Corrupt, FormatTooNew, Io, PermissionDenied};
+    matches!(e.kind, Corrupt | FormatTooNew | Io | PermissionDenied)
+}
+
+/// System identifiers that have a folder in the cluster called `name`, in the order of their numbers.
+fn system_folders(storage: &Storage, name: &str) -> Result<Vec<u64>> {
+    let number = |folder: &String| folder.parse().ok().filter(|id: &u64| id.to_string() == *folder);
+    let mut systems: Vec<u64> = storage.folders(name)?.iter().filter_map(number).collect();
+    systems.sort_unstable();
+    Ok(systems)
+}
+
+/// Whether there is what a repository holds, with or without its record.
+fn holds_clusters(storage: &Storage) -> Result<bool> {
+    for name in storage.folders("")?.into_iter().filter(|name| layout::check_cluster_name(name).is_ok()) {
+        for system in system_folders(storage, &name)? {
+            let below = storage.folders(&format!("{name}/{system}"))?;
+            if below.iter().any(|folder| matches!(&folder[..], "backups" | "wal")) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The error for a repository whose record is gone.
+fn lost_record(kind: ErrorKind, storage: &Storage) -> Error {
+    let record = RepositoryRecord { format: FORMAT, id: uuid::Uuid::new_v4().to_string(), created_at: now() };
+    let made = serde_json::to_string(&record).unwrap_or_default();
+    let path = storage.display(layout::REPOSITORY);
+    Error::new(kind, format!("\"{path}\" is missing, and what a repository holds is there"))
+        .detail("Nothing else is lost by that.")
+        .hint(format!(
+            "Get the file back from a copy of the repository, or make it by hand with this content: {made}"
+        ))
+}
+
 /// Refuses a repository inside the data directory: it would back itself up and die with it.
 ///
 /// # Errors
@@ -448,141 +498,5 @@ pub fn now() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repository_is_made_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("file://{}/a/b", dir.path().display());
-        assert_eq!(Repository::open(&url).unwrap_err().kind, ErrorKind::RepositoryNotFound);
-        let (first, created) = Repository::open_or_create(&url).unwrap();
-        assert!(created);
-        let (second, created) = Repository::open_or_create(&url).unwrap();
-        assert!(!created);
-        assert_eq!(first.id(), second.id());
-        second.probe().unwrap();
-        assert!(!second.cluster("main").unwrap().exists());
-        assert!(second.cluster("../x").is_err());
-    }
-
-    #[test]
-    fn a_system_that_the_clusters_record_lost_is_found_by_its_folder() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("file://{}", dir.path().display());
-        let (repository, _) = Repository::open_or_create(&url).unwrap();
-        let mut cluster = repository.cluster("main").unwrap();
-        cluster.remember_system(7, 150_018).unwrap();
-        for folder in ["main/9/backups", "main/07", "main/notes", "old/11"] {
-            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
-        }
-        assert_eq!(repository.cluster("main").unwrap().systems, [9, 7]);
-        assert_eq!(repository.clusters().unwrap(), ["main", "old"]);
-        let mut old = repository.cluster("old").unwrap();
-        old.remember_system(11, 150_018).unwrap();
-        assert!(dir.path().join("old/cluster.json").exists());
-    }
-
-    #[test]
-    fn records_are_sealed_and_keep_what_they_do_not_know() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("file://{}", dir.path().display());
-        let (repository, _) = Repository::open_or_create(&url).unwrap();
-        let mut cluster = repository.cluster("main").unwrap();
-        let seals = |cluster: &Cluster| cluster.seals().map(|(_, seal)| seal.unwrap());
-        assert_eq!(seals(&cluster), [Some(Seal::Sealed), None]);
-        let old = r#"{"format": 1, "new": 1, "systems": [{"system_identifier": "6", "server_version_num": 150000,
-            "first_seen": "2026-11-22T02:00:00Z", "newer": 2}]}"#;
-        let path = dir.path().join("main/cluster.json");
-        repository.storage().put("main/cluster.json", old).unwrap();
-        assert_eq!(seals(&cluster), [Some(Seal::Sealed), Some(Seal::Unsealed)]);
-        cluster.remember_system(7, 150_018).unwrap();
-        assert_eq!(seals(&cluster), [Some(Seal::Sealed); 2]);
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains("\"new\": 1") && text.contains("\"newer\": 2"), "{text}");
-        for (file, other) in [("main/cluster.json", "150018"), ("pgark.json", "format\": 1")] {
-            let path = dir.path().join(file);
-            let text = std::fs::read_to_string(&path).unwrap();
-            std::fs::write(&path, text.replace(other, &other.replace('1', "3"))).unwrap();
-            let error = Repository::open(&url).and_then(|open| open.cluster("main")).unwrap_err();
-            assert_eq!(error.kind, ErrorKind::Corrupt);
-            assert!(error.message.contains(file) && error.hint.unwrap().contains("crc32c"));
-            let damaged = cluster.seals().into_iter().filter(|(_, seal)| seal.is_err());
-            assert_eq!(damaged.map(|(path, _)| path).collect::<Vec<_>>(), [file]);
-            std::fs::write(&path, text).unwrap();
-        }
-    }
-
-    fn copy_golden(to: &Path) -> Repository {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1/zstd");
-        for entry in walkdir::WalkDir::new(&golden).into_iter().filter_map(|e| e.ok()) {
-            let target = to.join(entry.path().strip_prefix(&golden).unwrap());
-            if entry.file_type().is_dir() {
-                std::fs::create_dir_all(target).unwrap();
-            } else {
-                std::fs::copy(entry.path(), target).unwrap();
-            }
-        }
-        Repository::open(&format!("file://{}", to.display())).unwrap()
-    }
-
-    #[test]
-    fn a_record_that_cannot_be_read_hides_no_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let repository = copy_golden(dir.path());
-        let cluster = repository.cluster("main").unwrap();
-        let folder = cluster.backup_folder(cluster.systems()[0], "20260101T000000Z-full");
-        for content in [&b"{\"format\": 1, \"backup\""[..], b"{\"format\": 2}"] {
-            repository.storage().put(&format!("{folder}/backup.json"), content).unwrap();
-            let backups = cluster.backups().unwrap();
-            assert_eq!(backups.len(), 2);
-            assert_eq!(backups[0].status, BackupStatus::Failed);
-            assert!(backups[0].unreadable.is_some() && backups[0].error.is_some());
-            assert_eq!(backups[0].started_at, "2026-01-01T00:00:00Z");
-            assert_eq!(backups[1].status, BackupStatus::Complete);
-            assert!(cluster.backup(&backups[0].backup).is_err());
-        }
-    }
-
-    #[test]
-    fn two_servers_cannot_share_a_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let repository = copy_golden(dir.path());
-        let mut cluster = repository.cluster("main").unwrap();
-        let old = cluster.systems()[0];
-        cluster.remember_system(7, 150_018).unwrap();
-        cluster.remember_system(7, 150_018).unwrap();
-        assert_eq!(cluster.remember_system(old, 150_018).unwrap_err().kind, ErrorKind::ForeignCluster);
-        let name = cluster.backups().unwrap()[0].backup.clone();
-        let copy = cluster.backup_folder(7, &name);
-        let record = cluster.backup(&name).unwrap().0;
-        record.save(repository.storage(), &copy).unwrap();
-        assert_eq!(cluster.backup(&name).unwrap_err().kind, ErrorKind::InvalidArgument);
-        assert!(cluster.clone().only_system(old).unwrap().backup(&name).is_ok());
-        assert_eq!(cluster.only_system(8).unwrap_err().kind, ErrorKind::InvalidArgument);
-    }
-
-    #[test]
-    fn other_folders_and_newer_formats_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("file://{}", dir.path().display());
-        std::fs::write(dir.path().join("thesis.txt"), b"x").unwrap();
-        assert_eq!(Repository::open_or_create(&url).unwrap_err().kind, ErrorKind::RepositoryUnusable);
-        std::fs::write(dir.path().join(layout::REPOSITORY), br#"{"format": 2}"#).unwrap();
-        assert_eq!(Repository::open_or_create(&url).unwrap_err().kind, ErrorKind::FormatTooNew);
-        std::fs::write(dir.path().join(layout::REPOSITORY), b"nonsense").unwrap();
-        assert_eq!(Repository::open(&url).unwrap_err().kind, ErrorKind::Corrupt);
-    }
-
-    #[test]
-    fn inside_the_data_directory_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let pgdata = dir.path().join("data");
-        std::fs::create_dir(&pgdata).unwrap();
-        let url = format!("file://{}/x/y", pgdata.display());
-        let storage = Storage::open(&url).unwrap();
-        assert_eq!(refuse_inside(&storage, &pgdata).unwrap_err().kind, ErrorKind::RepositoryUnusable);
-        let beside = Storage::open(&format!("file://{}/data2", dir.path().display())).unwrap();
-        refuse_inside(&beside, &pgdata).unwrap();
-    }
-}
+#[path = "catalog_tests.rs"]
+mod tests;

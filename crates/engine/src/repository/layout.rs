@@ -39,6 +39,20 @@ pub fn backup_name(time: DateTime<Utc>, kind: BackupKind) -> String {
     format!("{}-{}", time.format("%Y%m%dT%H%M%SZ"), kind.as_str())
 }
 
+/// Whether something of a repository may be called `name` in its folder `prefix`; generous where names are many.
+pub fn may_hold(prefix: &str, name: &str) -> bool {
+    let number = |name: &str| name.parse().is_ok_and(|id: u64| id.to_string() == name);
+    let folders: Vec<&str> = prefix.split('/').filter(|folder| !folder.is_empty()).collect();
+    match folders[..] {
+        [] => name == REPOSITORY || check_cluster_name(name).is_ok(),
+        [_] => name == "cluster.json" || number(name),
+        [_, _] => matches!(name, "backups" | "wal") || name.starts_with("lease.json"),
+        [_, _, "backups"] => is_backup_name(name),
+        [_, _, "wal"] => name == "index.jsonl" || name.bytes().take(8).all(|b| b.is_ascii_hexdigit()),
+        _ => true,
+    }
+}
+
 /// Whether `name` has the form of a backup's name; nothing else is ever joined to a path.
 pub fn is_backup_name(name: &str) -> bool {
     let Some((stamp, kind)) = name.split_once('-') else { return false };

@@ -65,6 +65,9 @@ pub struct Lease {
     /// Where it is stored.
     #[serde(skip)]
     path: String,
+    /// Why its content cannot be read: all that is known about it is its name and its age.
+    #[serde(skip)]
+    pub unreadable: Option<Error>,
 }
 
 /// What is known about a holder.
@@ -94,6 +97,25 @@ impl Lease {
             expires_at: now + chrono::Duration::seconds(LIFETIME),
             modified: now,
             path: String::new(),
+            unreadable: None,
+        }
+    }
+
+    /// Stands for a ticket that cannot be read: one of another machine, as far as anybody knows.
+    fn unreadable(path: &str, modified: DateTime<Utc>, why: Error) -> Self {
+        Lease {
+            format: super::record::FORMAT,
+            token: path.rsplit('/').next().unwrap_or_default().to_string(),
+            purpose: String::new(),
+            host: "unknown".to_string(),
+            machine: String::new(),
+            pid: 0,
+            pid_start: 0,
+            acquired_at: modified,
+            expires_at: modified,
+            modified,
+            path: path.to_string(),
+            unreadable: Some(why),
         }
     }
 
@@ -134,10 +156,23 @@ fn tickets(storage: &Storage, path: &str) -> Result<Vec<Lease>> {
         // Without a folder, paths of files begin with a slash.
         let at = at.trim_start_matches('/');
         if at.starts_with(path) {
-            found.extend(load(storage, at)?);
+            found.extend(look(storage, at)?);
         }
     }
     Ok(found)
+}
+
+/// The ticket at `path`. One that is none (damaged, no file, a link) must not stop backups for ever: it counts by its
+/// age, as one of another machine does.
+fn look(storage: &Storage, path: &str) -> Result<Option<Lease>> {
+    let why = match storage.is_link(path) {
+        true => Error::new(ErrorKind::Corrupt, format!("\"{}\" is a link", storage.display(path))),
+        false => match load(storage, path) {
+            Err(e) if e.kind == ErrorKind::Corrupt => e,
+            other => return other,
+        },
+    };
+    Ok(storage.changed(path)?.map(|modified| Lease::unreadable(path, modified, why)))
 }
 
 fn load(storage: &Storage, path: &str) -> Result<Option<Lease>> {
@@ -151,7 +186,7 @@ fn load(storage: &Storage, path: &str) -> Result<Option<Lease>> {
 /// The lease at `path`, if anybody has one: that of a living holder before that of a dead one.
 ///
 /// # Errors
-/// `Corrupt` when it is no lease.
+/// What the store said. A ticket that cannot be read is there too ([`Lease::unreadable`]).
 pub fn read(storage: &Storage, path: &str) -> Result<Option<Lease>> {
     let now = Utc::now();
     Ok(tickets(storage, path)?.into_iter().min_by_key(|lease| (!lease.is_alive(now), lease.acquired_at)))
@@ -241,7 +276,7 @@ fn remove_if_dead(
             let begun = boot_time();
             while boot_time().saturating_sub(begun) < watch {
                 pause(Duration::from_secs(1).min(watch))?;
-                match load(storage, &lease.path)? {
+                match look(storage, &lease.path)? {
                     None => return Ok(()),
                     Some(now) if now != *lease => return Err(busy(storage, &now)),
                     Some(_) => {}
@@ -360,6 +395,17 @@ pub fn release_dead(storage: &Storage, path: &str) -> Result<()> {
 /// The error for somebody who wants what `holder` has.
 pub fn busy(storage: &Storage, holder: &Lease) -> Error {
     let purpose = holder.purpose.escape_debug();
+    if let Some(why) = &holder.unreadable {
+        return Error::new(
+            ErrorKind::Busy,
+            format!("somebody may be writing a backup: the lease \"{}\" cannot be read", storage.display(&holder.path)),
+        )
+        .detail(why)
+        .hint(format!(
+            "If no backup of this cluster runs anywhere, remove the file; else wait: it ends by itself in {} minutes, and the next backup then takes over.",
+            minutes_left(storage, holder).1
+        ));
+    }
     let what = match layout::is_backup_name(&holder.purpose) {
         true => format!("backup \"{purpose}\" is running"),
         false => format!("\"{purpose}\" is at work"),
@@ -374,12 +420,16 @@ pub fn busy(storage: &Storage, holder: &Lease) -> Error {
     if holder.life() != Life::Elsewhere {
         return error.hint("Wait for it, or stop it with ark.backup_stop.");
     }
-    let silent = storage.clock().map_or(0, |now| now.signed_duration_since(holder.modified).num_seconds());
-    let left = (LIFETIME + CLOCK_SKEW - silent).clamp(0, LIFETIME + 2 * CLOCK_SKEW);
+    let (silent, minutes) = minutes_left(storage, holder);
     error.detail(format!("Its lease was last renewed {} seconds ago.", silent.max(0))).hint(format!(
-        "Wait for it, or call ark.backup_stop on that host's server. If that host is gone for good, the lease ends by itself in {} minutes: the next backup then takes over.",
-        left / 60 + 1
+        "Wait for it, or call ark.backup_stop on that host's server. If that host is gone for good, the lease ends by itself in {minutes} minutes: the next backup then takes over."
     ))
+}
+
+/// For how many seconds a ticket has been silent, and in how many minutes it may be looked upon as dead.
+fn minutes_left(storage: &Storage, holder: &Lease) -> (i64, i64) {
+    let silent = storage.clock().map_or(0, |now| now.signed_duration_since(holder.modified).num_seconds());
+    (silent, (LIFETIME + CLOCK_SKEW - silent).clamp(0, LIFETIME + 2 * CLOCK_SKEW) / 60 + 1)
 }
 
 fn lost(storage: &Storage, path: &str) -> Error {
@@ -409,11 +459,19 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Boot and process namespace: two processes that agree on it see the same process IDs.
+/// Boot, process namespace and name: two processes that agree on it see the same process IDs. The name is there since
+/// virtual machines that are cloned while they run share the rest. Empty when a part is not known.
 fn machine() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    format!("{}/{}", boot.trim(), namespace.display())
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    machine_of(boot.as_deref().unwrap_or_default(), &namespace.unwrap_or_default(), &host_name())
+}
+
+fn machine_of(boot: &str, namespace: &std::path::Path, host: &str) -> String {
+    if boot.trim().is_empty() || namespace.as_os_str().is_empty() {
+        return String::new();
+    }
+    format!("{}/{}/{host}", boot.trim(), namespace.display())
 }
 
 /// Whether /proc shows the processes that this one sees: a new process namespace may have been given the old /proc.

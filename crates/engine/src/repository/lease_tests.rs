@@ -91,12 +91,38 @@ fn the_dead_hold_nothing() {
 }
 
 #[test]
-fn a_damaged_lease_says_what_to_do() {
-    let (_dir, storage) = storage();
-    storage.put(PATH, &b"nonsense"[..]).unwrap();
-    let error = take(&storage, "b").err().unwrap();
-    assert_eq!(error.kind, ErrorKind::Corrupt);
-    assert!(error.hint.unwrap().contains("remove the file"));
+fn a_ticket_that_cannot_be_read_counts_by_its_age() {
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let make: [(&str, &dyn Fn(&Path)); 4] = [
+        ("nonsense", &|at| std::fs::write(at, b"nonsense").unwrap()),
+        ("huge", &|at| std::fs::File::create(at).unwrap().set_len(1 << 40).unwrap()),
+        ("link", &|at| std::os::unix::fs::symlink(outside.path(), at).unwrap()),
+        ("fifo", &|at| {
+            rustix::fs::mknodat(rustix::fs::CWD, at, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap()
+        }),
+    ];
+    for (case, make) in make {
+        let (dir, storage) = storage();
+        std::fs::create_dir_all(dir.path().join("main/1")).unwrap();
+        let at = dir.path().join(format!("{PATH}.x"));
+        make(&at);
+        let error = take(&storage, "b").err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Busy, "{case}");
+        let hint = error.hint.unwrap();
+        assert!(hint.contains("remove the file") && hint.contains("minutes"), "{case}: {hint}");
+        let old = rustix::fs::Timespec { tv_sec: Utc::now().timestamp() - 400, tv_nsec: 0 };
+        let times = rustix::fs::Timestamps { last_access: old, last_modification: old };
+        rustix::fs::utimensat(rustix::fs::CWD, &at, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        drop(take(&storage, "b").unwrap_or_else(|e| panic!("{case}: {e:?}")));
+        assert!(at.symlink_metadata().is_err() && outside.path().exists(), "{case}");
+    }
+}
+
+#[test]
+fn a_machine_that_is_not_known_is_nobodys() {
+    let known = |boot, namespace: &str| machine_of(boot, Path::new(namespace), "db1");
+    assert_eq!((known("", "pid:[1]"), known("a\n", "")), (String::new(), String::new()));
+    assert_ne!(known("a\n", "pid:[1]"), machine_of("a\n", Path::new("pid:[1]"), "db2"));
 }
 
 /// What a living holder on another machine may look like, whatever its clock and ours say.

@@ -229,20 +229,24 @@ impl Record {
     /// Reads the record of the backup in `folder`; `None` when there is none.
     ///
     /// # Errors
-    /// `FormatTooNew` for a later major format, `Corrupt` for what is no record or has a broken seal.
+    /// `FormatTooNew` for a later major format, `Corrupt` for what is no record, has a broken seal, or is the record of
+    /// another backup: whoever acts on it must act where it is stored.
     pub fn load(storage: &Storage, folder: &str) -> Result<Option<Record>> {
         let path = format!("{folder}/{}", layout::RECORD);
         let Some(bytes) = storage.get(&path, layout::MAX_RECORD)? else { return Ok(None) };
         let shown = storage.display(&path);
         let (record, seal): (Record, Seal) = sealed::read(&bytes, &shown)?;
-        let name = folder.rsplit('/').next().unwrap_or_default();
-        if record.backup != name {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("\"{shown}\" is the record of backup \"{}\"", record.backup.escape_debug()),
-            ));
-        }
-        Ok(Some(Record { unsealed: seal == Seal::Unsealed, ..record }))
+        let mut names = folder.rsplit('/');
+        let (name, system) = (names.next().unwrap_or_default(), names.nth(1));
+        let other = if record.backup != name {
+            format!("backup \"{}\"", record.backup.escape_debug())
+        } else if system.is_some_and(|system| system != record.system_identifier) {
+            format!("a backup of system identifier \"{}\"", record.system_identifier.escape_debug())
+        } else {
+            return Ok(Some(Record { unsealed: seal == Seal::Unsealed, ..record }));
+        };
+        Err(Error::new(ErrorKind::Corrupt, format!("\"{shown}\" is the record of {other}"))
+            .hint("Look who put it there. Get the right one back from a copy."))
     }
 
     /// Writes the record durably into `folder`, sealed.

@@ -5,6 +5,7 @@
 //! Rejected: an async engine. The local store does its I/O on the calling thread when no runtime is there, so
 //! blocking costs nothing.
 
+use super::layout;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::executor::block_on;
@@ -238,8 +239,25 @@ impl Storage {
         self.refuse_special(path)?;
         match block_on(self.store.head(&location)) {
             Ok(meta) => Ok(Some(meta.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(object_store::Error::NotFound { .. }) => {
+                self.no_lost_link(&self.folder.join(path))?;
+                Ok(None)
+            }
             Err(e) => Err(self.error("look at", path, &e)),
+        }
+    }
+
+    /// When what stands at `path` was last changed, be it an object or not; a link itself, not what it leads to. `None`
+    /// when nothing is there.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn changed(&self, path: &str) -> Result<Option<DateTime<Utc>>> {
+        match std::fs::symlink_metadata(self.folder.join(path)) {
+            // A time beyond every calendar is as old as can be.
+            Ok(meta) => Ok(Some(DateTime::from_timestamp(meta.mtime(), 0).unwrap_or_default())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("could not look at \"{}\"", self.display(path)), &e)),
         }
     }
 
@@ -313,12 +331,16 @@ impl Storage {
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let kind = entry.file_type().map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
             let is_folder = match kind.is_symlink() {
                 // What a link leads to may be out of reach: that is not the same as not there.
-                true => std::fs::metadata(entry.path()).map_err(|e| lost_link(&entry.path(), &e))?.is_dir(),
+                true => match std::fs::metadata(entry.path()) {
+                    Ok(meta) => meta.is_dir(),
+                    Err(e) if layout::may_hold(prefix, &name) => return Err(lost_link(&entry.path(), &e)),
+                    Err(_) => false,
+                },
                 false => kind.is_dir(),
             };
-            let name = entry.file_name().to_string_lossy().into_owned();
             if is_folder == folders && (is_folder || !is_staged(&name)) {
                 names.push(name);
             }
@@ -327,7 +349,7 @@ impl Storage {
         Ok(names)
     }
 
-    /// Fails when a folder of the repository is not there because a link on the way to it leads nowhere.
+    /// Fails when a place in the repository is not there because a link on the way to it leads nowhere.
     fn no_lost_link(&self, folder: &std::path::Path) -> Result<()> {
         for place in folder.ancestors().take_while(|place| *place != self.folder) {
             if std::fs::symlink_metadata(place).is_ok_and(|meta| meta.is_symlink()) {
@@ -411,12 +433,44 @@ impl Storage {
         })
     }
 
+    /// Whether a link stands at `path`: what it leads to may be anybody's.
+    pub fn is_link(&self, path: &str) -> bool {
+        std::fs::symlink_metadata(self.folder.join(path)).is_ok_and(|meta| meta.is_symlink())
+    }
+
+    /// Removes the folder `prefix` when it holds nothing, or nothing but what a writer left that was killed while it
+    /// wrote the object `name` in it. Anything else stays: somebody else put it there.
+    pub fn remove_unborn(&self, prefix: &str, name: &str) {
+        let folder = self.folder.join(prefix);
+        let is_ours = |entry: &std::fs::DirEntry| {
+            let staged = entry.file_name().to_str().is_some_and(|found| {
+                is_staged(found) && found.rsplit_once('#').is_some_and(|(of, _)| of == name)
+            });
+            staged && entry.file_type().is_ok_and(|kind| kind.is_file())
+        };
+        if self.is_link(prefix) || self.pass("remove", &folder).is_err() {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(&folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+        else {
+            return;
+        };
+        if entries.iter().all(is_ours) {
+            // What cannot be removed stays for the next one. A folder that is not empty after all is not removed.
+            entries.iter().for_each(|entry| drop(std::fs::remove_file(entry.path())));
+            let _ = std::fs::remove_dir(&folder);
+        }
+    }
+
     /// Removes everything below `prefix` but the objects in `keep`, staging files of dead writers included. A link is
-    /// removed itself: what it leads to may be anybody's.
+    /// removed itself, and nothing where `prefix` is one: what it leads to may be anybody's.
     ///
     /// # Errors
     /// What the store said.
     pub fn remove_all(&self, prefix: &str, keep: &[&str]) -> Result<()> {
+        if self.is_link(prefix) {
+            return Ok(());
+        }
         for entry in self.walk("list", &self.folder.join(prefix))? {
             // The local store knows no staging files of unfinished uploads ("name#1").
             let staged = entry.file_name().to_string_lossy().contains('#');

@@ -56,19 +56,69 @@ fn objects_come_back() {
 #[test]
 fn a_link_that_leads_nowhere_is_an_error_and_no_file() {
     let (dir, storage) = storage();
-    storage.put("a/b/c", &b"x"[..]).unwrap();
-    let away = dir.path().join("a/away");
-    std::os::unix::fs::symlink(dir.path().join("a/b"), &away).unwrap();
-    assert_eq!(storage.folders("a").unwrap(), ["away", "b"]);
-    assert_eq!(storage.files("a/away").unwrap(), ["a/away/c"]);
+    storage.put("a/5/c", &b"x"[..]).unwrap();
+    let away = dir.path().join("a/7");
+    std::os::unix::fs::symlink(dir.path().join("a/5"), &away).unwrap();
+    assert_eq!(storage.folders("a").unwrap(), ["5", "7"]);
+    assert_eq!(storage.files("a/7").unwrap(), ["a/7/c"]);
     std::fs::remove_file(&away).unwrap();
     std::os::unix::fs::symlink(dir.path().join("unmounted"), &away).unwrap();
     for error in [storage.folders("a").unwrap_err(), storage.files("a").unwrap_err()] {
-        assert!(error.message.contains("a/away\"") && error.hint.is_some(), "{error}");
+        assert!(error.message.contains("a/7\"") && error.hint.is_some(), "{error}");
     }
     // The folder itself is asked for.
-    storage.files("a/away").unwrap_err();
-    storage.folders("a/away/deeper").unwrap_err();
+    storage.files("a/7").unwrap_err();
+    storage.folders("a/7/deeper").unwrap_err();
+    storage.size("a/7/cluster.json").unwrap_err();
+}
+
+#[test]
+fn a_strangers_link_that_leads_nowhere_ends_no_reader() {
+    let (dir, storage) = storage();
+    storage.put("a/5/backups/20261122T020000Z-full/backup.json", &b"x"[..]).unwrap();
+    for stranger in ["lost+found", "a/readme", "a/5/lost+found", "a/5/backups/old", "a/5/wal/lost+found"] {
+        let link = dir.path().join(stranger);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("nowhere", link).unwrap();
+    }
+    assert_eq!(storage.folders("").unwrap(), ["a"]);
+    assert_eq!(storage.folders("a").unwrap(), ["5"]);
+    assert_eq!(storage.folders("a/5").unwrap(), ["backups", "wal"]);
+    assert_eq!(storage.folders("a/5/backups").unwrap(), ["20261122T020000Z-full"]);
+    assert_eq!(storage.files("a/5/wal").unwrap(), ["a/5/wal/lost+found"]);
+}
+
+#[test]
+fn nothing_is_removed_through_a_link() {
+    let (dir, storage) = storage();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("thesis"), b"x").unwrap();
+    std::fs::create_dir_all(dir.path().join("a")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), dir.path().join("a/link")).unwrap();
+    storage.remove_all("a/link", &[]).unwrap();
+    storage.remove_unborn("a/link", "backup.json");
+    storage.remove_all("a", &[]).unwrap();
+    assert!(outside.path().join("thesis").exists() && !storage.is_link("a/link"));
+}
+
+#[test]
+fn only_what_our_own_writer_left_is_unborn() {
+    let (dir, storage) = storage();
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"\xff");
+    for (folder, file) in [("plan", "plan#2".as_ref()), ("odd", odd), ("two", "backup.json#x".as_ref())] {
+        std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        std::fs::write(dir.path().join(folder).join("backup.json#1"), b"half").unwrap();
+        std::fs::write(dir.path().join(folder).join(file), b"x").unwrap();
+        storage.remove_unborn(folder, "backup.json");
+        assert!(
+            dir.path().join(folder).join(file).exists()
+                && dir.path().join(folder).join("backup.json#1").exists()
+        );
+        std::fs::remove_file(dir.path().join(folder).join(file)).unwrap();
+        storage.remove_unborn(folder, "backup.json");
+        assert!(!dir.path().join(folder).exists());
+    }
 }
 
 #[test]

@@ -272,20 +272,19 @@ fn servers_with_other_codecs_are_never_both_told_that_it_is_stored() {
 }
 
 #[test]
-fn an_object_that_vanishes_is_no_conflict() {
+fn a_link_that_leads_nowhere_is_no_conflict() {
     let place = Place::new();
     let archive = place.archive();
     place.put("00000002.history", b"1\t0/300000\tno recovery target specified\n");
-    // There for whoever creates, and not there for whoever reads.
     let path = archive.storage().folder().join(archive.path("00000002.history").unwrap());
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::os::unix::fs::symlink("nowhere", &path).unwrap();
-    refused(&place, "00000002.history", ErrorKind::Io, "cannot be found any more");
+    refused(&place, "00000002.history", ErrorKind::Io, "could not follow the link");
     let file = place.segment(3);
     let path = archive.storage().folder().join(format!("{}.zst", archive.path(&file).unwrap()));
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::os::unix::fs::symlink("nowhere", &path).unwrap();
-    refused(&place, &file, ErrorKind::Io, "cannot be found any more");
+    refused(&place, &file, ErrorKind::Io, "could not follow the link");
 }
 
 #[test]
