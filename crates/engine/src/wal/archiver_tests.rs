@@ -111,6 +111,29 @@ fn the_index_is_written_when_the_engine_is_stopped_and_completed_after_it_was_ki
 }
 
 #[test]
+fn lost_indexes_are_made_anew_however_many_segments_they_name() {
+    const SEGMENTS: u64 = 600;
+    const HISTORY: &[u8] = b"1\t0/100000\tno reason\n";
+    let place = Place::new();
+    for number in 1..=SEGMENTS {
+        let name = place.segment(number);
+        super::super::store::store(&place.archive(), &place.source(), &name, Default::default()).unwrap();
+        archived(&place, &name);
+    }
+    let archive = place.archive();
+    // One that cannot be read keeps none of the others out.
+    let broken = archive.find(&name(SEGMENTS - 9)).unwrap().unwrap().path;
+    archive.storage().put(&broken, b"broken".to_vec()).unwrap();
+    archive.storage().put(&archive.path("00000002.history").unwrap(), HISTORY.to_vec()).unwrap();
+    let engine = Engine::start(&place, 2);
+    engine.ask(&place.segment(SEGMENTS + 1)).unwrap();
+    wait_until("all lines", pg_ark_testkit::LONG, || indexed(&place).len() as u64 == SEGMENTS);
+    assert!(!indexed(&place).contains(&(SEGMENTS - 9)));
+    assert_eq!(line(&place, "00000002.history"), Some(FileFacts::of(HISTORY)), "the server has it no more");
+    engine.stop();
+}
+
+#[test]
 fn a_repository_that_comes_late_is_used_then() {
     let place = Place::new();
     let (root, away) = (place.dir.path().join("backups"), place.dir.path().join("away"));

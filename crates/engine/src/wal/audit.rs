@@ -27,11 +27,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What is wrong with a file that has a line and nothing else.
 pub const GONE: &str = "is missing: the index says that it was stored";
 /// What to do about an index that is not as it should be.
-const REMAKE: &str = "Nothing is lost: what it says is read from the segments, which takes longer. The archiver writes lines anew \
-     for the newest segments that lack them; whoever finds it damaged deletes it.";
+const REMAKE: &str = "Nothing is lost: what it says is read from the segments, which takes longer. The archiver of \
+     archive_library makes it anew when it is idle, after it began to work and every hour.";
 /// What to do about histories without a line.
-const ENTER: &str = "Nothing is lost, but nothing would tell that one of them was changed. The archiver enters those that are still in \
-     the server's pg_wal when it begins to work.";
+const ENTER: &str = "Nothing is lost, but nothing would tell that one of them was changed. The archiver of \
+     archive_library enters them when it is idle, after it began to work and every hour.";
 /// What to do about a file.
 const LOST: &str = "Get the file back from a copy, or from the server's pg_wal. Who removed it on purpose removes its line from the \
      index too.";

@@ -3,13 +3,14 @@
 
 use super::ahead::{Route, check_repository, remove_from_nowhere};
 use super::archive::Archive;
+use super::completion::Round;
 use super::index::Index;
 use super::index_line::FileFacts;
 use super::store::Outcome;
-use super::summary::{Summarizer, Summary};
-use crate::postgres::wal_segment::{ExpectedSegment, SegmentName};
+use super::summary::Summary;
+use crate::postgres::wal_segment::SegmentName;
 use crate::session::Session;
-use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
+use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,16 +23,14 @@ const BATCH: usize = 32;
 const QUIET: Duration = Duration::from_secs(1);
 /// Time after which what was entered is written, whatever else comes.
 const LATEST: Duration = Duration::from_secs(2);
-/// Most segments that are read to complete the indexes of a writer that was killed.
-const COMPLETED: usize = 256;
-/// Most folders that are looked at for that, the newest ones.
-const FOLDERS: usize = 256;
+/// Time without anything to do after which indexes are looked at again: one may have been lost or damaged.
+const AGAIN: Duration = Duration::from_secs(3600);
 
 /// The keeper of one archive's index.
 pub struct Keeper<'a> {
     route: &'a Route,
-    archive: &'a Archive,
-    size: SegmentSize,
+    pub(super) archive: &'a Archive,
+    pub(super) size: SegmentSize,
     state: Mutex<State>,
     changed: Condvar,
     closed: AtomicBool,
@@ -48,12 +47,12 @@ struct State {
 }
 
 /// What an index is to say, and which.
-struct Entered {
-    path: String,
-    content: Content,
+pub(super) struct Entered {
+    pub(super) path: String,
+    pub(super) content: Content,
 }
 
-enum Content {
+pub(super) enum Content {
     Segment(SegmentName, Box<Summary>),
     File(String, FileFacts),
 }
@@ -130,10 +129,11 @@ impl<'a> Keeper<'a> {
                 session.warn(format!("could not write an index of the WAL archive: {e}"), Some(hint.into()));
             }
         };
+        let mut round = Round::default();
         while let Some((batch, complete)) = self.next_batch() {
             warn(self.write(batch));
             if complete {
-                warn(self.complete_indexes());
+                warn(round.go_on(self));
             }
         }
     }
@@ -151,7 +151,10 @@ impl<'a> Keeper<'a> {
             let folders = state.entered.windows(2).any(|pair| matches!(pair, [a, b] if a.path != b.path));
             let due = count >= BATCH || folders || late || closed;
             if !due && count == 0 && !state.complete {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                let (after, timeout) =
+                    self.changed.wait_timeout(state, AGAIN).unwrap_or_else(PoisonError::into_inner);
+                state = after;
+                state.complete |= timeout.timed_out();
                 continue;
             }
             if !due {
@@ -168,7 +171,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn write(&self, batch: Vec<Entered>) -> Result<()> {
+    pub(super) fn write(&self, batch: Vec<Entered>) -> Result<()> {
         let mut folders: BTreeMap<String, Vec<Content>> = BTreeMap::new();
         for Entered { path, content } in batch {
             folders.entry(path).or_default().push(content);
@@ -194,7 +197,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Writes the index, unless the repository is gone: where it was there must be no folders.
-    fn save(&self, index: &Index, path: &str) -> Result<()> {
+    pub(super) fn save(&self, index: &Index, path: &str) -> Result<()> {
         check_repository(&self.route.repository)?;
         index.save(self.archive.storage(), path)?;
         check_repository(&self.route.repository).inspect_err(|e| {
@@ -205,7 +208,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// The index at `path`; a damaged one is made anew.
-    fn load(&self, path: &str) -> Result<Index> {
+    pub(super) fn load(&self, path: &str) -> Result<Index> {
         match Index::load(self.archive.storage(), path, self.size) {
             Err(e) if e.kind == ErrorKind::Corrupt => {
                 self.archive.storage().delete(path)?;
@@ -215,65 +218,12 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Enters segments that the indexes of the newest folders lack. What comes meanwhile goes first: then it begins again
-    /// later.
-    fn complete_indexes(&self) -> Result<()> {
-        let (mut folders, mut room) = (FOLDERS, COMPLETED);
-        for timeline in self.archive.timelines()?.into_iter().rev() {
-            for log in self.archive.logs(timeline)?.into_iter().rev() {
-                let lacking = self.lacking(timeline, log, room)?;
-                room -= lacking.len();
-                let mut found = Vec::new();
-                for name in lacking {
-                    if self.is_disturbed() {
-                        return self.write(found);
-                    }
-                    // A segment that cannot be read is for verify-archive to tell.
-                    if let Ok(Some(summary)) = self.read(name) {
-                        let content = Content::Segment(name, Box::new(summary));
-                        found.push(Entered { path: self.archive.index_path(timeline, log), content });
-                    }
-                }
-                self.write(found)?;
-                folders -= 1;
-                if folders == 0 || room == 0 || self.is_disturbed() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Segments of a folder that its index lacks, newest first, at most so many.
-    fn lacking(&self, timeline: Timeline, log: u32, most: usize) -> Result<Vec<SegmentName>> {
-        let index = self.load(&self.archive.index_path(timeline, log))?;
-        let lows = self.archive.list(timeline, log)?.segments.into_iter().rev();
-        let named = |low| SegmentName::parse(&format!("{:08X}{log:08X}{low:08X}", timeline.0), self.size);
-        Ok(lows.filter_map(named).filter(|name| index.get(name.number).is_none()).take(most).collect())
-    }
-
     /// Whether there is something better to do than to complete indexes. They are completed later then.
-    fn is_disturbed(&self) -> bool {
+    pub(super) fn is_disturbed(&self) -> bool {
         let mut state = self.lock();
         let disturbed = !state.entered.is_empty();
         state.complete |= disturbed;
         disturbed || self.is_closed()
-    }
-
-    fn read(&self, name: SegmentName) -> Result<Option<Summary>> {
-        let Some(found) = self.archive.find(&name.file_name(self.size))? else { return Ok(None) };
-        let expected = ExpectedSegment {
-            name,
-            segment_size: self.size,
-            system_identifier: self.archive.system_identifier(),
-            server_major: None,
-        };
-        let mut summarizer = Summarizer::new(name, self.size);
-        self.archive.read_segment(&found, &expected, &mut |piece| {
-            summarizer.feed(piece);
-            Ok(())
-        })?;
-        Ok(Some(summarizer.finish()))
     }
 
     fn is_closed(&self) -> bool {

@@ -3,7 +3,8 @@
 //! * [`archive`]: names to objects and back; [`object`]: one stored file.
 //! * [`store`]: `pg_wal` to archive, one file; never replaces an object, only compares ([`compare`]). [`archiver`]: what
 //!   the server's archiver asks for, with [`ready`] (what waits), [`ahead`] (several threads, stored in order),
-//!   [`histories`] (what nobody asks for) and [`keeper`] (the index).
+//!   [`histories`] (what nobody asks for) and [`keeper`] (the index,
+//!   which [`completion`] completes).
 //! * [`survey`]: what is there, as ranges; [`line`]: a timeline with its ancestors over it: where recovery finds every
 //!   segment, and where it does not.
 //! * [`get`]: archive to a server in recovery, one file, with [`absent`] (the proof that there is none) and
@@ -24,6 +25,7 @@ pub mod archiver;
 pub mod audit;
 mod breaks;
 pub mod compare;
+pub mod completion;
 pub mod deliver;
 pub mod ends;
 pub mod get;
