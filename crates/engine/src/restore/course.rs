@@ -11,7 +11,7 @@ use super::salvage;
 use super::target::{Target, TargetAction, shown_moment};
 use crate::postgres::wal_segment::SegmentName;
 use crate::repository::{Cluster, Record};
-use crate::wal::moments::{Moment, Moments, is_damage};
+use crate::wal::moments::{Moment, Moments, is_damage, is_unreadable};
 use crate::wal::{Archive, Stretch, Survey};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 use serde::Serialize;
@@ -33,6 +33,8 @@ pub struct Stock {
     /// Both.
     joined: Survey,
     named: bool,
+    /// What the user should know.
+    told: Vec<String>,
 }
 
 /// A place in the WAL.
@@ -127,7 +129,7 @@ pub struct Chosen {
 pub fn look(cluster: &Cluster, request: &Request) -> Result<Stock> {
     check(request)?;
     let named = request.backup != "latest";
-    let records = match named {
+    let mut records = match named {
         true => vec![request::named(cluster, &request.backup)?],
         false => request::complete(cluster)?,
     };
@@ -136,10 +138,19 @@ pub fn look(cluster: &Cluster, request: &Request) -> Result<Stock> {
             Error::new(ErrorKind::Corrupt, "the record of a backup has no valid system identifier")
         })?;
     let archive = Archive::of(cluster, system_identifier);
-    let mut survey = Survey::take(&archive, &|| Ok(()))?;
+    let mut told = Vec::new();
+    let taken = Survey::take(&archive, &|| Ok(()));
+    if let (Err(error), Some(newest)) = (&taken, records.last())
+        && is_unreadable(error)
+        && needs_no_archive(newest, request)
+    {
+        told.push(without_archive(error));
+        records.drain(..records.len() - 1);
+    }
     let Some(newest) = records.last() else {
         return Err(Error::new(ErrorKind::BackupNotFound, "there is no complete backup"));
     };
+    let mut survey = if told.is_empty() { taken? } else { Survey::empty(newest.wal_segment_size) };
     if survey.is_empty() {
         survey.segment_size = newest.wal_segment_size;
     }
@@ -150,7 +161,23 @@ pub fn look(cluster: &Cluster, request: &Request) -> Result<Stock> {
     };
     let old = salvage::look(request, identity, &archive, &survey)?;
     let joined = salvage::joined(old.as_ref(), &survey, &records);
-    Ok(Stock { records, system_identifier, archive, survey, old, joined, named })
+    Ok(Stock { records, system_identifier, archive, survey, old, joined, named, told })
+}
+
+/// The backup brings all the WAL that is wished.
+fn needs_no_archive(record: &Record, request: &Request) -> bool {
+    let old_wal = request.replace || request.keep_wal.is_some();
+    request.target == Target::Immediate && record.wal_included && !old_wal
+}
+
+fn without_archive(error: &Error) -> String {
+    let detail = error.detail.as_deref().map(|detail| format!(" {detail}")).unwrap_or_default();
+    format!(
+        "the WAL archive cannot be read, and is not asked, because the backup brings its own WAL: {}.{detail} The restored \
+         server chooses its new timeline without it: if the archive has that timeline already, the server cannot archive \
+         there",
+        error.message
+    )
 }
 
 /// Refuses options that contradict each other.
@@ -226,7 +253,8 @@ pub fn choose(stock: &Stock, cluster: &Cluster, request: &Request) -> Result<Cho
                 (Some(program), command)
             }
         };
-    let mut remarks = course.remarks;
+    let mut remarks = stock.told.clone();
+    remarks.extend(course.remarks);
     if let (Target::Name(name), Some(stop), Some(stretch)) = (&request.target, course.stop, &course.stretch)
         && again(&mut wal, stretch, stop.lsn, aim)?
     {

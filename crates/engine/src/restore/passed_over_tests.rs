@@ -72,3 +72,21 @@ fn dumps_and_earlier_backups_are_no_matter() {
     }
     choose(&fixture, "latest", Target::Latest).unwrap();
 }
+
+#[test]
+fn a_damaged_archive_is_no_matter_to_a_backup_that_brings_its_wal_and_wants_no_more() {
+    let mut fixture = Fixture::new(&Recipe::default());
+    archive_next(&fixture);
+    let wal = layout::wal(fixture.cluster.name(), fixture.record.system_identifier.parse().unwrap());
+    fixture.cluster.storage().put(&format!("{wal}/00000009.history"), &b"garbage"[..]).unwrap();
+    let name = fixture.record.backup.clone();
+    for backup in ["latest", &name] {
+        let (chosen, told) = choose(&fixture, backup, Target::Immediate).unwrap();
+        assert_eq!(chosen, name);
+        assert!(told.contains("cannot be read") && told.contains("00000009.history"), "{told}");
+        // Where the archive is followed, nothing tells where that timeline left the others.
+        assert_eq!(choose(&fixture, backup, Target::Latest).unwrap_err().kind, ErrorKind::Corrupt);
+    }
+    fixture.change_record(|record| record.wal_included = false);
+    assert_eq!(choose(&fixture, &name, Target::Immediate).unwrap_err().kind, ErrorKind::Corrupt);
+}

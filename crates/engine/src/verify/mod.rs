@@ -40,8 +40,9 @@ pub use windows::{Windows, windows};
 
 use crate::repository::{Cluster, Record};
 use crate::session::Session;
+use crate::stored::lost;
 use crate::wal::archive::Archive;
-use crate::wal::moments::Moments;
+use crate::wal::moments::{Moments, is_unreadable};
 use crate::wal::survey::Look;
 use pg_ark_contract::rows::{ArchiveRow, BackupStatus, StatusRow};
 use pg_ark_contract::{ErrorKind, Result};
@@ -88,8 +89,8 @@ pub fn archive_rows(
     verify_archive(&archive, &records_of(cluster, &archive)?, depth, watch)
 }
 
-/// [`windows()`] of a cluster. Timelines whose history cannot be read have none, nor have backups of which an object is
-/// missing or has another size; both get a remark.
+/// [`windows()`] of a cluster. Timelines whose history cannot be read have none, nor have backups whose record is lost or
+/// of which an object is missing or has another size; both get a remark.
 ///
 /// # Errors
 /// As [`windows()`].
@@ -109,6 +110,8 @@ pub fn windows_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn
         lacking.extend(lacks(cluster, &archive, record)?.map(|what| (record.backup.clone(), what)));
     }
     records.retain(|record| !lacking.contains_key(&record.backup));
+    let lost = lost::lost(cluster, archive.system_identifier())?;
+    lacking.extend(lost.into_iter().map(|lost| (lost.backup, lost.why)));
     faults.extend(
         lacking.iter().map(|(backup, what)| format!("backup \"{backup}\" cannot be restored: {what}")),
     );
@@ -130,8 +133,10 @@ fn lacks(cluster: &Cluster, archive: &Archive, record: &Record) -> Result<Option
             Ok(Some(size)) if size == object.size => continue,
             Ok(Some(size)) => format!("has {size} bytes instead of {}", object.size),
             Ok(None) => "is missing".to_string(),
-            // A record may name anything.
-            Err(e) if e.kind == ErrorKind::InvalidArgument => return Ok(Some(e.to_string())),
+            // A record may name anything; what the disk does not give of one backup hides no other.
+            Err(e) if is_unreadable(&e) || e.kind == ErrorKind::InvalidArgument => {
+                return Ok(Some(e.to_string()));
+            }
             Err(e) => return Err(e),
         };
         return Ok(Some(format!("\"{}\" {what}", archive.storage().display(&path))));
@@ -179,7 +184,20 @@ mod tests {
         assert!(lacks().unwrap().contains("backup_manifest\" is missing"));
         archive.storage().put(&path, b"1234".to_vec()).unwrap();
         assert!(lacks().unwrap().ends_with("has 4 bytes instead of 5"));
+        let file = dir.path().join(&path);
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        assert!(lacks().is_some(), "what the disk does not give ends nothing else");
+        std::fs::remove_file(&file).unwrap();
         archive.storage().put(&path, b"12345".to_vec()).unwrap();
         assert_eq!(lacks(), None);
+        let damaged = format!("{}/backup.json", cluster.backup_folder(7, "20261123T020000Z-full"));
+        archive.storage().put(&damaged, &b"x"[..]).unwrap();
+        let remarks = windows_of(&cluster, None, &Session::new(|_| {})).unwrap().remarks;
+        let told = |number: usize, what: &str| {
+            assert!(remarks.len() == 2 && remarks[number].contains(what), "{remarks:?}");
+        };
+        told(0, "\"20261122T020000Z-full\" cannot be restored: its record backup.json is missing");
+        told(1, "\"20261123T020000Z-full\" cannot be restored: its record cannot be read");
     }
 }

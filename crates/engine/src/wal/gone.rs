@@ -3,10 +3,10 @@
 use super::breaks::MAY_BREAK;
 use super::index::MAX_INDEX;
 use super::index_line::{self, LineSeal};
-use super::moments::Moments;
+use super::moments::{Moments, is_unreadable};
 use super::survey::{Run, Survey, joined};
 use crate::postgres::wal_segment::SegmentName;
-use pg_ark_contract::{ErrorKind, Result, Timeline};
+use pg_ark_contract::{Result, Timeline};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ impl Moments<'_> {
         let bytes = match self.archive.storage().get(&path, MAX_INDEX) {
             Ok(bytes) => bytes.unwrap_or_default(),
             // It can be lost; the segments are the truth.
-            Err(e) if e.kind == ErrorKind::Corrupt => return Ok(Vec::new()),
+            Err(e) if is_unreadable(&e) => return Ok(Vec::new()),
             Err(e) => return Err(e),
         };
         let folder = format!("{:08X}{log:08X}", timeline.0);

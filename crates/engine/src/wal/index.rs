@@ -6,6 +6,7 @@
 
 use super::archive::{Archive, WalFile};
 use super::index_line::{self as line, End, FileFacts, FileLine, Head, LineSeal, SegmentLine};
+use super::moments::is_unreadable;
 use super::summary::Summary;
 use crate::postgres::wal_segment::SegmentName;
 use crate::repository::Storage;
@@ -265,7 +266,7 @@ impl Index {
 pub fn beside(archive: &Archive, name: &str) -> Result<Option<Index>> {
     // Lines about segments, which alone depend on this, are of no interest.
     match Index::load(archive.storage(), &archive.index_beside(name)?, SegmentSize::default()) {
-        Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::FormatTooNew) => Ok(None),
+        Err(e) if is_unreadable(&e) => Ok(None),
         loaded => loaded.map(Some),
     }
 }

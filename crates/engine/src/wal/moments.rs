@@ -123,7 +123,7 @@ impl<'a> Moments<'a> {
             let index = match Index::load(self.archive.storage(), &path, self.size) {
                 Ok(index) => index,
                 // It can be lost; the segments are the truth.
-                Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::FormatTooNew) => return Ok(None),
+                Err(e) if is_unreadable(&e) => return Ok(None),
                 Err(e) => return Err(e),
             };
             self.indexes.insert(key, index);
@@ -207,6 +207,13 @@ impl Segments for Moments<'_> {
 /// Whether a segment itself is at fault, not the way to it.
 pub fn is_damage(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Corrupt | ErrorKind::ForeignCluster | ErrorKind::WalMissing)
+}
+
+/// Whether one object gives nothing, be it damaged or out of reach, while the store itself answers: what it says can be
+/// had elsewhere, or lacks alone.
+pub fn is_unreadable(error: &Error) -> bool {
+    use ErrorKind::{Corrupt, FormatTooNew, Io, PermissionDenied};
+    matches!(error.kind, Corrupt | FormatTooNew | Io | PermissionDenied)
 }
 
 /// A time as rows show it: RFC 3339, UTC, with microseconds.

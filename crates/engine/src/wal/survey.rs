@@ -5,6 +5,7 @@
 //! Rejected: a stored list of segments, which would be a second truth beside the objects.
 
 use super::archive::{Archive, INDEX, LogFolder, hex_name};
+use super::moments::is_unreadable;
 use crate::postgres::timeline::{TimelineHistory, timeline_of_history_file};
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
@@ -111,6 +112,11 @@ impl Survey {
         }
     }
 
+    /// Of an archive that holds nothing.
+    pub fn empty(segment_size: SegmentSize) -> Survey {
+        Survey { segment_size, timelines: BTreeMap::new(), histories: BTreeMap::new(), strangers: Vec::new() }
+    }
+
     /// The history of a timeline; one without ancestors when there is no file.
     pub fn history(&self, timeline: Timeline) -> TimelineHistory {
         let known = self.histories.get(&timeline).cloned();
@@ -141,12 +147,7 @@ impl Look {
             }
             Err(e) => return Err(e),
         };
-        let survey = Survey {
-            segment_size,
-            timelines: BTreeMap::new(),
-            histories: BTreeMap::new(),
-            strangers: Vec::new(),
-        };
+        let survey = Survey::empty(segment_size);
         let mut look = Look { survey, histories: Vec::new(), size, twice: Vec::new(), strangers: 0 };
         look.enter_histories(archive)?;
         look.strange_folders(archive, &archive.folder())?;
@@ -175,7 +176,7 @@ impl Look {
             match archive.history_on(timeline, index.as_ref()) {
                 Ok(Some(history)) => drop(self.survey.histories.insert(timeline, history)),
                 Ok(None) => {}
-                Err(e) if e.kind == ErrorKind::Corrupt => self.histories.push((timeline, e)),
+                Err(e) if is_unreadable(&e) => self.histories.push((timeline, e)),
                 Err(e) => return Err(e),
             }
         }
