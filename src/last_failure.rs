@@ -31,7 +31,12 @@ impl Notes {
         }
         self.written = Some(Instant::now());
         self.clear = false;
-        let failure = LastFailure { file: file.into(), at: process::utc_now(), error: error.clone() };
+        let failure = LastFailure {
+            file: file.into(),
+            at: process::utc_now(),
+            error: error.clone(),
+            by_command: false,
+        };
         let Ok(json) = serde_json::to_vec(&failure) else { return };
         let new = format!("{LAST_FAILURE_PATH}.new");
         if create(&new, &json).and_then(|()| std::fs::rename(&new, LAST_FAILURE_PATH)).is_err() {

@@ -55,8 +55,11 @@ impl Progress {
         let archived = time(counted.last_archived_time.as_deref());
         let is_news =
             |at: Option<TimestampWithTimeZone>| at.is_some_and(|at| archived.is_none_or(|then| at > then));
-        let ours = Settings::read().archiver().is_ours();
-        let last_failure = last_failure::read().filter(|failure| ours && is_news(time(Some(&failure.at))));
+        let archiver = Settings::read().archiver();
+        let ours = archiver.is_ours();
+        let counts = |failure: &LastFailure| concerns(archiver, failure, &is_waiting);
+        let last_failure =
+            last_failure::read().filter(|failure| counts(failure) && is_news(time(Some(&failure.at))));
         Ok(Progress {
             settings: Settings::read(),
             failing: last_failure.is_some() || ours && is_news(time(counted.last_failed_time.as_deref())),
@@ -82,6 +85,22 @@ impl Progress {
     pub fn many_waiting(&self) -> bool {
         self.waiting >= MANY_SEGMENTS
     }
+}
+
+/// Whether a failure is that of this server's archiving, and not of a `pgark wal-push` by hand.
+fn concerns(archiver: Archiver, failure: &LastFailure, is_waiting: &dyn Fn(&str) -> bool) -> bool {
+    let is_its_own = match archiver {
+        Archiver::Library => !failure.by_command,
+        Archiver::Command => true,
+        _ => false,
+    };
+    is_its_own && is_waiting(&failure.file)
+}
+
+/// Whether the server still wants a file to be archived.
+fn is_waiting(file: &str) -> bool {
+    let is_name = file.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
+    is_name && std::path::Path::new(&format!("pg_wal/archive_status/{file}.ready")).exists()
 }
 
 /// Segments whose status file says that they are finished and not archived yet. Read as the archiver does, because
@@ -130,7 +149,7 @@ pub fn checks() -> Result<Vec<CheckRow>> {
     rows.push(row(item, status, detail, hint));
     if progress.works_here() {
         rows.push(match &progress.last_failure {
-            Some(LastFailure { file, at, error }) => {
+            Some(LastFailure { file, at, error, .. }) => {
                 let detail = format!("could not archive {file} at {at}: {error}");
                 let hint = error.hint.clone().unwrap_or_else(|| "The server log says more.".into());
                 row("archiver", CheckStatus::Error, detail, Some(hint))
@@ -219,6 +238,28 @@ mod tests {
         }
         let backup = b"000000010000000000000004.00000028.backup.ready";
         assert!(!is_ready_segment(backup) && !is_ready_segment(b"000000010000000000000004.partial.ready"));
+    }
+
+    #[test]
+    fn a_push_by_hand_is_no_failure_of_the_server() {
+        let failure = |by_command| LastFailure {
+            file: "000000010000000000000004".into(),
+            at: String::new(),
+            error: pg_ark_contract::Error::new(pg_ark_contract::ErrorKind::DiskFull, "full"),
+            by_command,
+        };
+        let cases = [
+            (Archiver::Library, false, true, true),
+            (Archiver::Library, true, true, false),
+            (Archiver::Library, false, false, false),
+            (Archiver::Command, true, true, true),
+            (Archiver::Command, true, false, false),
+            (Archiver::Other, true, true, false),
+        ];
+        for (archiver, by_command, waits, expected) in cases {
+            let found = concerns(archiver, &failure(by_command), &|_| waits);
+            assert_eq!(found, expected, "{archiver:?} {by_command} {waits}");
+        }
     }
 
     #[test]

@@ -22,4 +22,7 @@ pub struct LastFailure {
     pub at: String,
     /// Why.
     pub error: Error,
+    /// `pgark wal-push` left it, not the archive module: somebody may have called it by hand.
+    #[serde(default)]
+    pub by_command: bool,
 }

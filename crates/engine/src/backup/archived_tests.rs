@@ -54,7 +54,7 @@ fn put_other(place: &Place, number: u64) {
 /// Leaves a note of a failed archiver.
 fn note(place: &Place, file: &str, kind: ErrorKind) {
     let error = Error::new(kind, "refused");
-    let failure = LastFailure { file: file.into(), at: String::new(), error };
+    let failure = LastFailure { file: file.into(), at: String::new(), error, by_command: false };
     let path = place.dir.path().join("data").join(LAST_FAILURE_PATH);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, serde_json::to_vec(&failure).unwrap()).unwrap();

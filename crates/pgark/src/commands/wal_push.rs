@@ -130,7 +130,8 @@ fn not_utf8(path: &Path) -> Error {
 
 /// Leaves the reason where `ark.status` finds it.
 fn note(data_directory: &Path, file: &str, error: &Error) -> std::io::Result<()> {
-    let failure = LastFailure { file: file.to_string(), at: catalog::now(), error: error.clone() };
+    let failure =
+        LastFailure { file: file.to_string(), at: catalog::now(), error: error.clone(), by_command: true };
     let path = data_directory.join(LAST_FAILURE_PATH);
     let new = path.with_extension("json.new");
     std::fs::write(&new, serde_json::to_vec(&failure)?).and_then(|()| std::fs::rename(&new, path))
