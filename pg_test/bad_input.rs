@@ -93,6 +93,12 @@ mod tests {
     }
 
     #[pg_test]
+    fn null_is_the_default_of_validate() {
+        // Past the arguments the next thing that is missing is found.
+        refused("SELECT ark.validate(NULL, NULL)", "55000", "ark.enable");
+    }
+
+    #[pg_test]
     fn a_repository_is_a_url() {
         for url in [
             "NULL",

@@ -1,6 +1,6 @@
 //! `ark.validate`: says in SQL what `pgark verify` says, changes nothing, and can be stopped.
 
-use crate::archiving::{archive_now, archiving};
+use crate::archiving::{archive_now, archiving, object};
 use crate::support::{Ready, ready};
 use pg_ark_testkit::{Cluster, SHORT, SqlError, run, wait_until};
 use std::fs;
@@ -53,6 +53,28 @@ fn sql_and_program_give_equal_answers() {
     }
     let said = findings(&ready, &format!("'{backup}'"));
     assert!(said.contains("base.tar.zst"), "{said}");
+}
+
+#[test]
+fn promise_6_a_lost_tail_of_the_archive_is_told_though_its_index_is_lost_too() {
+    let ready = archiving(Cluster::builder().wal_segment_mb(1));
+    ready.take_backup();
+    let before = archive_now(&ready);
+    let last = archive_now(&ready);
+    let health = || ready.server.psql("SELECT health FROM ark.status");
+    assert_eq!((findings(&ready, ""), health()), (String::new(), "ok".into()));
+    let folder = object(&ready, &last).expect("it").parent().expect("a folder").to_path_buf();
+    fs::remove_file(object(&ready, &last).expect("it")).expect("a segment");
+    fs::remove_file(folder.join("index.jsonl")).expect("an index");
+    let said = findings(&ready, "level => 'record'");
+    assert!(said.contains(&format!("the last archived segment {last} is not in the archive")), "{said}");
+    assert!(said.contains("\"error\""), "{said}");
+    assert_eq!(health(), format!("the last archived segment {last} is not in the archive"));
+    assert!(object(&ready, &before).is_some());
+    // Counters that were reset tell nothing.
+    ready.server.psql("SELECT pg_stat_reset_shared('archiver')");
+    assert_eq!(health(), "ok");
+    assert!(!findings(&ready, "level => 'record'").contains(&last));
 }
 
 #[test]
