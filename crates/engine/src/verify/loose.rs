@@ -2,7 +2,9 @@
 
 use super::Watch;
 use super::archive::{Depth, Verified, verify};
+use super::backup::wal::is_own;
 use super::findings::{Finding, Findings};
+use super::ranges::STRANGER;
 use crate::postgres::timeline::history_file_name;
 use crate::repository::sealed::Seal;
 use crate::repository::{Cluster, Record, Storage, layout};
@@ -40,7 +42,7 @@ pub fn records(cluster: &Cluster) -> Result<Vec<FindingRow>> {
                 findings.add(Finding::new(Severity::Warning, path, "is missing").hint(hint));
             }
             Ok(None) => {}
-            Err(error) if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::FormatTooNew) => {
+            Err(error) if is_own(&error) || error.kind == ErrorKind::FormatTooNew => {
                 findings.add(of_error(path, &error));
             }
             Err(error) => return Err(error),
@@ -85,14 +87,25 @@ pub fn without_record(cluster: &Cluster, only: Option<&str>) -> Result<Option<Ve
             }
             let folder = format!("{backups}/{name}");
             let is_backup = layout::is_backup_name(&name);
-            if is_backup && storage.size(&format!("{folder}/{}", layout::RECORD))?.is_some() {
-                continue;
-            }
-            if storage.list(&folder)?.is_empty() {
+            let record = format!("{folder}/{}", layout::RECORD);
+            // One that cannot be looked at is there.
+            let has_record = || !matches!(storage.size(&record), Ok(None));
+            if is_backup && has_record() {
                 continue;
             }
             let findings = Findings::default();
-            findings.add(if is_backup {
+            let found = match storage.list(&folder) {
+                Ok(objects) => Ok(objects.len()),
+                Err(error) if is_own(&error) => Err(error),
+                Err(error) => return Err(error),
+            };
+            // A backup that began meanwhile has its record by now.
+            if matches!(found, Ok(0)) || is_backup && has_record() {
+                continue;
+            }
+            findings.add(if let Err(error) = found {
+                of_error(&folder, &error)
+            } else if is_backup {
                 let what = "has no record: backup.json is missing, so there is no backup";
                 let hint = "Get backup.json back from a copy. Archives that are whole can be unpacked with tar and their decompressor (FORMAT.md).";
                 Finding::new(Severity::Error, &folder, what).hint(hint)
@@ -137,13 +150,19 @@ fn of_row(archive: &Archive, row: ArchiveRow) -> Result<Finding> {
     let named = object_in(archive.storage(), &detail);
     let first = row.first_segment.as_deref();
     let stored = match first {
-        Some(first) => archive.find(first)?.map(|found| found.path),
+        Some(first) => archive.find(first).ok().flatten().map(|found| found.path),
         None => None,
     };
     let by_name = first.and_then(|first| archive.path(first).ok());
     let history = row.timeline.and_then(|timeline| archive.path(&history_file_name(timeline)).ok());
     let (object, severity) = match row.status {
-        ArchiveStatus::Stranger => (named, Severity::Warning),
+        ArchiveStatus::Stranger => {
+            let path = detail.strip_prefix(STRANGER).map(str::to_string);
+            let what = if path.is_some() { "was not stored by pg_ark".to_string() } else { detail };
+            let object = path.unwrap_or_else(|| archive.folder());
+            let hint = "Look what it is. pg_ark neither reads nor removes it.";
+            return Ok(Finding::new(Severity::Warning, object, what).hint(hint));
+        }
         ArchiveStatus::Gap => (by_name, Severity::Error),
         ArchiveStatus::NoHistory => (history, Severity::Error),
         ArchiveStatus::Damaged | ArchiveStatus::Ok => {
@@ -151,7 +170,6 @@ fn of_row(archive: &Archive, row: ArchiveRow) -> Result<Finding> {
         }
     };
     let hint = match row.status {
-        ArchiveStatus::Stranger => "Look what it is. pg_ark neither reads nor removes it.",
         ArchiveStatus::Gap => {
             "Look for the segments on the server and its standbys and store them with pgark wal-push; else take a backup now."
         }

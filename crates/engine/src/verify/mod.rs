@@ -4,7 +4,7 @@
 //!   every segment in the order that [`chains`] gives, [`twice`] compares segments that are stored under two codecs,
 //!   [`damage`] collects what they find, [`evidence`] weighs what must have been there.
 //! * [`validate`]: `validate`: what of the stored backups is not as it should be. [`backup`] looks at one, [`loose`] at what
-//!   belongs to none, [`findings`] collects.
+//!   belongs to none, [`strangers`] at what belongs to nobody, [`findings`] collects.
 //! * [`telling`]: how far it is, for the server.
 //! * [`windows`]: `recovery_windows`: from which moment to which, and why each window ends.
 //! * [`status`]: the last backup and the end of the archive.
@@ -24,6 +24,7 @@ pub(crate) mod fixture;
 pub mod loose;
 pub mod ranges;
 pub mod status;
+pub mod strangers;
 pub mod tail;
 pub mod telling;
 pub mod twice;
@@ -35,7 +36,7 @@ pub mod windows;
 pub use archive::{Depth, verify_archive};
 pub use evidence::Evidence;
 pub use telling::Telling;
-pub use validate::{Request, validate};
+pub use validate::{Request, passed_over, validate};
 pub use windows::{Windows, windows};
 
 use crate::repository::{Cluster, Record};

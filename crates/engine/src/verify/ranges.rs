@@ -217,8 +217,11 @@ fn no_history(look: &Look, timeline: Timeline, content: &Content) -> Option<Arch
     Some(row)
 }
 
+/// Before the path of an object that has no place in an archive.
+pub(super) const STRANGER: &str = "not stored by pg_ark: ";
+
 fn strangers(look: &Look) -> Vec<ArchiveRow> {
-    let shown = |path: &String| format!("not stored by pg_ark: {path}");
+    let shown = |path: &String| format!("{STRANGER}{path}");
     let mut rows: Vec<ArchiveRow> =
         look.survey.strangers.iter().map(|path| plain(ArchiveStatus::Stranger, None, shown(path))).collect();
     let more = look.strangers.saturating_sub(rows.len() as u64);

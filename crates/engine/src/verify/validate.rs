@@ -4,8 +4,10 @@ use super::Watch;
 use super::backup::Subject;
 use super::findings::{Finding, Findings};
 use super::loose;
+use super::strangers::strangers;
 use crate::names::{Namer, StoredBackup};
 use crate::repository::{Cluster, Record, layout};
+use crate::stored::lost;
 use crate::wal::Archive;
 use pg_ark_contract::conversation::Level;
 use pg_ark_contract::rows::{BackupStatus, FindingRow, Severity};
@@ -39,6 +41,24 @@ pub fn validate(cluster: &Cluster, request: &Request, watch: &dyn Watch) -> Resu
         Some(name) => work.one(name),
         None => work.everything(),
     }
+}
+
+/// Backups that would be the latest instead of `chosen`, if what says so were not damaged or gone.
+///
+/// # Errors
+/// `BackupNotFound`; what the store said.
+pub fn passed_over(cluster: &Cluster, chosen: &str) -> Result<Vec<FindingRow>> {
+    let (record, _) = cluster.backup(chosen)?;
+    let system = crate::backup::system_of(&record)?;
+    let mut rows = Vec::new();
+    for lost in lost::later(cluster, system, chosen)? {
+        let findings = Findings::default();
+        let what = format!("cannot be used, and is later than \"{chosen}\": {}", lost.why);
+        let hint = "Get backup.json back from a copy; else take a backup now.";
+        findings.add(Finding::new(Severity::Error, &lost.folder, what).hint(hint));
+        rows.extend(findings.into_rows(Some(&lost.backup), &lost.folder, &mut |_| None));
+    }
+    Ok(rows)
 }
 
 struct Work<'a> {
@@ -83,6 +103,7 @@ impl Work<'_> {
         let complete = |record: &&Record| record.status == BackupStatus::Complete;
         self.total(self.records.iter().filter(complete));
         rows.extend(loose::nothing_to_restore(self.cluster, &self.records)?);
+        rows.extend(strangers(self.cluster)?);
         for record in &self.records {
             self.watch.check()?;
             if record.unreadable.is_some() {

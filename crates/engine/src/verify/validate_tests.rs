@@ -483,3 +483,55 @@ fn a_lock_file_is_in_no_backup() {
     stored.make_manifest();
     assert!(stored.told()[0].contains("it belongs to a running server"), "{:#?}", stored.told());
 }
+
+#[test]
+fn latest_does_not_hide_a_later_backup_whose_record_is_damaged() {
+    let stored = Stored::new(Form::default());
+    let passed_over = || super::super::passed_over(&stored.cluster, &stored.record.backup).unwrap();
+    assert!(passed_over().is_empty(), "{:#?}", passed_over());
+    let later = stored.object("backup.json").parent().unwrap().with_file_name("20991122T020000Z-full");
+    std::fs::create_dir_all(&later).unwrap();
+    for name in ["base.tar.zst", "backup.json"] {
+        std::fs::write(later.join(name), "{").unwrap();
+        let rows = passed_over();
+        let [row] = &rows[..] else { panic!("{name}: {rows:#?}") };
+        assert!(row.object.ends_with("/20991122T020000Z-full") && row.severity == Severity::Error, "{row:?}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_told_and_ends_nothing() {
+    for name in ["base.tar.zst", "base.tar.zst.index", "backup_manifest", "pg_wal.tar.zst"] {
+        let stored = Stored::new(Form::default());
+        std::fs::remove_file(stored.object(name)).unwrap();
+        std::os::unix::net::UnixListener::bind(stored.object(name)).unwrap();
+        for level in LEVELS {
+            for one in [true, false] {
+                let rows = stored.rows(one, level, 2);
+                assert!(!rows.is_empty(), "{name}: {rows:#?}");
+                assert!(
+                    rows.iter().all(|row| row.object.starts_with(&stored.path(name))),
+                    "{name}: {rows:#?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn names_that_look_alike_are_no_damage() {
+    let mut stored = Stored::new(Form { frame: 700, ..Form::default() });
+    stored.change_tar("base", |tar| {
+        let at = header_of(tar, b"PG_VERSION");
+        for last in [0xE9, 0xE8] {
+            let mut member = member_like(&tar[at..at + 1024], "PG_VERSIOx", false);
+            member[9] = last;
+            member[148..156].fill(b' ');
+            let sum: u32 = member[..512].iter().map(|b| u32::from(*b)).sum();
+            member[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            tar.splice(0..0, member);
+        }
+    });
+    stored.make_manifest();
+    assert!(stored.told().is_empty(), "{:#?}", stored.told());
+}

@@ -27,7 +27,10 @@ pub fn run(cluster: &Cluster, arguments: &VerifyArgs, format: Format) -> Result<
     let reading = Reading::new("verifying")?;
     let rows = verify::validate(cluster, &request, &reading);
     let bytes = reading.finish();
-    let rows = rows?;
+    let mut rows = rows?;
+    if let Some(chosen) = request.backup.as_ref().filter(|_| arguments.backup.as_deref() == Some("latest")) {
+        rows.extend(verify::passed_over(cluster, chosen)?);
+    }
     match format {
         Format::Json => output::json(&rows)?,
         Format::Text if rows.is_empty() => output::lines(&all_is_well(cluster, &request, bytes)?)?,

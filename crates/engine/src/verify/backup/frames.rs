@@ -14,7 +14,7 @@ use crate::stored::index::{self, Frame};
 use crate::stored::objects::{ObjectReader, unwrap_io};
 use crate::verify::findings::Finding;
 use pg_ark_contract::rows::Severity;
-use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_contract::{Error, Result};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
     ) -> Result<std::result::Result<(), Fault>> {
         let path = self.subject.path(&layout::volume(&archive.name, frame.volume));
         match fetch(self.subject.storage, &path, frame, decoder, raw) {
-            Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::PermissionDenied) => {
+            Err(error) if wal::is_own(&error) => {
                 still_there(self.subject.storage, &error)?;
                 let to = frame.offset.saturating_add(u64::from(frame.stored));
                 Ok(Err(Fault::frames(frame.offset, to, &error.to_string())))

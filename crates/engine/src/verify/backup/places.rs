@@ -27,8 +27,9 @@ pub enum FileId {
     Listed(u32),
     /// Its number among the names of an archive that the manifest does not list.
     Named(u32),
-    /// The manifest should list it, and does not.
-    Unknown,
+    /// The manifest should list it, and does not; or it lists several that look like it, and this is the number of the
+    /// name among those of [`FileId::Named`].
+    Unknown(u32),
 }
 
 /// The files of one archive.
@@ -78,15 +79,20 @@ impl Places {
                 let found = expected.find(&path).or_else(|| {
                     place.file.contains(char::REPLACEMENT_CHARACTER).then(|| expected.find_lossy(&path))?
                 });
-                found.and_then(|number| u32::try_from(number).ok()).map_or(FileId::Unknown, FileId::Listed)
+                match found.and_then(|number| u32::try_from(number).ok()) {
+                    Some(number) => FileId::Listed(number),
+                    None => FileId::Unknown(self.remember(place.file)),
+                }
             }
-            None => {
-                self.names.push(place.file);
-                FileId::Named(self.names.len() as u32 - 1)
-            }
+            None => FileId::Named(self.remember(place.file)),
         };
         self.places.push(Place { at: place.at, size: place.size, id });
         Ok(())
+    }
+
+    fn remember(&mut self, name: String) -> u32 {
+        self.names.push(name);
+        u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// Number of the first file that begins at `at` or behind it.

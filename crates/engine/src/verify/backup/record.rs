@@ -1,8 +1,8 @@
 //! The record in itself, its objects by name and size, and what it knows of damage.
 
-use super::Subject;
 use super::contradictions::contradictions;
 use super::pages::shown;
+use super::{Subject, still_there, wal};
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
 use crate::repository::record::ObjectRecord;
 use crate::repository::{Record, layout};
@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Damaged files that a record lists at the most (backup/books.rs).
 const MAX_DAMAGED_FILES: usize = 1000;
+const STRANGE_FOLDER: &str = "Look whether something in it belongs to another user, or its disk is damaged.";
 const SOURCE: &str = "They were damaged in the server before the backup. Restore an older backup of what is in them, or mend it in the server.";
 
 /// Tells whatever in the record contradicts itself.
@@ -61,7 +62,14 @@ pub fn objects(subject: &Subject<'_>) -> Result<BTreeMap<(usize, u32), Fault>> {
     let mut volumes = BTreeMap::new();
     let look = |object: &ObjectRecord| -> Result<Option<Fault>> {
         subject.watch.check()?;
-        Ok(match subject.storage.size(&subject.path(&object.name))? {
+        let size = match subject.storage.size(&subject.path(&object.name)) {
+            Err(error) if wal::is_own(&error) => {
+                still_there(subject.storage, &error)?;
+                return Ok(Some(Fault::other(&error)));
+            }
+            size => size?,
+        };
+        Ok(match size {
             Some(size) if size == object.size => None,
             Some(size) => Some(Fault::size(size, object.size)),
             None => Some(Fault::missing()),
@@ -94,7 +102,15 @@ fn strangers(subject: &Subject<'_>) -> Result<()> {
     let record = subject.path(layout::RECORD);
     let known: BTreeSet<String> =
         all_objects(subject.record).map(|object| subject.path(&object.name)).chain([record]).collect();
-    for object in subject.storage.list(subject.folder)? {
+    let objects = match subject.storage.list(subject.folder) {
+        Ok(objects) => objects,
+        Err(error) => {
+            return subject.tolerate(error, |error| {
+                Finding::new(Severity::Warning, subject.folder, error.to_string()).hint(STRANGE_FOLDER)
+            });
+        }
+    };
+    for object in objects {
         if !known.contains(&object.path) {
             let what = "is in the backup's folder, and the record does not know it";
             let finding = Finding::new(Severity::Warning, object.path, what);

@@ -230,7 +230,19 @@ pub fn archived(subject: &Subject<'_>, archive: &Archive, needed: &Needed) -> Re
         subject.watch.check()?;
         let name = needed.name(number);
         let path = archive.path(&name)?;
-        let Some(found) = archive.find(&name)? else {
+        let found = match archive.find(&name) {
+            Err(error) => {
+                reader = None;
+                missing += 1;
+                subject.tolerate(error, |e| Finding::new(Severity::Error, path, e.to_string()).hint(HINT))?;
+                if missing == MAX_MISSING {
+                    break;
+                }
+                continue;
+            }
+            found => found?,
+        };
+        let Some(found) = found else {
             reader = None;
             missing += 1;
             let finding = Finding::new(Severity::Error, path, "is missing: the backup needs it").hint(HINT);
@@ -273,7 +285,8 @@ pub fn archived(subject: &Subject<'_>, archive: &Archive, needed: &Needed) -> Re
 pub fn sizes(subject: &Subject<'_>, archive: &Archive, needed: &Needed) -> Result<()> {
     for number in (needed.first()..=needed.last()).take(MAX_SIZES) {
         subject.watch.check()?;
-        if let Some(found) = archive.find(&needed.name(number))? {
+        // What cannot be looked at is told with the archive.
+        if let Ok(Some(found)) = archive.find(&needed.name(number)) {
             tell_size(subject, &found)?;
         }
     }

@@ -257,7 +257,7 @@ impl<'a> Walk<'a> {
         let path = self.path_of(place)?;
         let sum = match place.id {
             FileId::Listed(number) => self.listed(number as usize, &path, place.size),
-            FileId::Named(_) | FileId::Unknown => Sum::None,
+            FileId::Named(_) | FileId::Unknown(_) => Sum::None,
         };
         let keep = self.wal_begins(content, &path, place.size);
         self.open(path, place.size, sum, keep, base);
@@ -269,7 +269,7 @@ impl<'a> Walk<'a> {
         match place.id {
             FileId::Listed(number) => Some(self.books.expected.path(number as usize).to_vec()),
             FileId::Named(number) => Some(current.places.as_ref()?.name(number)?.as_bytes().to_vec()),
-            FileId::Unknown => Some(b"?".to_vec()),
+            FileId::Unknown(_) => Some(b"?".to_vec()),
         }
     }
 
@@ -291,7 +291,7 @@ impl<'a> Walk<'a> {
                         wal.saw(&name);
                     }
                 }
-                FileId::Unknown => {}
+                FileId::Unknown(_) => {}
             }
         }
         places.into_iter().filter_map(|place| self.path_of(place)).collect()

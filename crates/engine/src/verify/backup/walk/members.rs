@@ -32,9 +32,16 @@ impl Walk<'_> {
         let place = places.get(current.next);
         let same_file = |place: &Place| match place.id {
             FileId::Listed(number) => id == Some(number as usize),
-            FileId::Unknown => id.is_none(),
-            FileId::Named(number) => {
-                places.name(number).is_some_and(|name| name == String::from_utf8_lossy(&member.path))
+            FileId::Named(number) | FileId::Unknown(number) => {
+                let looks_alike =
+                    || places.name(number).is_some_and(|name| name == String::from_utf8_lossy(&member.path));
+                // A name that is not UTF-8 may stand for several files of the manifest.
+                let is_odd = || std::str::from_utf8(&member.path).is_err();
+                match place.id {
+                    FileId::Unknown(_) if id.is_none() => true,
+                    FileId::Unknown(_) => is_odd() && looks_alike(),
+                    _ => looks_alike(),
+                }
             }
         };
         let is_right =
