@@ -30,11 +30,11 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
     match &job.task {
         Task::Open { data_directory } => open(job, data_directory),
         Task::List => {
-            let rows = cluster(job)?.backups()?.iter().map(|r| r.row()).collect();
+            let rows = cluster(job, session)?.backups()?.iter().map(|r| r.row()).collect();
             Ok(Answer::Backups(rows))
         }
         Task::Show { backup } => {
-            let (record, _) = cluster(job)?.backup(backup)?;
+            let (record, _) = cluster(job, session)?.backup(backup)?;
             let json = serde_json::to_string(&record)
                 .map_err(|e| Error::new(ErrorKind::Internal, "could not write a record as JSON").detail(e))?;
             Ok(Answer::Record { json })
@@ -46,16 +46,17 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         }
         Task::Archive(task) => match archiver::run(&job.repository, &job.cluster, task, session)? {},
         Task::Abandon { backup, reason } => {
-            let cluster = cluster(job)?;
+            let cluster = cluster(job, session)?;
             abandon(&cluster, backup.as_deref(), reason).map(|()| Answer::Abandoned)
         }
         Task::VerifyArchive { system_identifier, deep } => {
             let depth = if *deep { Depth::Everything(0) } else { Depth::Names };
             let watch = Telling::new(session);
-            verify::archive_rows(&cluster(job)?, *system_identifier, depth, &watch).map(Answer::Archive)
+            verify::archive_rows(&cluster(job, session)?, *system_identifier, depth, &watch)
+                .map(Answer::Archive)
         }
         Task::Validate { backup, level, system_identifier, jobs, archived } => {
-            let mut cluster = cluster(job)?;
+            let mut cluster = cluster(job, session)?;
             if let Some(system) = system_identifier {
                 cluster = cluster.only_system(*system)?;
             }
@@ -69,19 +70,23 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             Ok(Answer::Findings(rows))
         }
         Task::Windows { system_identifier } => {
-            let found = verify::windows_of(&cluster(job)?, *system_identifier, session)?;
+            let found = verify::windows_of(&cluster(job, session)?, *system_identifier, session)?;
             found.remarks.into_iter().for_each(|remark| session.warn(remark, None));
             Ok(Answer::Windows(found.rows))
         }
         Task::Status { system_identifier } => {
-            let row = verify::status_of(&cluster(job)?, *system_identifier, session)?;
+            let row = verify::status_of(&cluster(job, session)?, *system_identifier, session)?;
             Ok(Answer::Status(Box::new(row)))
         }
     }
 }
 
-fn cluster(job: &Job) -> Result<Cluster> {
-    Repository::open(&job.repository)?.cluster(&job.cluster)
+fn cluster(job: &Job, session: &Session) -> Result<Cluster> {
+    let cluster = Repository::open(&job.repository)?.cluster(&job.cluster)?;
+    if let Some(damage) = cluster.damage() {
+        session.warn(damage.to_string(), damage.hint.clone());
+    }
+    Ok(cluster)
 }
 
 fn open(job: &Job, data_directory: &str) -> Result<Answer> {
@@ -160,12 +165,17 @@ pub fn check(job: &Job, data_directory: &str) -> Vec<CheckRow> {
             .map(|()| "outside the data directory".to_string()),
     );
     row("repository write", repository.probe().map(|()| "an object was written, synced and removed".into()));
-    if let Some(free) = repository.storage().free_bytes() {
-        row("repository space", Ok(format!("{} free", human_bytes(free))));
-    }
+    let backups = repository.cluster(&job.cluster).and_then(|cluster| match cluster.damage() {
+        // A backup would refuse it.
+        Some(damage) => Err(damage.clone()),
+        None => cluster.backups(),
+    });
+    let last = backups.as_ref().ok().and_then(|backups| {
+        backups.iter().rfind(|b| b.status == BackupStatus::Complete).map(|last| last.stored_bytes)
+    });
     row(
         "backups",
-        repository.cluster(&job.cluster).and_then(|cluster| cluster.backups()).map(|backups| {
+        backups.map(|backups| {
             let count = |status| backups.iter().filter(|b| b.status == status).count();
             format!(
                 "cluster \"{}\": {} complete, {} running, {} failed",
@@ -176,6 +186,40 @@ pub fn check(job: &Job, data_directory: &str) -> Vec<CheckRow> {
             )
         }),
     );
+    rows.extend(space_row(backup::free_space(repository.storage()), last));
     rows.push(access::check(repository.storage().folder()));
     rows
+}
+
+/// Whether the next backup has room; `last` is what the last one took, in bytes.
+fn space_row(free: Result<Option<u64>>, last: Option<u64>) -> Option<CheckRow> {
+    let row = |status, detail: String, hint: Option<String>| {
+        Some(CheckRow { item: "repository space".to_string(), status, detail, hint })
+    };
+    match (free, last) {
+        (Err(e), _) => row(CheckStatus::Error, e.to_string(), e.hint),
+        (Ok(None), _) => None,
+        (Ok(Some(free)), Some(last)) if free < last => row(
+            CheckStatus::Warning,
+            format!("{} free, and the last backup took {}", human_bytes(free), human_bytes(last)),
+            Some("Free some space there, or move the repository: the next backup may not fit.".to_string()),
+        ),
+        (Ok(Some(free)), _) => row(CheckStatus::Ok, format!("{} free", human_bytes(free)), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_enough_for_the_next_backup_or_told() {
+        let status = |free, last| space_row(free, last).map(|row| row.status);
+        assert_eq!(status(Ok(None), Some(1)), None);
+        assert_eq!(status(Ok(Some(5)), None), Some(CheckStatus::Ok));
+        assert_eq!(status(Ok(Some(5)), Some(5)), Some(CheckStatus::Ok));
+        assert_eq!(status(Ok(Some(5)), Some(6)), Some(CheckStatus::Warning));
+        let full = Error::new(ErrorKind::DiskFull, "full").hint("free");
+        assert_eq!(status(Err(full), None), Some(CheckStatus::Error));
+    }
 }

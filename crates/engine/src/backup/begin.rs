@@ -62,7 +62,8 @@ pub fn begin(storage: Storage, cluster: &str, task: &BackupTask, session: &Sessi
             ),
         ));
     }
-    check_space(&repository)?;
+    repository.probe()?;
+    free_space(repository.storage())?;
     let mut cluster = repository.cluster(cluster)?;
     let system = control.system_identifier;
     let (name, lease) = take_lease(&cluster, system, task.kind, session)?;
@@ -135,15 +136,18 @@ fn check_choices(task: &BackupTask) -> Result<()> {
     Ok(())
 }
 
-fn check_space(repository: &Repository) -> Result<()> {
-    repository.probe()?;
-    match repository.storage().free_bytes() {
+/// Bytes free in the repository; `None` when its store has no such notion.
+///
+/// # Errors
+/// `DiskFull` when a backup would not even begin.
+pub fn free_space(storage: &Storage) -> Result<Option<u64>> {
+    match storage.free_bytes() {
         Some(free) if free < LEAST_FREE => Err(Error::new(
             ErrorKind::DiskFull,
-            format!("repository \"{}\" has only {} left", repository.storage().url(), human_bytes(free)),
+            format!("repository \"{}\" has only {} left", storage.url(), human_bytes(free)),
         )
         .hint("Free some space there, then try again.")),
-        _ => Ok(()),
+        free => Ok(free),
     }
 }
 

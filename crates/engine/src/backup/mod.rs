@@ -31,6 +31,6 @@ pub mod serial;
 pub mod wal;
 pub mod walk;
 
-pub use begin::system_of;
+pub use begin::{free_space, system_of};
 pub use finish::{end_dead, mark_failed};
 pub use run::run;

@@ -152,6 +152,8 @@ fn a_cluster_record_that_is_damaged_costs_its_order_alone() {
     assert_eq!(cluster.systems(), [9, system]);
     assert_eq!(cluster.damage().unwrap().kind, ErrorKind::Corrupt);
     assert_eq!(cluster.backups().unwrap().len(), 1);
+    let error = crate::restore::request::newest_system(&cluster).unwrap_err();
+    assert!(error.hint.unwrap().contains("--system-identifier"));
     assert_eq!(cluster.remember_system(10, 150_018).unwrap_err().kind, ErrorKind::Corrupt);
 }
 

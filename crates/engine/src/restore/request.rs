@@ -134,8 +134,14 @@ pub fn complete(cluster: &Cluster) -> Result<Vec<Record>> {
 /// The cluster as its newest system identifier has it: what `latest` is looked for in.
 ///
 /// # Errors
-/// None that a cluster which exists could have.
+/// `Corrupt` when the record that says which is the newest is damaged, and there are several.
 pub fn newest_system(cluster: &Cluster) -> Result<Cluster> {
+    // Their order was in the record.
+    if let (Some(damage), [_, _, ..]) = (cluster.damage(), cluster.systems()) {
+        return Err(damage.clone().hint(
+            "Which of its system identifiers is the newest is not known: choose one with --system-identifier, or get the file back from a copy.",
+        ));
+    }
     match cluster.systems() {
         [.., newest] => cluster.clone().only_system(*newest),
         [] => Ok(cluster.clone()),

@@ -28,9 +28,13 @@ pub fn run(cli: &Cli) -> Result<()> {
         rows.push(row("repository space", CheckStatus::Ok, format!("{} free", human_bytes(free)), None));
     }
     for name in names(cli, &repository)? {
-        let looked = repository.cluster(&name).and_then(|cluster| cluster_rows(&cluster));
+        let looked = repository.cluster(&name).and_then(|cluster| match cluster.damage() {
+            Some(damage) => Err(damage.clone()),
+            None => cluster_rows(&cluster),
+        });
         match looked {
             Ok(more) => rows.extend(more),
+            // A backup refuses what a reader can do without.
             Err(e) => rows.push(row(
                 &format!("cluster {name}"),
                 CheckStatus::Error,

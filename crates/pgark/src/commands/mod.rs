@@ -12,6 +12,7 @@ mod wal_push;
 mod windows;
 
 use crate::cli::{Cli, Command};
+use crate::talk;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pg_ark_engine::repository::{Cluster, Repository};
 use std::process::ExitCode;
@@ -52,6 +53,9 @@ fn open(cli: &Cli) -> Result<Cluster> {
         _ => default_cluster(repository.clusters()?)?,
     };
     let cluster = repository.cluster(&name)?;
+    if let Some(damage) = cluster.damage() {
+        talk::warn(&damage.to_string());
+    }
     if !cluster.exists() {
         let names = repository.clusters()?;
         return Err(Error::new(
