@@ -8,6 +8,7 @@ use crate::postgres::manifest::{ManifestWriter, crc32c_bytes};
 use crate::postgres::wal_segment::{HAS_LONG_HEADER, magic_of};
 use crate::repository::record::{ArchiveContent, DataDirectoryRecord, ObjectRecord, TablespaceRecord};
 use crate::repository::{Cluster, Record, Repository};
+use crate::stored::expected::Expected;
 use pg_ark_contract::settings::{Checksum, Compression};
 use pg_ark_contract::units::{Lsn, Timeline};
 use sha2::{Digest, Sha256};
@@ -172,6 +173,10 @@ impl Fixture {
             size: manifest.len() as u64,
             crc32c: format!("{:08x}", crc32c::crc32c(&manifest)),
         });
+        let listed = Expected::load(cluster.storage(), &folder, &record, &mut std::io::sink()).unwrap();
+        record.files = listed.len() as u64;
+        record.data_bytes = (0..listed.len()).map(|number| listed.file(number).size).sum();
+        record.stored_bytes = crate::backup::finish::objects(&record).map(|object| object.size).sum();
         record.save(cluster.storage(), &folder).unwrap();
         Fixture { dir, cluster, folder, record }
     }

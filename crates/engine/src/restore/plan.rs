@@ -122,6 +122,7 @@ pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
     let Chosen { record, folder, mut recovery, remarks: mut told } =
         course::choose(&stock, cluster, request)?;
     check_record(&record)?;
+    told.extend(warnings::contradictions(&record));
     let mapped = check::map_tablespaces(&record, request)?;
     let targets: Vec<PathBuf> = mapped.iter().map(|m| m.to.clone()).collect();
     let old_data = Path::new(&record.data_directory.path);
@@ -279,6 +280,13 @@ fn check_record(record: &Record) -> Result<()> {
         if !seen.contains(&needed) {
             return bad(format!("has no archive for {needed:?}"));
         }
+    }
+    // Relative to what? It would be made in the folder that pgark was started in.
+    if let Some(place) = record.new_tablespaces.iter().find(|place| !Path::new(place).is_absolute()) {
+        return bad(format!(
+            "has a place for a tablespace that is no absolute path: \"{}\"",
+            place.escape_debug()
+        ));
     }
     match &record.manifest {
         Some(manifest) if manifest.name == layout::MANIFEST => Ok(()),

@@ -15,6 +15,7 @@ use super::recovery;
 use super::request::ConfigChoice;
 use super::tree::{CONTROL_FILE_HELD_BACK, Roots};
 use super::unpack::Unpack;
+use super::warnings;
 use super::watch::{self, Stage, Watch};
 use crate::bounded;
 use crate::postgres::backup_label::TABLESPACE_MAP;
@@ -62,6 +63,9 @@ pub fn run(storage: &Storage, prepared: &Prepared, watch: &dyn Watch) -> Result<
     };
     let opened = create_roots(plan, &roots, &taken, watch)?;
     let expected = load_manifest(storage, folder, record, plan)?;
+    if let Some(what) = warnings::disagreement(record, &expected) {
+        watch.warn(&what);
+    }
     watch.stage(Stage::Unpack, tar_bytes(record));
     let unpack = Unpack {
         storage,

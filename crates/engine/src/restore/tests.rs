@@ -216,7 +216,7 @@ fn hostile_members_are_refused() {
 #[test]
 fn hostile_records_are_refused() {
     type Change = fn(&mut crate::repository::Record);
-    let changes: [Change; 8] = [
+    let changes: [Change; 9] = [
         |r| r.archives[1].name = "../../x".into(),
         |r| r.archives[1].volumes[0].name = "/etc/passwd".into(),
         |r| r.archives[1].tar_bytes = 10,
@@ -225,6 +225,7 @@ fn hostile_records_are_refused() {
         |r| r.archives.retain(|a| a.name != "base.tar.zst"),
         |r| r.manifest = None,
         |r| r.tablespaces[0].path = "relative".into(),
+        |r| r.new_tablespaces = vec!["relative".into()],
     ];
     for (number, change) in changes.into_iter().enumerate() {
         let mut fixture = Fixture::new(&Recipe::default());
@@ -399,4 +400,24 @@ fn a_backup_whose_own_wal_is_not_whole_is_not_restored() {
     assert_eq!(check(&record).unwrap_err().0, ErrorKind::ForeignCluster);
     record.wal_included = false;
     check(&record).unwrap();
+}
+
+#[test]
+fn promise_6_a_record_that_is_not_as_it_was_written_is_told() {
+    let told = |fixture: &Fixture| {
+        let listener = Listener::default();
+        let prepared = prepare(&fixture.cluster, &request(fixture)).unwrap();
+        run(fixture.cluster.storage(), &prepared, &listener).unwrap();
+        let all = [prepared.plan.warnings, listener.0.into_inner().unwrap()].concat();
+        all.into_iter().filter(|told| told.contains("as it was written")).collect::<Vec<_>>()
+    };
+    let mut fixture = Fixture::new(&Recipe::default());
+    assert_eq!(told(&fixture), Vec::<String>::new());
+    std::fs::remove_dir_all(fixture.path("target")).unwrap();
+    fixture.change_record(|record| {
+        record.files += 1;
+        record.stored_bytes += 1;
+    });
+    let [own, other] = &told(&fixture)[..] else { panic!() };
+    assert!(own.contains("contradicts itself") && other.contains("manifest lists"), "{own} {other}");
 }

@@ -2,6 +2,8 @@
 
 use super::server::{self, Server};
 use crate::repository::Record;
+use crate::stored::expected::Expected;
+use crate::verify::backup::contradictions;
 
 /// Remarks of a record that a plan repeats.
 const REMARKS: usize = 10;
@@ -45,6 +47,31 @@ pub fn about(record: &Record, server: Option<&Server>, moved: bool) -> Vec<Strin
         ));
     }
     warnings
+}
+
+/// What `pgark verify` calls an error in the record, and a restore can do without: what it writes is proved by checksums.
+pub fn contradictions(record: &Record) -> Option<String> {
+    let faults = contradictions::contradictions(record);
+    let shown = faults.iter().take(REMARKS).map(String::as_str).collect::<Vec<_>>().join("; ");
+    (!faults.is_empty()).then(|| {
+        format!(
+            "the record of backup \"{}\" contradicts itself, so it is not as it was written: {shown}",
+            record.backup
+        )
+    })
+}
+
+/// What the manifest lists in another number than the record says.
+pub fn disagreement(record: &Record, expected: &Expected) -> Option<String> {
+    let files = expected.len() as u64;
+    let bytes = (0..expected.len()).fold(0u64, |sum, number| sum.saturating_add(expected.file(number).size));
+    ((files, bytes) != (record.files, record.data_bytes)).then(|| {
+        format!(
+            "the backup manifest lists {files} files with {bytes} bytes, and the record of backup \"{}\" says {} files with \
+             {} bytes: one of them is not as it was written",
+            record.backup, record.files, record.data_bytes
+        )
+    })
 }
 
 /// The restored server archives where its original does, which may still run on the machine that it was backed up on.

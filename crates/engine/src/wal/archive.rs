@@ -20,6 +20,11 @@ pub const MAX_BACKUP_HISTORY: u64 = 64 << 10;
 const CODECS: [Codec; 3] = [Codec::Zstd, Codec::Lz4, Codec::Gzip];
 /// Segments that are looked at for a header before the archive's segment size counts as unknown.
 const SIZE_TRIES: u32 = 32;
+/// Bytes of all histories together, and ancestors in them: those of 2800 promotions, in 160 MB.
+const MOST_BYTES: u64 = 128 << 20;
+const MOST_ENTRIES: usize = 4_000_000;
+/// What a history counts that cannot be read.
+const FAULT_BYTES: u64 = 64 << 10;
 /// What to do about a damaged object.
 const DAMAGED: &str = "The repository is damaged there. Get the object back from a copy.";
 /// Name of the index of a folder.
@@ -296,11 +301,45 @@ impl Archive {
     /// # Errors
     /// As [`Archive::history`].
     pub fn history_on(&self, timeline: Timeline, index: Option<&Index>) -> Result<Option<TimelineHistory>> {
+        Ok(self.sized_history(timeline, index)?.map(|(history, _)| history))
+    }
+
+    /// And the bytes of its file.
+    fn sized_history(
+        &self,
+        timeline: Timeline,
+        index: Option<&Index>,
+    ) -> Result<Option<(TimelineHistory, u64)>> {
         let name = history_file_name(timeline);
         let Some(bytes) = self.read_plain(&name)? else { return Ok(None) };
         let history = self.parse_history(timeline, &bytes)?;
         self.prove(&name, &bytes, index)?;
-        Ok(Some(history))
+        Ok(Some((history, bytes.len() as u64)))
+    }
+
+    /// One of many histories, as [`Archive::history_on`] reads it, without the reasons of its ancestors, which are for
+    /// people.
+    ///
+    /// # Errors
+    /// As [`Archive::history_on`]. `Unsupported` when `room` does not suffice for it.
+    pub fn one_history(
+        &self,
+        timeline: Timeline,
+        index: Option<&Index>,
+        room: &mut Room,
+    ) -> Result<Option<TimelineHistory>> {
+        let found = self.sized_history(timeline, index);
+        let (entries, bytes) = match &found {
+            Ok(Some((history, bytes))) => (history.entries.len(), *bytes),
+            // It is told about, which takes room too.
+            _ => (0, FAULT_BYTES),
+        };
+        room.take(entries, bytes).map_err(|e| e.detail(self.storage.display(&self.folder())))?;
+        Ok(found?.map(|(mut history, _)| {
+            let ancestors = history.entries.len().saturating_sub(1);
+            history.entries.iter_mut().take(ancestors).for_each(|entry| entry.reason = String::new());
+            history
+        }))
     }
 
     /// The index of the archive's folder, which knows the histories; `None` when it cannot be read.
@@ -338,18 +377,20 @@ impl Archive {
     /// Every history file, and paths of objects beside them that are none.
     ///
     /// # Errors
-    /// `Corrupt` for a history that cannot be read as one, or is not what was stored; what the store said.
+    /// `Corrupt` for a history that cannot be read as one, or is not what was stored; `Unsupported` for more of them than
+    /// fit into [`Room`]; what the store said.
     pub fn histories(&self) -> Result<(BTreeMap<Timeline, TimelineHistory>, Vec<String>)> {
         let mut histories = BTreeMap::new();
         let mut strangers = Vec::new();
         let index = self.history_index()?;
+        let mut room = Room::default();
         for path in self.storage.files(&self.folder())? {
             let name = path.rsplit('/').next().unwrap_or_default();
             match timeline_of_history_file(name) {
                 None if name == INDEX => {}
                 None => strangers.push(path),
                 Some(timeline) => {
-                    if let Some(history) = self.history_on(timeline, index.as_ref())? {
+                    if let Some(history) = self.one_history(timeline, index.as_ref(), &mut room)? {
                         histories.insert(timeline, history);
                     }
                 }
@@ -452,6 +493,42 @@ impl Archive {
             return Err(self.located(Error::new(ErrorKind::ForeignCluster, message), &found));
         }
         SegmentSize::new(header.segment_size).map(Some).map_err(|e| self.located(e, &found))
+    }
+}
+
+/// What is left of the bounds for histories that are read together: an archive may hold any number of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    bytes: u64,
+    entries: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Room::new(MOST_BYTES, MOST_ENTRIES)
+    }
+}
+
+impl Room {
+    /// For so many bytes of files, and so many ancestors in them.
+    pub fn new(bytes: u64, entries: usize) -> Self {
+        Room { bytes, entries }
+    }
+
+    fn take(&mut self, entries: usize, bytes: u64) -> Result<()> {
+        match (self.entries.checked_sub(entries), self.bytes.checked_sub(bytes)) {
+            (Some(entries), Some(bytes)) => *self = Room { bytes, entries },
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the archive holds more timeline histories than can be read",
+                )
+                .hint(
+                    "Look at its .history files, and move those away that no cluster of this name wrote.",
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

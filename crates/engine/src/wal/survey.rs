@@ -4,7 +4,7 @@
 //! one. Why: windows, verification and the choice of a backup all ask for holes, never for single segments.
 //! Rejected: a stored list of segments, which would be a second truth beside the objects.
 
-use super::archive::{Archive, INDEX, LogFolder, hex_name};
+use super::archive::{Archive, INDEX, LogFolder, Room, hex_name};
 use super::moments::is_unreadable;
 use crate::postgres::timeline::{TimelineHistory, timeline_of_history_file};
 use crate::postgres::wal_segment::SegmentName;
@@ -165,6 +165,7 @@ impl Look {
 
     fn enter_histories(&mut self, archive: &Archive) -> Result<()> {
         let index = archive.history_index()?;
+        let mut room = Room::default();
         for path in archive.storage().files(&archive.folder())? {
             let name = path.rsplit('/').next().unwrap_or_default();
             let Some(timeline) = timeline_of_history_file(name) else {
@@ -173,7 +174,7 @@ impl Look {
                 }
                 continue;
             };
-            match archive.history_on(timeline, index.as_ref()) {
+            match archive.one_history(timeline, index.as_ref(), &mut room) {
                 Ok(Some(history)) => drop(self.survey.histories.insert(timeline, history)),
                 Ok(None) => {}
                 Err(e) if is_unreadable(&e) => self.histories.push((timeline, e)),

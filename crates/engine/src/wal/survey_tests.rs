@@ -109,3 +109,23 @@ fn an_order_to_stop_ends_the_listing() {
     let empty = Stored::new();
     assert!(Survey::take(&empty.archive, &stop).unwrap().is_empty());
 }
+
+#[test]
+fn promise_7_histories_take_bounded_room() {
+    let stored = Stored::new();
+    let text = b"1\t0/700100\tfirst\n2\t0/800100\tsecond\n";
+    stored.put_plain("00000003.history", text);
+    stored.put_plain("00000009.history", b"garbage");
+    let read = |timeline, bytes, entries| {
+        stored.archive.one_history(Timeline(timeline), None, &mut Room::new(bytes, entries))
+    };
+    let history = read(3, text.len() as u64, 2).unwrap().unwrap();
+    let reasons: Vec<_> = history.entries.iter().map(|entry| &entry.reason[..]).collect();
+    assert_eq!(reasons, ["", "second"]);
+    for (bytes, entries) in [(text.len() as u64 - 1, 2), (1 << 20, 1)] {
+        assert_eq!(read(3, bytes, entries).unwrap_err().kind, ErrorKind::Unsupported);
+    }
+    // What cannot be read is told, one by one, which takes room too.
+    assert_eq!(read(9, 1 << 20, 1).unwrap_err().kind, ErrorKind::Corrupt);
+    assert_eq!(read(9, 100, 1).unwrap_err().kind, ErrorKind::Unsupported);
+}
