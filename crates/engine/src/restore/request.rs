@@ -117,8 +117,7 @@ pub fn named(cluster: &Cluster, name: &str) -> Result<Record> {
 pub fn complete(cluster: &Cluster) -> Result<Vec<Record>> {
     let mut records = newest_system(cluster)?.backups()?;
     records.retain(|r| r.status == BackupStatus::Complete && r.kind == BackupKind::Full);
-    // Real times decide, not names: the clock may have been set back between two backups.
-    records.sort_by(|a, b| (finished(a), &a.backup).cmp(&(finished(b), &b.backup)));
+    by_end(&mut records);
     if !records.is_empty() {
         return Ok(records);
     }
@@ -158,6 +157,27 @@ pub fn others_hint(cluster: &Cluster) -> Option<String> {
             others.join(", ")
         )
     })
+}
+
+/// The backup of the newest system identifier that ended last, whatever its state; one that has no end counts by its
+/// beginning. As long as nothing came after it, that is the one that `latest` restores.
+///
+/// # Errors
+/// As [`newest_system`]; what the store said.
+pub fn newest(cluster: &Cluster) -> Result<Option<Record>> {
+    let mut records = newest_system(cluster)?.backups()?;
+    by_end(&mut records);
+    Ok(records.pop())
+}
+
+/// Real times decide, not names: the clock may have been set back between two backups.
+fn by_end(records: &mut [Record]) {
+    records
+        .sort_by_cached_key(|record| (finished(record).or_else(|| started(record)), record.backup.clone()));
+}
+
+fn started(record: &Record) -> Option<chrono::DateTime<chrono::Utc>> {
+    chrono::DateTime::parse_from_rfc3339(&record.started_at).ok().map(|time| time.to_utc())
 }
 
 fn finished(record: &Record) -> Option<chrono::DateTime<chrono::Utc>> {

@@ -273,6 +273,13 @@ fn latest_is_the_one_that_finished_last() {
     }
     let prepared = prepare(&fixture.cluster, &request(&fixture)).unwrap();
     assert_eq!(prepared.record.backup, "20261121T020000Z-full");
+    let newest = || super::request::newest(&fixture.cluster).unwrap().unwrap();
+    assert_eq!(newest(), prepared.record, "what is shown is what is restored");
+    let name = "20261124T020000Z-full";
+    let failed =
+        Record { started_at: "2026-11-24T02:00:00Z".into(), ..Record::begun(name.into(), "main", system) };
+    failed.save(fixture.cluster.storage(), &fixture.cluster.backup_folder(system, name)).unwrap();
+    assert_eq!(newest().backup, name, "but for one that has come to nothing since");
 }
 
 #[test]

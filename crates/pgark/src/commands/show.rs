@@ -21,7 +21,7 @@ pub fn run(cluster: &Cluster, backup: &str, format: Format) -> Result<()> {
 
 /// The newest backup of the newest system identifier, whatever its state: whoever asks wants to know how it is.
 fn latest(cluster: &Cluster) -> Result<Record> {
-    request::newest_system(cluster)?.backups()?.pop().ok_or_else(|| {
+    request::newest(cluster)?.ok_or_else(|| {
         Error::new(
             pg_ark_contract::ErrorKind::BackupNotFound,
             format!("cluster \"{}\" has no backups", cluster.name()),
