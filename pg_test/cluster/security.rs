@@ -168,7 +168,7 @@ fn a_schema_that_somebody_else_made_is_refused() {
     server.psql("REVOKE CREATE ON SCHEMA ark FROM PUBLIC");
     for (what, object) in [
         ("DOMAIN ark.text AS int", "type ark.text"),
-        ("VIEW ark.trap AS SELECT 1", "view ark.trap"),
+        ("VIEW ark.trap AS SELECT 1", "view trap"),
         ("OPERATOR ark.= (FUNCTION = pg_catalog.texteq, LEFTARG = text, RIGHTARG = text)", "operator ark.="),
     ] {
         server.psql(&format!("CREATE {what}"));
