@@ -111,6 +111,8 @@ pub fn windows_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn
         lacking.extend(lacks(cluster, &archive, record)?.map(|what| (record.backup.clone(), what)));
     }
     records.retain(|record| !lacking.contains_key(&record.backup));
+    let unreadable = records.iter().filter_map(|record| Some((record, record.unreadable.as_ref()?)));
+    lacking.extend(unreadable.map(|(record, why)| (record.backup.clone(), ranges::text(why))));
     let lost = lost::lost(cluster, archive.system_identifier())?;
     lacking.extend(lost.into_iter().map(|lost| (lost.backup, lost.why)));
     faults.extend(
