@@ -93,7 +93,8 @@ fn the_dead_hold_nothing() {
 #[test]
 fn a_ticket_that_cannot_be_read_counts_by_its_age() {
     let outside = tempfile::NamedTempFile::new().unwrap();
-    let make: [(&str, &dyn Fn(&Path)); 4] = [
+    type Make<'a> = &'a dyn Fn(&Path);
+    let make: [(&str, Make<'_>); 4] = [
         ("nonsense", &|at| std::fs::write(at, b"nonsense").unwrap()),
         ("huge", &|at| std::fs::File::create(at).unwrap().set_len(1 << 40).unwrap()),
         ("link", &|at| std::os::unix::fs::symlink(outside.path(), at).unwrap()),
