@@ -126,11 +126,14 @@ mod tests {
     use super::super::super::validate_fixture::{Form, Stored};
     use super::*;
 
+    /// What is changed, and what is told then.
+    type Change = (fn(&mut Record), &'static str);
+
     #[test]
     fn whatever_a_record_cannot_say_is_told() {
         let good = Stored::new(Form::default()).record;
         assert_eq!(contradictions(&good), Vec::<String>::new());
-        let changes: [(fn(&mut Record), &str); 9] = [
+        let changes: [Change; 9] = [
             (|r| r.started_at = "yesterday".into(), "when it was started"),
             (|r| r.started_at = "2020-01-01T00:00:00Z".into(), "not in its name"),
             (|r| r.finished_at = Some(String::new()), "when it was finished"),
