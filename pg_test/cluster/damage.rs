@@ -2,7 +2,7 @@
 //! and a restore stops with it before it calls itself done. What makes reading faster and no more may be lost: then a
 //! restore says so and gives what it always gave.
 //!
-//! `PG_ARK_DAMAGE=all` restores after every kind of damage, not after one for each object, and flips more bits.
+//! `PG_ARK_DAMAGE=kinds` restores after every kind of damage, not after one for each object; `all` also flips more bits.
 
 use crate::archiving::{archive_now, archiving, wait_archived};
 use crate::support::{Ready, names_below, pgark};
@@ -35,8 +35,8 @@ const KINDS: [Kind; 5] = [Kind::Flip(0), Kind::Cut, Kind::Zero, Kind::Delete, Ki
 const FLIPS: u64 = 100;
 const BLOCK: usize = 512;
 
-fn everything() -> bool {
-    std::env::var_os("PG_ARK_DAMAGE").is_some_and(|value| value == "all")
+fn wants(values: &[&str]) -> bool {
+    std::env::var("PG_ARK_DAMAGE").is_ok_and(|value| values.contains(&&value[..]))
 }
 
 /// A server with two tablespaces and an archive of two timelines, a backup with WAL of its own, and one without.
@@ -271,6 +271,8 @@ impl<'a> Bench<'a> {
             if !unread && !output.stderr.contains(&format!("the index of \"{archive}\"")) {
                 return Err(format!("the index is not named: {output}"));
             }
+        } else if object.ends_with("/cluster.json") {
+            // It only tells the order of the systems, and there is one.
         } else if self.story.backup_of(object).is_some() || !needs_start {
             return Err(format!("restored all the same: {output}"));
         }
@@ -306,16 +308,18 @@ fn hash(of: &impl Hash) -> u64 {
 #[test]
 fn damage_is_loud_in_every_object_of_a_repository() {
     let story = Story::new();
-    let all = everything();
+    let all = wants(&["kinds", "all"]);
     let mut kinds = KINDS.to_vec();
-    if all {
+    if wants(&["all"]) {
         kinds.extend((1..FLIPS).map(Kind::Flip));
     }
     let (next, faults) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = |port| {
         let bench = Bench::new(&story, port);
-        while let Some(object) = story.objects.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let chosen = hash(&object) as usize % KINDS.len();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(object) = story.objects.get(place) else { break };
+            let chosen = place % KINDS.len();
             for (number, kind) in kinds.iter().enumerate() {
                 let restore = number == chosen || all && number < KINDS.len();
                 let found = bench.judge(object, *kind, restore);

@@ -57,11 +57,12 @@ impl Needed {
         })
     }
 
-    /// Whether the backup's own archive of WAL cannot hold so much.
+    /// Whether the backup's own archive of WAL cannot hold so much, by far: a few segments are told one by one.
     pub fn is_too_much_for(&self, record: &Record) -> bool {
         let count = (self.last() - self.first()).saturating_add(1);
         let own = record.archive(ArchiveContent::Wal).filter(|_| record.wal_included);
-        own.is_some_and(|own| count.saturating_mul(self.size.bytes()) > own.tar_bytes)
+        let is_told = count <= MAX_MISSING as u64;
+        !is_told && own.is_some_and(|own| count.saturating_mul(self.size.bytes()) > own.tar_bytes)
     }
 
     fn first(&self) -> u64 {
