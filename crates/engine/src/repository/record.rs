@@ -67,6 +67,27 @@ pub enum ArchiveContent {
     Config,
 }
 
+impl ArchiveContent {
+    /// What the name of such an archive begins with, up to `.tar`.
+    pub fn stem(self) -> String {
+        match self {
+            ArchiveContent::Base => "base".to_string(),
+            ArchiveContent::Tablespace(oid) => oid.to_string(),
+            ArchiveContent::Wal => "pg_wal".to_string(),
+            ArchiveContent::Config => "config".to_string(),
+        }
+    }
+}
+
+impl ArchiveRecord {
+    /// Whether volumes and index have the names that follow from the archive's.
+    pub fn names_fit(&self) -> bool {
+        let index = self.index.as_ref().is_none_or(|index| index.name == format!("{}.index", self.name));
+        let mut volumes = (0u32..).zip(&self.volumes);
+        index && volumes.all(|(number, object)| object.name == layout::volume(&self.name, number))
+    }
+}
+
 /// A tablespace outside the data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablespaceRecord {

@@ -19,16 +19,8 @@ const ARCHIVED_HINT: &str = "Without it the backup cannot be restored: get it ba
 /// # Errors
 /// `Corrupt` or `ForeignCluster` with the segment's name; `Io` when it cannot be read.
 pub fn check(record: &Record, folder: &Path) -> Result<()> {
-    let (Some(start), Some(stop), Some(timeline)) = (record.start_lsn, record.stop_lsn, record.timeline)
-    else {
-        return Ok(());
-    };
-    let size = record.wal_segment_size;
-    if !record.wal_included || start >= stop {
-        return Ok(());
-    }
-    for number in size.segment_of(start)..=size.last_segment_before(stop) {
-        segment(folder, &expected(record, SegmentName { timeline, number })?)?;
+    for name in needed(record).filter(|_| record.wal_included) {
+        segment(folder, &expected(record, name)?)?;
     }
     Ok(())
 }
@@ -39,18 +31,12 @@ pub fn check(record: &Record, folder: &Path) -> Result<()> {
 /// # Errors
 /// `Corrupt` or `ForeignCluster` for the first that recovery could not use; `Cancelled`; what the store said.
 pub fn archived(record: &Record, archive: &Archive, watch: &dyn Watch) -> Result<()> {
-    let (Some(start), Some(stop), Some(timeline)) = (record.start_lsn, record.stop_lsn, record.timeline)
-    else {
-        return Ok(());
-    };
-    let size = record.wal_segment_size;
-    if record.wal_included || start >= stop {
-        return Ok(());
-    }
-    let history = archive.history(timeline)?;
-    for number in size.segment_of(start)..=size.last_segment_before(stop) {
-        let expected = expected(record, SegmentName { timeline, number })?;
-        let Some(found) = archive.find(&expected.name.file_name(size))? else { continue };
+    let mut names = needed(record).filter(|_| !record.wal_included).peekable();
+    let Some(first) = names.peek() else { return Ok(()) };
+    let history = archive.history(first.timeline)?;
+    for name in names {
+        let expected = expected(record, name)?;
+        let Some(found) = archive.find(&name.file_name(expected.segment_size))? else { continue };
         archive.read_segment_on(&found, &expected, history.as_ref(), &mut |_| watch::check(watch)).map_err(
             |e| match e.kind {
                 ErrorKind::Corrupt => e.hint(ARCHIVED_HINT),
@@ -59,6 +45,17 @@ pub fn archived(record: &Record, archive: &Archive, watch: &dyn Watch) -> Result
         )?;
     }
     Ok(())
+}
+
+/// The segments from the backup's start to its end; none when the record says neither.
+fn needed(record: &Record) -> impl Iterator<Item = SegmentName> {
+    let size = record.wal_segment_size;
+    let range =
+        record.start_lsn.zip(record.stop_lsn).filter(|(start, stop)| start < stop).zip(record.timeline);
+    range.into_iter().flat_map(move |((start, stop), timeline)| {
+        (size.segment_of(start)..=size.last_segment_before(stop))
+            .map(move |number| SegmentName { timeline, number })
+    })
 }
 
 fn expected(record: &Record, name: SegmentName) -> Result<ExpectedSegment> {

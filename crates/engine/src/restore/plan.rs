@@ -18,7 +18,7 @@ use super::server::{self, Server};
 use super::target::TimelineChoice;
 use super::warnings;
 use crate::repository::lease::host_name;
-use crate::repository::record::{ArchiveContent, ArchiveRecord};
+use crate::repository::record::ArchiveContent;
 use crate::repository::{Cluster, Record, layout};
 use crate::wal::Archive;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
@@ -255,14 +255,9 @@ fn check_record(record: &Record) -> Result<()> {
     let suffix = record.compression.codec.suffix();
     let mut seen: Vec<ArchiveContent> = Vec::new();
     for archive in &record.archives {
-        let stem = match archive.content {
-            ArchiveContent::Base => "base".to_string(),
-            ArchiveContent::Tablespace(oid) => oid.to_string(),
-            ArchiveContent::Wal => "pg_wal".to_string(),
-            ArchiveContent::Config => "config".to_string(),
-        };
+        let stem = archive.content.stem();
         if archive.name != format!("{stem}.tar{suffix}")
-            || !names_fit(archive)
+            || !archive.names_fit()
             || seen.contains(&archive.content)
         {
             return bad(format!("has an archive \"{}\" that it cannot have", archive.name.escape_debug()));
@@ -292,10 +287,4 @@ fn check_record(record: &Record) -> Result<()> {
         Some(manifest) if manifest.name == layout::MANIFEST => Ok(()),
         _ => bad("has no backup manifest".to_string()),
     }
-}
-
-fn names_fit(archive: &ArchiveRecord) -> bool {
-    let index = archive.index.as_ref().is_none_or(|index| index.name == format!("{}.index", archive.name));
-    let mut volumes = archive.volumes.iter().enumerate();
-    index && volumes.all(|(number, object)| object.name == layout::volume(&archive.name, number as u32))
 }

@@ -8,6 +8,7 @@
 //! the line does, but not before where its records ended when it was stored, nor where those that follow are whole.
 
 use super::Watch;
+use super::backup::wal::is_own;
 use super::chains::{Chain, chains};
 use super::damage::Damage;
 use super::ranges::text;
@@ -307,15 +308,7 @@ impl Checker<'_> {
 
     /// Remembers an error that concerns one segment; passes on one that concerns the work, or a repository that is gone.
     fn fault(&self, error: Error, add: impl FnOnce(&mut Findings, String)) -> Result<()> {
-        let own = matches!(
-            error.kind,
-            ErrorKind::Corrupt
-                | ErrorKind::ForeignCluster
-                | ErrorKind::WalMissing
-                | ErrorKind::Io
-                | ErrorKind::PermissionDenied
-        );
-        if !own {
+        if !is_own(&error) {
             return Err(error);
         }
         if self.archive.storage().size(layout::REPOSITORY)?.is_none() {

@@ -1,7 +1,7 @@
 //! What in a record contradicts itself, or cannot be.
 
 use super::wal;
-use crate::repository::record::{ArchiveContent, ArchiveRecord};
+use crate::repository::record::ArchiveContent;
 use crate::repository::{Record, layout};
 use crate::stored::objects::hex_crc;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
@@ -54,14 +54,9 @@ fn times(record: &Record, faults: &mut Vec<String>) {
 fn archives(record: &Record, faults: &mut Vec<String>) {
     let mut contents = BTreeSet::new();
     for archive in &record.archives {
-        let stem = match archive.content {
-            ArchiveContent::Base => "base".to_string(),
-            ArchiveContent::Tablespace(oid) => oid.to_string(),
-            ArchiveContent::Wal => "pg_wal".to_string(),
-            ArchiveContent::Config => "config".to_string(),
-        };
+        let stem = archive.content.stem();
         let name = format!("{stem}.tar{}", record.compression.codec.suffix());
-        if archive.name != name || !names_are_right(archive) {
+        if archive.name != name || archive.volumes.is_empty() || !archive.names_fit() {
             faults.push(format!("archive \"{}\" has names that it cannot have", archive.name.escape_debug()));
         }
         if !contents.insert(stem) {
@@ -82,14 +77,6 @@ fn archives(record: &Record, faults: &mut Vec<String>) {
     if record.archive(ArchiveContent::Config).is_none() && !record.config_files.is_empty() {
         faults.push("it names configuration files and no archive of them".to_string());
     }
-}
-
-fn names_are_right(archive: &ArchiveRecord) -> bool {
-    let volumes = (0..).zip(&archive.volumes);
-    let index = archive.index.as_ref().map(|index| &index.name[..]);
-    !archive.volumes.is_empty()
-        && volumes.into_iter().all(|(n, volume): (u32, _)| volume.name == layout::volume(&archive.name, n))
-        && index.is_none_or(|index| index.strip_suffix(".index") == Some(&archive.name))
 }
 
 /// Tablespaces, and where they and the data directory were.
