@@ -10,8 +10,11 @@
 //! see settings that only superusers may show.
 
 use crate::postgres::{guc, process};
+use pg_ark_contract::retention::Policy;
+use pg_ark_contract::schedule::MissedRuns;
 use pg_ark_contract::settings::{
-    ARCHIVE_WAIT_DEFAULT, ARCHIVE_WAIT_MAX, CATALOGUE, Checksum, Compression, Context, JOBS_MAX, Setting,
+    ARCHIVE_WAIT_DEFAULT, ARCHIVE_WAIT_MAX, CATALOGUE, Checksum, Compression, Context, JOBS_MAX,
+    RETENTION_COUNT_MAX, RETENTION_WINDOW_DEFAULT, RETENTION_WINDOW_MAX, RunOn, Setting,
     VOLUME_SIZE_DEFAULT_KB, VOLUME_SIZE_MIN, cluster_from_name,
 };
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -31,6 +34,15 @@ static JOBS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static VOLUME_SIZE: GucSetting<i32> = GucSetting::<i32>::new(VOLUME_SIZE_DEFAULT_KB as i32);
 
+static RUN_ON: Text = Text::new(Some(c"primary"));
+static MISSED_RUNS: Text = Text::new(Some(c"once"));
+static TIMEZONE: Text = Text::new(Some(c"UTC"));
+static RETENTION_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(RETENTION_WINDOW_DEFAULT);
+static RETENTION_MIN_FULL: GucSetting<i32> = GucSetting::<i32>::new(2);
+static RETENTION_DAILY: GucSetting<i32> = GucSetting::<i32>::new(0);
+static RETENTION_WEEKLY: GucSetting<i32> = GucSetting::<i32>::new(0);
+static RETENTION_MONTHLY: GucSetting<i32> = GucSetting::<i32>::new(0);
+static RETENTION_YEARLY: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ARCHIVE_WAIT: GucSetting<i32> = GucSetting::<i32>::new(ARCHIVE_WAIT_DEFAULT);
 
 const KB: u64 = 1024;
@@ -115,6 +127,19 @@ fn define_one(setting: &'static Setting) {
         "pg_ark.max_rate" => int(setting, &MAX_RATE, 0..=i32::MAX, GucFlags::UNIT_KB),
         "pg_ark.archive_wait" => int(setting, &ARCHIVE_WAIT, 1..=ARCHIVE_WAIT_MAX, GucFlags::UNIT_S),
         "pg_ark.volume_size" => int(setting, &VOLUME_SIZE, VOLUME_SIZE_MIN_KB..=i32::MAX, GucFlags::UNIT_KB),
+        "pg_ark.run_on" => guc::define_checked(names(setting), &RUN_ON, context(setting), guc::check_run_on),
+        "pg_ark.missed_runs" => {
+            guc::define_checked(names(setting), &MISSED_RUNS, context(setting), guc::check_missed_runs);
+        }
+        "pg_ark.timezone" => text(setting, &TIMEZONE, GucFlags::empty()),
+        "pg_ark.retention_window" => {
+            int(setting, &RETENTION_WINDOW, 0..=RETENTION_WINDOW_MAX, GucFlags::UNIT_MIN);
+        }
+        "pg_ark.retention_min_full" => count(setting, &RETENTION_MIN_FULL, 1),
+        "pg_ark.retention_daily" => count(setting, &RETENTION_DAILY, 0),
+        "pg_ark.retention_weekly" => count(setting, &RETENTION_WEEKLY, 0),
+        "pg_ark.retention_monthly" => count(setting, &RETENTION_MONTHLY, 0),
+        "pg_ark.retention_yearly" => count(setting, &RETENTION_YEARLY, 0),
         // A setting that the contract knows and this library does not: the test of the catalogue finds it.
         _ => {}
     }
@@ -134,6 +159,11 @@ fn int(
     let (name, help, why) = names(setting);
     let (min, max) = (*range.start(), *range.end());
     GucRegistry::define_int_guc(name, help, why, variable, min, max, context(setting), flags);
+}
+
+/// A number of backups or of periods.
+fn count(setting: &'static Setting, variable: &'static GucSetting<i32>, min: i32) {
+    int(setting, variable, min..=RETENTION_COUNT_MAX, GucFlags::empty());
 }
 
 fn context(setting: &Setting) -> GucContext {
@@ -240,4 +270,33 @@ pub fn volume_size() -> u64 {
 /// `pg_ark.archive_wait` in seconds.
 pub fn archive_wait() -> u32 {
     ARCHIVE_WAIT.get().unsigned_abs()
+}
+
+/// `pg_ark.run_on`.
+pub fn run_on() -> RunOn {
+    value(&RUN_ON).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// `pg_ark.missed_runs`.
+pub fn missed_runs() -> MissedRuns {
+    value(&MISSED_RUNS).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// `pg_ark.timezone`.
+pub fn timezone() -> String {
+    value(&TIMEZONE).unwrap_or_else(|| "UTC".into())
+}
+
+/// What `pg_ark.retention_*` keep.
+pub fn retention() -> Policy {
+    let count = |variable: &GucSetting<i32>| variable.get().unsigned_abs();
+    Policy {
+        window: u64::from(count(&RETENTION_WINDOW)) * 60,
+        min_full: count(&RETENTION_MIN_FULL),
+        daily: count(&RETENTION_DAILY),
+        weekly: count(&RETENTION_WEEKLY),
+        monthly: count(&RETENTION_MONTHLY),
+        yearly: count(&RETENTION_YEARLY),
+        timezone: timezone(),
+    }
 }

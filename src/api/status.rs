@@ -234,6 +234,12 @@ mod tests {
             last_segment: last.map(str::to_string),
             archive_end_lsn: None,
             archive_end_time: None,
+            window: None,
+            failed_backup: None,
+            free_bytes: None,
+            backup_bytes: 0,
+            backups: 0,
+            pruned_at: None,
         };
         let archived = || Some("00000002000000010000000F".to_string());
         for (last, is_lost) in [
@@ -258,6 +264,12 @@ mod tests {
             last_segment: None,
             archive_end_lsn: None,
             archive_end_time: None,
+            window: None,
+            failed_backup: None,
+            free_bytes: None,
+            backup_bytes: 0,
+            backups: 0,
+            pruned_at: None,
         };
         let age = |at: &str| at.parse().ok();
         assert_eq!(risk(&stored, &now, None, age), None);

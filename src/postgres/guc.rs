@@ -1,6 +1,7 @@
 //! Settings: definitions with check hooks, reading any setting, writing one for the whole server.
 
-use pg_ark_contract::settings::{Checksum, Compression};
+use pg_ark_contract::schedule::MissedRuns;
+use pg_ark_contract::settings::{Checksum, Compression, RunOn};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -51,6 +52,26 @@ pub extern "C-unwind" fn check_checksum(
     _source: pg_sys::GucSource::Type,
 ) -> bool {
     check(value, |text| text.parse::<Checksum>().map(|_| ()))
+}
+
+/// Check hook of `pg_ark.run_on`.
+#[pg_guard]
+pub extern "C-unwind" fn check_run_on(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    check(value, |text| text.parse::<RunOn>().map(|_| ()))
+}
+
+/// Check hook of `pg_ark.missed_runs`.
+#[pg_guard]
+pub extern "C-unwind" fn check_missed_runs(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    check(value, |text| text.parse::<MissedRuns>().map(|_| ()))
 }
 
 fn check(value: *mut *mut c_char, parse: impl Fn(&str) -> Result<()>) -> bool {

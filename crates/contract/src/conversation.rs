@@ -35,7 +35,9 @@
 
 use crate::bytes::Bytes;
 use crate::errors::Error;
+use crate::retention::{Policy, PruneRow};
 use crate::rows::{ArchiveRow, BackupRow, CheckRow, FindingRow, StatusRow, WindowRow};
+use crate::schedule::{JobSpec, JobState, MissedRuns, RunId, RunOutcome, RunRow};
 use crate::settings::{Checksum, Compression};
 use crate::units::{Lsn, Timeline};
 use serde::{Deserialize, Serialize};
@@ -117,6 +119,69 @@ pub enum Task {
         backup: Option<String>,
         /// Why it failed, as `list_backups` shows it.
         reason: String,
+    },
+    /// Answer with [`Answer::Agenda`]: what is due, and when the next thing is.
+    Agenda {
+        /// The server's system identifier.
+        system_identifier: u64,
+        /// The server's jobs.
+        jobs: Vec<JobSpec>,
+        /// What becomes of instants that passed.
+        missed_runs: MissedRuns,
+    },
+    /// Answer with [`Answer::Instants`]: checks a cron text and a time zone. Looks at no repository.
+    Cron {
+        /// As in [`JobSpec`].
+        cron: String,
+        /// As in [`JobSpec`].
+        timezone: String,
+    },
+    /// Answer with [`Answer::RunBegun`]: makes the attempt's object, in the name of the process that asks
+    /// ([`Job::parent_pid`]).
+    RunBegin {
+        /// The server's system identifier.
+        system_identifier: u64,
+        /// The job.
+        job: Box<JobSpec>,
+        /// The attempt.
+        run: RunId,
+    },
+    /// Answer with [`Answer::RunEnded`]: writes down how an attempt ended, and removes what is too old to be shown.
+    RunEnd {
+        /// The server's system identifier.
+        system_identifier: u64,
+        /// The attempt.
+        run: RunId,
+        /// How it ended.
+        outcome: RunOutcome,
+    },
+    /// Answer with [`Answer::Runs`], newest first.
+    Runs {
+        /// The server's system identifier; none: every one of the cluster.
+        system_identifier: Option<u64>,
+        /// Of this job alone.
+        job: Option<String>,
+        /// At most so many of each job.
+        limit: u32,
+    },
+    /// Answer with [`Answer::Pruned`]: the verdict on everything that is stored; with `apply`, what was dropped is gone.
+    Prune {
+        /// What is kept.
+        policy: Policy,
+        /// Do it. Needs the lease.
+        apply: bool,
+    },
+    /// Answer with [`Answer::Pinned`]: keeps a backup until it is unpinned.
+    Pin {
+        /// Name of the backup.
+        backup: String,
+        /// Why, as `list_backups` shows it.
+        reason: Option<String>,
+    },
+    /// Answer with [`Answer::Pinned`].
+    Unpin {
+        /// Name of the backup.
+        backup: String,
     },
 }
 
@@ -263,6 +328,11 @@ pub enum Reply {
     Archive {
         /// Name: a segment, `.partial`, `.history` or `.backup` file.
         file: String,
+    },
+    /// From now on read at most so many bytes per second; 0: no limit.
+    MaxRate {
+        /// Bytes per second.
+        bytes: u64,
     },
     /// Stop, and record this reason.
     Stop {
@@ -414,4 +484,38 @@ pub enum Answer {
     Windows(Vec<WindowRow>),
     /// For [`Task::Status`].
     Status(Box<StatusRow>),
+    /// For [`Task::Agenda`], in the order of the jobs.
+    Agenda {
+        /// Each job's state.
+        jobs: Vec<JobState>,
+        /// When to ask again at the latest, because something becomes due: RFC 3339, UTC.
+        wake_at: Option<String>,
+        /// Why the repository could not be asked: then nothing is due, and only [`JobState::next_run`] is known.
+        error: Option<Error>,
+    },
+    /// For [`Task::Cron`].
+    Instants {
+        /// The next few: RFC 3339, UTC.
+        next: Vec<String>,
+        /// The time zone's name as its database spells it.
+        timezone: String,
+    },
+    /// For [`Task::RunBegin`].
+    RunBegun {
+        /// False: somebody else made the attempt, or the job is already running. Nothing is to be done.
+        begun: bool,
+        /// Why not.
+        why: Option<String>,
+    },
+    /// For [`Task::RunEnd`].
+    RunEnded,
+    /// For [`Task::Runs`].
+    Runs(Vec<RunRow>),
+    /// For [`Task::Prune`]: backups by stop time, then WAL and histories.
+    Pruned(Vec<PruneRow>),
+    /// For [`Task::Pin`] and [`Task::Unpin`].
+    Pinned {
+        /// False: it was so already.
+        changed: bool,
+    },
 }

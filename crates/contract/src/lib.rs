@@ -5,6 +5,8 @@
 //! * [`archiver`]: why the last WAL file failed, as a file beside the server's own.
 //! * [`bytes`]: content in an encoding that nobody promises.
 //! * [`units`]: LSN, timeline, WAL segment size, byte sizes.
+//! * [`schedule`]: jobs, when they are due, what came of them.
+//! * [`retention`]: what is kept, and the verdict on what is stored.
 //! * [`settings`]: compression and checksum choices, and the catalogue of `pg_ark.*` settings.
 //! * [`rows`]: the rows that SQL functions and `--format json` show.
 //!
@@ -15,7 +17,9 @@ pub mod archiver;
 pub mod bytes;
 pub mod conversation;
 pub mod errors;
+pub mod retention;
 pub mod rows;
+pub mod schedule;
 pub mod settings;
 pub mod units;
 

@@ -42,6 +42,9 @@ pub struct BackupRow {
     pub label: Option<String>,
     /// Never pruned.
     pub pinned: bool,
+    /// Why it is pinned.
+    #[serde(default)]
+    pub pin_reason: Option<String>,
     /// RFC 3339, UTC.
     pub started_at: String,
     /// RFC 3339, UTC; none while running.
@@ -116,6 +119,8 @@ pub enum ArchiveStatus {
     Stranger,
     /// A timeline has segments but no history file.
     NoHistory,
+    /// Segments that retention removed.
+    Pruned,
 }
 
 impl ArchiveStatus {
@@ -127,12 +132,13 @@ impl ArchiveStatus {
             ArchiveStatus::Damaged => "damaged",
             ArchiveStatus::Stranger => "stranger",
             ArchiveStatus::NoHistory => "no_history",
+            ArchiveStatus::Pruned => "pruned",
         }
     }
 
     /// Whether somebody has to do something.
     pub fn is_fault(self) -> bool {
-        self != ArchiveStatus::Ok
+        !matches!(self, ArchiveStatus::Ok | ArchiveStatus::Pruned)
     }
 }
 
@@ -193,6 +199,18 @@ pub struct StatusRow {
     pub archive_end_lsn: Option<Lsn>,
     /// Commit time of the last transaction in the archive: RFC 3339, UTC.
     pub archive_end_time: Option<String>,
+    /// The recovery window that ends last.
+    pub window: Option<WindowRow>,
+    /// The newest failed backup, if it failed after the last complete one finished.
+    pub failed_backup: Option<BackupRow>,
+    /// Free bytes of the repository, where that is known.
+    pub free_bytes: Option<u64>,
+    /// Stored bytes of all complete backups.
+    pub backup_bytes: u64,
+    /// Complete backups.
+    pub backups: u64,
+    /// Whether the repository was pruned, when: RFC 3339, UTC.
+    pub pruned_at: Option<String>,
 }
 
 /// How bad a finding is.

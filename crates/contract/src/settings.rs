@@ -241,7 +241,125 @@ pub const CATALOGUE: &[Setting] = &[
         help: "How long a backup waits for the archive to take in its WAL without any news before it fails.",
         why: "Longer than a busy archiver needs for a segment, shorter than a night.",
     },
+    Setting {
+        name: "pg_ark.run_on",
+        default: "primary",
+        context: Context::Sighup,
+        help: "Which server of a cluster runs scheduled jobs: primary, standby or any.",
+        why: "A primary alone is what most clusters are; after a failover the new one goes on.",
+    },
+    Setting {
+        name: "pg_ark.missed_runs",
+        default: "once",
+        context: Context::Sighup,
+        help: "Runs that were due while the server was down: once makes up the last of them, skip leaves them out.",
+        why: "A night without a backup is worse than a backup in the morning.",
+    },
+    Setting {
+        name: "pg_ark.timezone",
+        default: "UTC",
+        context: Context::Sighup,
+        help: "Time zone of new schedules, and of the days, weeks, months and years of retention.",
+        why: "No hour of UTC is ever left out or comes twice.",
+    },
+    Setting {
+        name: "pg_ark.retention_window",
+        default: "7d",
+        context: Context::Sighup,
+        help: "Every moment of this time stays restorable.",
+        why: "A week is how long it may take until a mistake is noticed.",
+    },
+    Setting {
+        name: "pg_ark.retention_min_full",
+        default: "2",
+        context: Context::Sighup,
+        help: "How many of the newest full backups are kept, however old.",
+        why: "One may turn out to be bad.",
+    },
+    Setting {
+        name: "pg_ark.retention_daily",
+        default: "0",
+        context: Context::Sighup,
+        help: "Of how many days the newest backup is kept.",
+        why: "The window covers the last days.",
+    },
+    Setting {
+        name: "pg_ark.retention_weekly",
+        default: "0",
+        context: Context::Sighup,
+        help: "Of how many weeks the newest backup is kept; a week begins on Monday.",
+        why: "What must be kept for longer than the window, only its owner knows.",
+    },
+    Setting {
+        name: "pg_ark.retention_monthly",
+        default: "0",
+        context: Context::Sighup,
+        help: "Of how many months the newest backup is kept.",
+        why: "What must be kept for longer than the window, only its owner knows.",
+    },
+    Setting {
+        name: "pg_ark.retention_yearly",
+        default: "0",
+        context: Context::Sighup,
+        help: "Of how many years the newest backup is kept.",
+        why: "What must be kept for longer than the window, only its owner knows.",
+    },
 ];
+
+/// Default `pg_ark.retention_window` in minutes, the unit of the GUC: a week.
+pub const RETENTION_WINDOW_DEFAULT: i32 = 7 * 24 * 60;
+/// Longest `pg_ark.retention_window` in minutes: a hundred years.
+pub const RETENTION_WINDOW_MAX: i32 = 100 * 366 * 24 * 60;
+/// Largest `pg_ark.retention_min_full`, `_daily` and so on.
+pub const RETENTION_COUNT_MAX: i32 = 100_000;
+
+/// `pg_ark.run_on`: which server of a cluster runs scheduled jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOn {
+    /// The primary.
+    #[default]
+    Primary,
+    /// Standbys.
+    Standby,
+    /// Whichever is first.
+    Any,
+}
+
+impl RunOn {
+    /// The word used by the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunOn::Primary => "primary",
+            RunOn::Standby => "standby",
+            RunOn::Any => "any",
+        }
+    }
+
+    /// Whether a server runs jobs that is in recovery (a standby), or is not.
+    pub fn allows(self, in_recovery: bool) -> bool {
+        match self {
+            RunOn::Primary => !in_recovery,
+            RunOn::Standby => in_recovery,
+            RunOn::Any => true,
+        }
+    }
+}
+
+impl FromStr for RunOn {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "primary" => Ok(RunOn::Primary),
+            "standby" => Ok(RunOn::Standby),
+            "any" => Ok(RunOn::Any),
+            _ => {
+                Err(Error::new(ErrorKind::InvalidArgument, format!("invalid value \"{s}\" of pg_ark.run_on"))
+                    .hint("Use primary, standby or any."))
+            }
+        }
+    }
+}
 
 /// The name that `cluster_name` gives a cluster in the repository: what a repository does not take becomes `-`
 /// (Debian's `15/main` is `15-main`). Empty when nothing is left.

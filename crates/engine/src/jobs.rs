@@ -6,9 +6,12 @@ use crate::repository::access;
 use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::lease::{self, Life};
 use crate::repository::record::Record;
+use crate::retention;
+use crate::schedule;
 use crate::session::Session;
 use crate::verify::{self, Depth, Request, Telling};
 use crate::wal::archiver;
+use chrono::Utc;
 use pg_ark_contract::conversation::{Answer, Job, Task};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
 use pg_ark_contract::units::human_bytes;
@@ -73,6 +76,40 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             let found = verify::windows_of(&cluster(job, session)?, *system_identifier, session)?;
             found.remarks.into_iter().for_each(|remark| session.warn(remark, None));
             Ok(Answer::Windows(found.rows))
+        }
+        Task::Agenda { system_identifier, jobs, missed_runs } => {
+            let cluster = cluster(job, session);
+            let agenda = schedule::agenda(cluster, *system_identifier, jobs, *missed_runs, Utc::now());
+            Ok(Answer::Agenda { jobs: agenda.jobs, wake_at: agenda.wake_at, error: agenda.error })
+        }
+        Task::Cron { cron, timezone } => {
+            let (next, timezone) = schedule::instants(cron, timezone, Utc::now())?;
+            Ok(Answer::Instants { next, timezone })
+        }
+        Task::RunBegin { system_identifier, job: spec, run } => {
+            let cluster = cluster(job, session)?;
+            let (begun, why) = schedule::begin(&cluster, *system_identifier, spec, run, job.parent_pid)?;
+            Ok(Answer::RunBegun { begun, why })
+        }
+        Task::RunEnd { system_identifier, run, outcome } => {
+            schedule::end(&cluster(job, session)?, *system_identifier, run, outcome)?;
+            Ok(Answer::RunEnded)
+        }
+        Task::Runs { system_identifier, job: name, limit } => {
+            let cluster = cluster(job, session)?;
+            schedule::runs(&cluster, *system_identifier, name.as_deref(), *limit).map(Answer::Runs)
+        }
+        Task::Prune { policy, apply } => {
+            let cluster = cluster(job, session)?;
+            retention::prune(&cluster, policy, *apply, Utc::now(), session).map(Answer::Pruned)
+        }
+        Task::Pin { backup, reason } => {
+            let cluster = cluster(job, session)?;
+            retention::pin(&cluster, backup, reason.as_deref()).map(|changed| Answer::Pinned { changed })
+        }
+        Task::Unpin { backup } => {
+            let cluster = cluster(job, session)?;
+            retention::unpin(&cluster, backup).map(|changed| Answer::Pinned { changed })
         }
         Task::Status { system_identifier } => {
             let row = verify::status_of(&cluster(job, session)?, *system_identifier, session)?;

@@ -6,6 +6,8 @@
 //! * [`wal`]: the archive of WAL.
 //! * [`stored`]: a stored backup, read back.
 //! * [`names`]: from the path of a file to the relation's name, without a server.
+//! * [`schedule`]: when jobs are due, and what came of them.
+//! * [`retention`]: what is kept, and the removal of the rest.
 //! * [`backup`], [`restore`], [`verify`]: one folder per verb, one file per phase.
 //!
 //! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
@@ -18,6 +20,8 @@ pub mod names;
 pub mod postgres;
 pub mod repository;
 pub mod restore;
+pub mod retention;
+pub mod schedule;
 pub mod session;
 pub mod stored;
 pub mod verify;

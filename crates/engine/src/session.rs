@@ -27,6 +27,7 @@ struct Inbox {
     flushed: Option<(Lsn, Timeline)>,
     backup_stopped: Option<BackupStopped>,
     files: VecDeque<String>,
+    max_rate: Option<u64>,
     stop: Option<Error>,
     warnings: Vec<String>,
 }
@@ -97,6 +98,7 @@ impl Session {
                 inbox.backup_stopped =
                     Some(BackupStopped { stop_lsn, timeline, backup_label, tablespace_map });
             }
+            Reply::MaxRate { bytes } => inbox.max_rate = Some(bytes),
             Reply::Archive { file } => inbox.files.push_back(file),
             Reply::Stop { reason } => {
                 drop(inbox);
@@ -125,6 +127,11 @@ impl Session {
             .stop
             .clone()
             .unwrap_or_else(|| Error::new(ErrorKind::Cancelled, "the work was stopped")))
+    }
+
+    /// The rate that the server has set since the work began, in bytes per second.
+    pub fn max_rate(&self) -> Option<u64> {
+        self.lock().max_rate
     }
 
     /// Asks the server to start backup mode and waits for it.

@@ -151,9 +151,12 @@ pub struct Record {
     /// The user's label.
     #[serde(default)]
     pub label: Option<String>,
-    /// Never pruned.
+    /// Never pruned. As a reader sees it: a pin is an object of its own.
     #[serde(default)]
     pub pinned: bool,
+    /// Why it is pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_reason: Option<String>,
     /// RFC 3339, UTC.
     pub started_at: String,
     /// RFC 3339, UTC.
@@ -308,6 +311,7 @@ impl Record {
             parent: None,
             label: None,
             pinned: false,
+            pin_reason: None,
             started_at: String::new(),
             finished_at: None,
             written_by: String::new(),
@@ -355,6 +359,7 @@ impl Record {
             parent: self.parent.clone(),
             label: self.label.clone(),
             pinned: self.pinned,
+            pin_reason: self.pin_reason.clone(),
             started_at: self.started_at.clone(),
             finished_at: self.finished_at.clone(),
             start_lsn: self.start_lsn,

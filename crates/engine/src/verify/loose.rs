@@ -165,7 +165,7 @@ fn of_row(archive: &Archive, row: ArchiveRow) -> Result<Finding> {
         }
         ArchiveStatus::Gap => (by_name, Severity::Error),
         ArchiveStatus::NoHistory => (history, Severity::Error),
-        ArchiveStatus::Damaged | ArchiveStatus::Ok => {
+        ArchiveStatus::Damaged | ArchiveStatus::Ok | ArchiveStatus::Pruned => {
             (stored.or(by_name).or(named).or(history), Severity::Error)
         }
     };

@@ -28,6 +28,12 @@ pub fn status(
         last_segment: None,
         archive_end_lsn: None,
         archive_end_time: None,
+        window: None,
+        failed_backup: None,
+        free_bytes: None,
+        backup_bytes: 0,
+        backups: 0,
+        pruned_at: None,
     };
     let Some(archive) = archive else { return Ok(row) };
     let Some((size, stretch)) = newest(archive, check)? else { return Ok(row) };
