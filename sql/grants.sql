@@ -13,6 +13,7 @@ GRANT EXECUTE ON FUNCTION @extschema@.verify_archive(boolean) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.recovery_windows() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.server_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.status TO pg_monitor;
+GRANT SELECT ON @extschema@.job TO pg_monitor;
 
 COMMENT ON FUNCTION @extschema@.enable(text, boolean) IS
     'creates or opens the repository and sets pg_ark.repository for the whole server';

@@ -9,6 +9,7 @@
 //! * [`archive_module`]: what the archiver process does with a WAL file; [`archiving`]: who archives;
 //!   [`last_failure`]: why it failed.
 //! * [`workers`]: the background worker that runs a backup.
+//! * [`jobs`]: the table of scheduled jobs.
 //! * [`engine`]: starts `pgark engine` and holds the conversation with it.
 //! * [`translate`]: pg_ark's errors to PostgreSQL's, and back.
 //! * [`sql`]: queries as values.
@@ -22,6 +23,7 @@ pub mod api;
 pub mod archive_module;
 pub mod archiving;
 pub mod engine;
+pub mod jobs;
 pub mod last_failure;
 #[allow(unsafe_code)]
 pub mod postgres;
@@ -40,6 +42,7 @@ use pgrx::prelude::*;
 
 extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../sql/status.sql", name = "status", requires = [server_status]);
+extension_sql_file!("../sql/schedule.sql", name = "schedule");
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by the server once per process, when it loads the library.

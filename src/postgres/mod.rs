@@ -4,6 +4,7 @@
 //! * [`guc`]: settings with check hooks, reading and writing the server's configuration.
 //! * [`interrupts`]: cancel, terminate, and catching what the server raises.
 //! * [`latch`]: waiting for this process's latch and a pipe together.
+//! * [`relation`]: tables by name.
 //! * [`transaction`]: transactions of a background worker.
 //! * [`worker`]: registering, connecting and signalling background workers.
 //! * [`shared`]: the shared memory between a session and the worker it started.
@@ -24,6 +25,7 @@ pub mod interrupts;
 pub mod latch;
 pub mod process;
 pub mod progress;
+pub mod relation;
 pub mod shared;
 pub mod text;
 pub mod transaction;

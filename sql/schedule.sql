@@ -1,0 +1,35 @@
+-- ark.job: what this server is to do, and when. Written by ark.schedule and ark.unschedule, read by the scheduler, which
+-- runs the jobs of the database named by pg_ark.database alone. How runs went is kept in the repository, not here.
+--
+-- A dump of the database takes the rows along, and a standby has them from its primary: so a server that is promoted
+-- goes on with the same schedule.
+
+CREATE TABLE @extschema@.job (
+    name pg_catalog.text COLLATE "C" PRIMARY KEY,
+    kind pg_catalog.text NOT NULL
+        CHECK (kind IN ('full', 'incremental', 'logical', 'prune', 'verify', 'verify_archive')),
+    cron pg_catalog.text NOT NULL,
+    timezone pg_catalog.text NOT NULL,
+    enabled pg_catalog.bool NOT NULL DEFAULT true,
+    since pg_catalog.timestamptz NOT NULL DEFAULT now() CHECK (isfinite(since)),
+    time_limit pg_catalog.interval NOT NULL DEFAULT '1 day'
+        CHECK (time_limit >= '1 second'::pg_catalog.interval AND time_limit <= '366 days'::pg_catalog.interval),
+    label pg_catalog.text,
+    level pg_catalog.text CHECK (level IN ('record', 'data', 'pages')),
+    deep pg_catalog.bool NOT NULL DEFAULT false
+);
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job', '');
+
+COMMENT ON TABLE @extschema@.job IS
+    'scheduled jobs of this server, in the database named by pg_ark.database; ark.schedule writes it, ark.jobs shows it';
+COMMENT ON COLUMN @extschema@.job.since IS
+    'moments up to this one were never due: when the job was made, or its schedule changed';
+COMMENT ON COLUMN @extschema@.job.time_limit IS
+    'a run that takes longer is ended';
+COMMENT ON COLUMN @extschema@.job.label IS
+    'label of the backups that it takes';
+COMMENT ON COLUMN @extschema@.job.level IS
+    'for kind verify: record, data or pages';
+COMMENT ON COLUMN @extschema@.job.deep IS
+    'for kind verify_archive: read every segment and follow its records';

@@ -1,0 +1,38 @@
+//! The server's scheduled jobs, as the table `ark.job` has them (`sql/schedule.sql`).
+
+use crate::postgres::relation;
+use crate::sql;
+use pg_ark_contract::schedule::JobSpec;
+use pg_ark_contract::{Error, ErrorKind, Result};
+
+/// The table's OID, if it is the one that the extension made. Without the extension anybody who may create a schema can
+/// make one of that name, and a view would run functions of theirs with the rights of who reads it.
+const TABLE: &str = "SELECT c.oid::text FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass \
+    AND d.refobjid = e.oid AND d.deptype = 'e' AND d.classid = 'pg_class'::regclass \
+    JOIN pg_class c ON c.oid = d.objid AND c.relname = 'job' AND c.relkind = 'r' WHERE e.extname = 'pg_ark'";
+
+/// Intervals count as PostgreSQL counts them when it orders them: a month has 30 days.
+const JOBS: &str = r#"SELECT coalesce(json_agg(json_build_object(
+    'name', name, 'kind', kind, 'cron', cron, 'timezone', timezone, 'enabled', enabled,
+    'since', to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+    'time_limit', ceil(extract(epoch FROM time_limit))::bigint,
+    'label', label, 'level', level, 'deep', deep) ORDER BY name), '[]')::text FROM ark.job"#;
+
+/// Every job of the current database, by name; those that are not enabled too. For a worker and for a session; the
+/// caller must be in a transaction and may SELECT from the table.
+///
+/// # Errors
+/// `ServerNotReady` when the extension is not in this database, or has no such table yet; `Internal` when a row has an
+/// unexpected shape. What the server objects to is raised.
+pub fn read() -> Result<Vec<JobSpec>> {
+    let found = sql::text(TABLE, &[])?.and_then(|oid| oid.parse().ok()).unwrap_or(0);
+    // Locked, it can neither be dropped nor renamed: the name means this table until the transaction ends.
+    relation::lock_for_reading(found);
+    if found == 0 || relation::named("ark", "job") != Some(found) {
+        return Err(Error::new(ErrorKind::ServerNotReady, "this database has no table of scheduled jobs").hint(
+            "CREATE EXTENSION pg_ark in the database named by pg_ark.database, or ALTER EXTENSION pg_ark UPDATE \
+             where an older version is.",
+        ));
+    }
+    sql::json(JOBS, &[])
+}
