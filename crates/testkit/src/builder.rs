@@ -1,5 +1,6 @@
 //! How a cluster is made.
 
+use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::os::{Scratch, chown_to_server, run_ok};
 use crate::tools::Pg;
@@ -20,6 +21,7 @@ pub struct Builder {
     durable: bool,
     initdb_options: Vec<String>,
     settings: Vec<String>,
+    clock: Option<Clock>,
 }
 
 impl Builder {
@@ -35,6 +37,7 @@ impl Builder {
             durable: false,
             initdb_options: Vec::new(),
             settings: Vec::new(),
+            clock: None,
         }
     }
 
@@ -98,6 +101,12 @@ impl Builder {
         self
     }
 
+    /// Lets the server, and the engines that it starts, live by a clock that the test moves.
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = Some(clock.clone());
+        self
+    }
+
     /// Makes the cluster and starts its server.
     ///
     /// # Panics
@@ -124,6 +133,7 @@ impl Builder {
         if !self.durable {
             lines.push("fsync = off".into());
         }
+        lines.extend(self.clock.as_ref().map(|clock| clock.engine_line(&pg)));
         lines.extend(self.settings.iter().cloned());
         let config_dir = if self.external_config {
             let folder = scratch.folder("etc");
@@ -133,7 +143,9 @@ impl Builder {
             None
         };
         append_lines(&config_dir.as_ref().unwrap_or(&data).join("postgresql.conf"), &lines);
-        Cluster::new(pg, scratch, data, config_dir, socket_dir)
+        let mut cluster = Cluster::new(pg, scratch, data, config_dir, socket_dir);
+        cluster.clock = self.clock;
+        cluster
     }
 
     fn initdb(&self, pg: &Pg, data: &Path, base: &Path) {
@@ -153,6 +165,9 @@ impl Builder {
         }
         if self.external_waldir {
             initdb.arg("-X").arg(base.join("wal"));
+        }
+        if let Some(clock) = &self.clock {
+            clock.apply(&mut initdb);
         }
         run_ok(initdb.args(&self.initdb_options));
     }

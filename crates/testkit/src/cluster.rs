@@ -1,6 +1,7 @@
 //! A server in a folder of its own.
 
 use crate::builder::{Builder, append_lines};
+use crate::clock::Clock;
 use crate::os::{Output, Scratch, run, run_ok};
 use crate::process::{self, KILL, Process, send_signal};
 use crate::tools::Pg;
@@ -30,6 +31,8 @@ pub struct Cluster {
     port: u16,
     /// Options that overrule the configuration file, for a data directory that was another server's.
     server_options: String,
+    /// The clock that it lives by; none: the machine's.
+    pub(crate) clock: Option<Clock>,
     // Last, so that the folder goes after the server.
     scratch: Scratch,
 }
@@ -53,7 +56,8 @@ impl Cluster {
         config_dir: Option<PathBuf>,
         socket_dir: PathBuf,
     ) -> Self {
-        Cluster { pg, data, config_dir, socket_dir, port: 5432, server_options: String::new(), scratch }
+        let (port, server_options) = (5432, String::new());
+        Cluster { pg, data, config_dir, socket_dir, port, server_options, clock: None, scratch }
     }
 
     /// A handle for a server on a data directory that exists, for instance a restored one. When a server runs there
@@ -85,6 +89,11 @@ impl Cluster {
                 format!("-c unix_socket_directories='{}' -c port=5432", cluster.socket_dir.display());
         }
         cluster
+    }
+
+    /// Lets the server live by a clock from its next start on.
+    pub fn set_clock(&mut self, clock: &Clock) {
+        self.clock = Some(clock.clone());
     }
 
     /// The installation it runs with.
@@ -152,6 +161,10 @@ impl Cluster {
         pg_ctl.args(["start", "-w", "-s", "-t", "300"]).arg("-D").arg(folder).arg("-l").arg(self.log_path());
         if !self.server_options.is_empty() {
             pg_ctl.arg("-o").arg(&self.server_options);
+        }
+        // pg_ctl too: it waits for a server that began after it.
+        if let Some(clock) = &self.clock {
+            clock.apply(&mut pg_ctl);
         }
         run(&mut pg_ctl)
     }
@@ -293,7 +306,8 @@ impl Cluster {
         let mut lines = vec![format!("unix_socket_directories = '{}'", socket_dir.display())];
         lines.extend(settings.iter().map(ToString::to_string));
         append_lines(&data.join("postgresql.conf"), &lines);
-        let standby = Cluster::new(self.pg.clone(), scratch, data, None, socket_dir);
+        let mut standby = Cluster::new(self.pg.clone(), scratch, data, None, socket_dir);
+        standby.clock = self.clock.clone();
         standby.start();
         standby
     }

@@ -12,6 +12,7 @@
 //! * [`PeakRss`], [`process`]: what a process weighs, who started whom.
 //! * [`Tmpfs`]: a file system that fills up. [`saboteur`]: a store that fails at the n-th call.
 //! * [`strace`], [`replay`]: what a program asked of the system, and what a power failure would leave of it.
+//! * [`Clock`]: the time, moved by the test.
 //! * [`wait_until`]: conditions instead of sleeps. [`Chance`], [`rounds`]: what is tried by chance, and how often.
 //!
 //! As root everything runs as the OS user `postgres`, because the server refuses to run as root; otherwise as the
@@ -21,6 +22,7 @@
 mod binary;
 mod builder;
 mod chance;
+mod clock;
 mod cluster;
 mod compare;
 pub mod forge;
@@ -39,6 +41,7 @@ mod workload;
 pub use binary::{pgark, pgark_path};
 pub use builder::Builder;
 pub use chance::{Chance, is_thorough, kill_after, passes, rounds};
+pub use clock::Clock;
 pub use cluster::{Cluster, StopMode};
 pub use compare::{Balances, Checksums, assert_same_data};
 pub use os::{Output, Scratch, as_server_user, chown_to_server, chown_tree_to_server, command, run, run_ok};

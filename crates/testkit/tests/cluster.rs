@@ -1,9 +1,11 @@
 //! The kit itself, on a real server.
 
 use pg_ark_testkit::{
-    Balances, Cluster, LONG, PeakRss, Repo, StopMode, Tmpfs, assert_same_data, command, process, run,
+    Balances, Clock, Cluster, LONG, PeakRss, Repo, StopMode, Tmpfs, assert_same_data, command, process, run,
     wait_until,
 };
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[test]
 fn sql_answers_and_errors_come_back() {
@@ -104,6 +106,35 @@ fn a_small_file_system_fills_up() {
     let output =
         run(command("/bin/dd").arg("if=/dev/zero").arg(format!("of={}", file.display())).arg("bs=64k"));
     assert!(!output.success() && output.stderr.contains("No space left"), "{output}");
+}
+
+#[test]
+fn a_server_lives_by_the_clock_that_a_test_moves() {
+    let day = Duration::from_secs(86_400);
+    let clock = Clock::behind(day * 10);
+    let server = Cluster::builder().clock(&clock).start();
+    let behind = |server: &Cluster| {
+        let shown = server.psql("SELECT extract(epoch FROM clock_timestamp())::bigint");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        (now - shown.parse::<u64>().expect("seconds") + 43_200) / 86_400
+    };
+    assert_eq!(behind(&server), 10);
+    let mut session = server.session();
+    session.ask("SELECT 1");
+    clock.advance(day * 3);
+    assert_eq!(
+        session.ask("SELECT now() - pg_postmaster_start_time() BETWEEN '3 days' AND '3 days 1 min'"),
+        "t"
+    );
+    let standby = server.create_standby(&[]);
+    assert_eq!((behind(&server), behind(&standby)), (7, 7));
+    server.restart();
+    assert_eq!(behind(&server), 7, "after a restart too");
+
+    // A program that is started with an environment of the caller's own.
+    let mut date = command(clock.program(Path::new("/bin/date")));
+    let shown: i64 = run(date.env_clear().arg("+%s")).ok().trim().parse().expect("seconds");
+    assert!((clock.now() - shown).abs() < 5, "{shown}");
 }
 
 #[test]
