@@ -6,6 +6,7 @@
 
 use crate::conversation::{BackupKind, Level};
 use crate::errors::{Error, ErrorKind, Result};
+use crate::settings::is_name;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
@@ -50,6 +51,11 @@ impl JobKind {
         }
     }
 
+    /// The kind with this word.
+    pub fn find(word: &str) -> Option<JobKind> {
+        JobKind::ALL.iter().copied().find(|known| known.as_str() == word)
+    }
+
     /// The kind of backup that it takes, if it takes one.
     pub fn backup(self) -> Option<BackupKind> {
         match self {
@@ -64,6 +70,19 @@ impl JobKind {
     pub fn needs_lease(self) -> bool {
         self.backup().is_some() || self == JobKind::Prune
     }
+}
+
+/// Checks a job's name, which becomes a folder.
+///
+/// # Errors
+/// `InvalidArgument` for what [`is_name`] does not take.
+pub fn check_job_name(name: &str) -> Result<()> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(100).flat_map(char::escape_debug).collect();
+    Err(Error::new(ErrorKind::InvalidArgument, format!("invalid name of a job: \"{shown}\""))
+        .hint("Use up to 63 bytes of letters, digits, spaces, \"-\", \"_\" and \".\"."))
 }
 
 /// A row of the server's table of jobs.

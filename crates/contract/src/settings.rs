@@ -369,9 +369,27 @@ pub fn cluster_from_name(cluster_name: &str) -> String {
     name.trim_matches(' ').trim_start_matches('.').trim_start().to_string()
 }
 
+/// Whether a repository takes this as the name of a cluster or of a job, which becomes a folder: up to 63 bytes of letters,
+/// digits, space, `-`, `_` and `.`, with no dot in front and no space at an end.
+pub fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.');
+    let shape = !name.is_empty() && name.len() <= 63 && !name.starts_with(['.', ' ']) && !name.ends_with(' ');
+    shape && name.chars().all(allowed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_become_folders() {
+        for good in ["main", "größe 2", "a.b-c_d", &"x".repeat(63)] {
+            assert!(is_name(good), "{good:?}");
+        }
+        for bad in ["", ".", "..", "a/b", "a\0", "a\nb", " a", "a ", "a#1", "a\u{202E}b", &"x".repeat(64)] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_cluster_name_becomes_a_name_in_the_repository() {

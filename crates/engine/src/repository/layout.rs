@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use pg_ark_contract::conversation::BackupKind;
+use pg_ark_contract::settings::is_name;
 use pg_ark_contract::{Error, ErrorKind, Result};
 
 /// The repository's own record.
@@ -74,12 +75,9 @@ pub fn volume(archive: &str, number: u32) -> String {
 /// Checks a cluster's name, which becomes a folder.
 ///
 /// # Errors
-/// `InvalidArgument` for a name that is empty, longer than 63 bytes, begins with a dot or a space, ends with a space,
-/// or holds anything but letters, digits, space, `-`, `_` and `.`.
+/// `InvalidArgument` for what [`is_name`] does not take.
 pub fn check_cluster_name(name: &str) -> Result<()> {
-    let allowed = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.');
-    let shape = !name.is_empty() && name.len() <= 63 && !name.starts_with(['.', ' ']) && !name.ends_with(' ');
-    if shape && name.chars().all(allowed) {
+    if is_name(name) {
         return Ok(());
     }
     let shown: String = name.chars().take(100).flat_map(char::escape_debug).collect();
