@@ -56,6 +56,7 @@ mod refusals;
 mod restore;
 mod security;
 mod sessions;
+mod sixty_days;
 mod source_damage;
 mod standby;
 mod support;
