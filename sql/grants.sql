@@ -12,7 +12,10 @@ GRANT EXECUTE ON FUNCTION @extschema@.validate(text, text) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.verify_archive(boolean) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.recovery_windows() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.server_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.server_jobs() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.job_runs(text, integer) TO pg_monitor;
 GRANT SELECT ON @extschema@.status TO pg_monitor;
+GRANT SELECT ON @extschema@.jobs TO pg_monitor;
 GRANT SELECT ON @extschema@.job TO pg_monitor;
 
 COMMENT ON FUNCTION @extschema@.enable(text, boolean) IS
@@ -35,3 +38,17 @@ COMMENT ON FUNCTION @extschema@.recovery_windows() IS
     'from which moment to which this cluster can be restored';
 COMMENT ON FUNCTION @extschema@.server_status() IS
     'the row of the view status';
+COMMENT ON FUNCTION @extschema@.schedule(text, text, text, text, text, interval, boolean, text, boolean) IS
+    'makes a scheduled job or replaces the one of that name; returns when it is due next';
+COMMENT ON FUNCTION @extschema@.unschedule(text) IS
+    'removes a scheduled job; false when there is none of that name';
+COMMENT ON FUNCTION @extschema@.server_jobs() IS
+    'the rows of the view jobs';
+COMMENT ON FUNCTION @extschema@.job_runs(text, integer) IS
+    'attempts at scheduled jobs, newest first, with what came of each';
+COMMENT ON FUNCTION @extschema@.prune(boolean) IS
+    'what retention keeps and drops, and the rule behind it; removes nothing unless dry_run => false';
+COMMENT ON FUNCTION @extschema@.pin(text, text) IS
+    'keeps a backup until it is unpinned; false when it was pinned so already';
+COMMENT ON FUNCTION @extschema@.unpin(text) IS
+    'takes the pin of a backup away; false when it had none';

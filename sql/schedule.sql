@@ -33,3 +33,35 @@ COMMENT ON COLUMN @extschema@.job.level IS
     'for kind verify: record, data or pages';
 COMMENT ON COLUMN @extschema@.job.deep IS
     'for kind verify_archive: read every segment and follow its records';
+
+CREATE VIEW @extschema@.jobs AS
+SELECT name,
+       kind,
+       cron,
+       timezone,
+       enabled,
+       next_run,
+       running_since,
+       last_run,
+       last_status,
+       last_result,
+       last_error,
+       failures
+FROM @extschema@.server_jobs();
+
+COMMENT ON VIEW @extschema@.jobs IS
+    'scheduled jobs: when each is due, and how its last run went';
+COMMENT ON COLUMN @extschema@.jobs.timezone IS
+    'the fields of cron count in this time zone';
+COMMENT ON COLUMN @extschema@.jobs.next_run IS
+    'when it is due, another attempt at a failed run included; null when it is not enabled';
+COMMENT ON COLUMN @extschema@.jobs.running_since IS
+    'when the attempt began that goes on now';
+COMMENT ON COLUMN @extschema@.jobs.last_run IS
+    'when the attempt began that ended last';
+COMMENT ON COLUMN @extschema@.jobs.last_status IS
+    'done or failed';
+COMMENT ON COLUMN @extschema@.jobs.last_error IS
+    'why it failed, or why nothing can be said';
+COMMENT ON COLUMN @extschema@.jobs.failures IS
+    'attempts that failed since the last that did not; null while the repository cannot be asked';

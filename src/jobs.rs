@@ -22,9 +22,17 @@ const JOBS: &str = r#"SELECT coalesce(json_agg(json_build_object(
 /// caller must be in a transaction and may SELECT from the table.
 ///
 /// # Errors
-/// `ServerNotReady` when the extension is not in this database, or has no such table yet; `Internal` when a row has an
-/// unexpected shape. What the server objects to is raised.
+/// As [`check`]; `Internal` when a row has an unexpected shape. What the server objects to is raised.
 pub fn read() -> Result<Vec<JobSpec>> {
+    check()?;
+    sql::json(JOBS, &[])
+}
+
+/// Makes sure that `ark.job` is ours until the transaction ends.
+///
+/// # Errors
+/// `ServerNotReady` when the extension is not in this database, or has no such table yet.
+pub fn check() -> Result<()> {
     let found = sql::text(TABLE, &[])?.and_then(|oid| oid.parse().ok()).unwrap_or(0);
     // Locked, it can neither be dropped nor renamed: the name means this table until the transaction ends.
     relation::lock_for_reading(found);
@@ -34,5 +42,5 @@ pub fn read() -> Result<Vec<JobSpec>> {
              where an older version is.",
         ));
     }
-    sql::json(JOBS, &[])
+    Ok(())
 }

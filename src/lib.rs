@@ -42,7 +42,7 @@ use pgrx::prelude::*;
 
 extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../sql/status.sql", name = "status", requires = [server_status]);
-extension_sql_file!("../sql/schedule.sql", name = "schedule");
+extension_sql_file!("../sql/schedule.sql", name = "schedule", requires = [server_jobs]);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by the server once per process, when it loads the library.

@@ -214,6 +214,11 @@ pub fn cluster() -> String {
         .unwrap_or_else(|| "main".into())
 }
 
+/// `pg_ark.database`: the one with the table of jobs.
+pub fn database() -> String {
+    value(&DATABASE).unwrap_or_else(|| "postgres".into())
+}
+
 /// The server's data directory, from the setting that the server keeps absolute.
 ///
 /// # Errors

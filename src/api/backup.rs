@@ -49,7 +49,7 @@ fn request(
 ) -> Result<Request> {
     let kind = parse_kind(&kind.map_or(Ok(String::new()), |kind| kind.decode())?)?;
     let label = label.map(|label| label.decode()).transpose()?;
-    check_label(label.as_deref())?;
+    check_one_line("label", label.as_deref())?;
     Target::from_settings()?; // The worker looks again: here it fails before anything is touched.
     if guc::wal_level_is_minimal() {
         return Err(Error::new(ErrorKind::ServerNotReady, "wal_level = minimal does not allow backups")
@@ -102,14 +102,18 @@ fn parse_kind(kind: &str) -> Result<BackupKind> {
     }
 }
 
-fn check_label(label: Option<&str>) -> Result<()> {
+/// Checks a `label` or a `reason`.
+///
+/// # Errors
+/// `InvalidArgument` for more than one line, and for a line that is too long.
+pub(super) fn check_one_line(what: &str, text: Option<&str>) -> Result<()> {
     let bad = |why: String| {
-        Error::new(ErrorKind::InvalidArgument, format!("invalid label: {why}"))
+        Error::new(ErrorKind::InvalidArgument, format!("invalid {what}: {why}"))
             .hint(format!("Use one line of at most {LABEL_MAX} bytes, or leave it out."))
     };
-    match label {
-        Some(label) if label.len() > LABEL_MAX => Err(bad(format!("it has {} bytes", label.len()))),
-        Some(label) if label.chars().any(breaks_line) => Err(bad("it holds control characters".into())),
+    match text {
+        Some(text) if text.len() > LABEL_MAX => Err(bad(format!("it has {} bytes", text.len()))),
+        Some(text) if text.chars().any(breaks_line) => Err(bad("it holds control characters".into())),
         _ => Ok(()),
     }
 }

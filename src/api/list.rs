@@ -34,6 +34,7 @@ pub fn list_backups() -> TableIterator<
         name!(wal_included, bool),
         name!(damaged_pages, i64),
         name!(error, Option<Text>),
+        name!(pin_reason, Option<Text>),
     ),
 > {
     let rows = translate::or_raise(backups());
@@ -56,6 +57,7 @@ pub fn list_backups() -> TableIterator<
             row.wal_included,
             signed(row.damaged_pages),
             row.error.map(Text::from),
+            row.pin_reason.map(Text::from),
         )
     }))
 }

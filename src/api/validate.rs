@@ -65,7 +65,11 @@ fn findings(task: Task) -> Result<Vec<FindingRow>> {
     }
 }
 
-fn parse_level(level: &str) -> Result<Level> {
+/// The level that a caller named.
+///
+/// # Errors
+/// `InvalidArgument` for a word that is none.
+pub(super) fn parse_level(level: &str) -> Result<Level> {
     Level::ALL.iter().copied().find(|known| known.as_str() == level).ok_or_else(|| {
         Error::new(ErrorKind::InvalidArgument, format!("unknown level: \"{}\"", level.escape_debug())).hint(
             "The levels are record (what is there), data (every byte of it) and pages (every page of every relation \
@@ -75,7 +79,10 @@ fn parse_level(level: &str) -> Result<Level> {
 }
 
 /// A name that no backup can have is a mistake, whatever the repository holds: `20261122T020000Z-full`.
-fn check_name(name: String) -> Result<String> {
+///
+/// # Errors
+/// `InvalidArgument` for such a name.
+pub(super) fn check_name(name: String) -> Result<String> {
     let kinds = [BackupKind::Full, BackupKind::Incremental, BackupKind::Logical];
     let is_name = name.split_once('-').is_some_and(|(stamp, kind)| {
         let shape: String = stamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
