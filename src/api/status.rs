@@ -83,7 +83,11 @@ pub fn server_status() -> TableIterator<
 }
 
 fn ask() -> Result<StatusRow> {
-    let task = Task::Status { system_identifier: Some(wal::system_identifier()) };
+    let task = Task::Status {
+        system_identifier: Some(wal::system_identifier()),
+        jobs: Vec::new(),
+        missed_runs: settings::missed_runs(),
+    };
     match engine::ask_within(&Target::from_settings()?, task, Some(PATIENCE))? {
         Answer::Status(row) => Ok(*row),
         other => Err(engine::unexpected(&other)),
@@ -229,17 +233,8 @@ mod tests {
     #[test]
     fn promise_6_an_archive_that_ends_too_early_is_told() {
         let stored = |last: Option<&str>| StatusRow {
-            last_backup: None,
-            last_clean_backup: None,
             last_segment: last.map(str::to_string),
-            archive_end_lsn: None,
-            archive_end_time: None,
-            window: None,
-            failed_backup: None,
-            free_bytes: None,
-            backup_bytes: 0,
-            backups: 0,
-            pruned_at: None,
+            ..StatusRow::default()
         };
         let archived = || Some("00000002000000010000000F".to_string());
         for (last, is_lost) in [
@@ -258,19 +253,7 @@ mod tests {
     #[test]
     fn nothing_stored_is_not_nothing_lost() {
         let now = Now { lsn: Lsn(9), timeline: Timeline(1), important: None };
-        let stored = StatusRow {
-            last_backup: None,
-            last_clean_backup: None,
-            last_segment: None,
-            archive_end_lsn: None,
-            archive_end_time: None,
-            window: None,
-            failed_backup: None,
-            free_bytes: None,
-            backup_bytes: 0,
-            backups: 0,
-            pruned_at: None,
-        };
+        let stored = StatusRow::default();
         let age = |at: &str| at.parse().ok();
         assert_eq!(risk(&stored, &now, None, age), None);
         let behind = StatusRow { archive_end_lsn: Some(Lsn(4)), ..stored.clone() };

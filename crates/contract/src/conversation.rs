@@ -108,10 +108,16 @@ pub enum Task {
         /// The system identifier to look at; none: the cluster's newest.
         system_identifier: Option<u64>,
     },
-    /// Answer with [`Answer::Status`].
+    /// Answer with [`Answer::Status`], also when the repository gives no answer.
     Status {
         /// The system identifier to look at; none: the cluster's newest.
         system_identifier: Option<u64>,
+        /// The server's jobs, whose state is told as [`Task::Agenda`] does.
+        #[serde(default)]
+        jobs: Vec<JobSpec>,
+        /// As in [`Task::Agenda`].
+        #[serde(default)]
+        missed_runs: MissedRuns,
     },
     /// The engine that wrote a backup is dead: mark the record as failed, remove what it left, release its lease.
     Abandon {

@@ -1,6 +1,8 @@
 //! Rows that SQL functions return and `--format json` prints. Names are columns of DESIGN's SQL surface.
 
 use crate::conversation::BackupKind;
+use crate::errors::Error;
+use crate::schedule::JobState;
 use crate::units::{Lsn, Timeline};
 use serde::{Deserialize, Serialize};
 
@@ -186,8 +188,8 @@ pub struct WindowRow {
     pub note: String,
 }
 
-/// What the engine contributes to `ark.status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What the engine contributes to `ark.status` and `ark.metrics`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusRow {
     /// The complete backup that finished last.
     pub last_backup: Option<BackupRow>,
@@ -199,8 +201,12 @@ pub struct StatusRow {
     pub archive_end_lsn: Option<Lsn>,
     /// Commit time of the last transaction in the archive: RFC 3339, UTC.
     pub archive_end_time: Option<String>,
-    /// The recovery window that ends last.
+    /// The recovery window on the newest timeline that has one. It may begin earlier than is told, never later: how far
+    /// back the archive is looked at is bounded.
     pub window: Option<WindowRow>,
+    /// Why the window does not reach the end of the archive.
+    #[serde(default)]
+    pub gap: Option<String>,
     /// The newest failed backup, if it failed after the last complete one finished.
     pub failed_backup: Option<BackupRow>,
     /// Free bytes of the repository, where that is known.
@@ -211,6 +217,12 @@ pub struct StatusRow {
     pub backups: u64,
     /// Whether the repository was pruned, when: RFC 3339, UTC.
     pub pruned_at: Option<String>,
+    /// Why the repository gives no answer: then nothing else is known but what is next of [`StatusRow::jobs`].
+    #[serde(default)]
+    pub error: Option<Error>,
+    /// State of the jobs that were asked about, in their order.
+    #[serde(default)]
+    pub jobs: Vec<JobState>,
 }
 
 /// How bad a finding is.

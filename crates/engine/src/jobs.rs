@@ -111,8 +111,9 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             let cluster = cluster(job, session)?;
             retention::unpin(&cluster, backup).map(|changed| Answer::Pinned { changed })
         }
-        Task::Status { system_identifier } => {
-            let row = verify::status_of(&cluster(job, session)?, *system_identifier, session)?;
+        Task::Status { system_identifier, jobs, missed_runs } => {
+            let (cluster, check) = (cluster(job, session), || session.check());
+            let row = verify::status::told(cluster, *system_identifier, jobs, *missed_runs, &check)?;
             Ok(Answer::Status(Box::new(row)))
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::postgres::wal_fixture::{SYSTEM_IDENTIFIER, WalWriter};
 use crate::postgres::wal_segment::SegmentName;
-use crate::repository::Repository;
+use crate::repository::{Cluster, Repository};
 use crate::wal::archive::Archive;
 use crate::wal::index::Index;
 use crate::wal::object;
@@ -23,6 +23,7 @@ pub(crate) fn name(timeline: u32, number: u64) -> SegmentName {
 
 /// A repository with one cluster.
 pub(crate) struct Stored {
+    pub cluster: Cluster,
     pub archive: Archive,
     _dir: tempfile::TempDir,
 }
@@ -35,7 +36,7 @@ impl Stored {
         let mut cluster = repository.cluster("main").unwrap();
         cluster.remember_system(SYSTEM_IDENTIFIER, 150_000).unwrap();
         let archive = Archive::of(&cluster, SYSTEM_IDENTIFIER);
-        Stored { archive, _dir: dir }
+        Stored { cluster, archive, _dir: dir }
     }
 
     /// Stores a segment, or what shall pass for one.

@@ -7,7 +7,7 @@
 //!   belongs to none, [`strangers`] at what belongs to nobody, [`findings`] collects.
 //! * [`telling`]: how far it is, for the server.
 //! * [`windows`]: `recovery_windows`: from which moment to which, and why each window ends.
-//! * [`status`]: the last backup and the end of the archive.
+//! * [`status`]: the last backup, the end of the archive and the window, asked every few seconds; [`recent`] bounds it.
 //!
 //! A *range* is a gap-free run of segments of one timeline. Damage of what is stored is a row; an error is what keeps the
 //! work itself from being done. Nothing is written.
@@ -23,6 +23,7 @@ pub mod findings;
 pub(crate) mod fixture;
 pub mod loose;
 pub mod ranges;
+mod recent;
 pub mod status;
 pub mod strangers;
 pub mod tail;
@@ -45,7 +46,7 @@ use crate::stored::lost;
 use crate::wal::archive::Archive;
 use crate::wal::moments::{Moments, is_unreadable};
 use crate::wal::survey::Look;
-use pg_ark_contract::rows::{ArchiveRow, BackupStatus, StatusRow};
+use pg_ark_contract::rows::{ArchiveRow, BackupStatus};
 use pg_ark_contract::{ErrorKind, Result};
 use std::collections::BTreeMap;
 
@@ -145,16 +146,6 @@ fn lacks(cluster: &Cluster, archive: &Archive, record: &Record) -> Result<Option
         return Ok(Some(format!("\"{}\" {what}", archive.storage().display(&path))));
     }
     Ok(None)
-}
-
-/// [`status::status`] of a cluster.
-///
-/// # Errors
-/// As [`status::status`].
-pub fn status_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn Watch) -> Result<StatusRow> {
-    let archive = archive_of(cluster, system_identifier);
-    let records = archive.as_ref().map_or(Ok(Vec::new()), |archive| records_of(cluster, archive))?;
-    status::status(&records, archive.as_ref(), &|| watch.check())
 }
 
 /// The cluster's backups that go with an archive.

@@ -1,43 +1,131 @@
-//! What the repository contributes to `ark.status`: cheap enough to be asked every few seconds.
+//! What the repository contributes to `ark.status` and `ark.metrics`: cheap enough to be asked every few seconds.
 
-use crate::postgres::wal_segment::SegmentName;
-use crate::repository::Record;
+use super::{archive_of, recent, records_of};
+use crate::repository::{Cluster, Record};
+use crate::schedule;
 use crate::wal::archive::Archive;
-use crate::wal::line::{Piece, Stretch};
 use crate::wal::moments::{Moments, is_damage, shown_time};
-use crate::wal::survey::Run;
+use crate::wal::survey::Survey;
 use chrono::{DateTime, Utc};
 use pg_ark_contract::rows::{BackupStatus, StatusRow};
-use pg_ark_contract::{Result, SegmentSize, Timeline};
+use pg_ark_contract::schedule::{JobSpec, MissedRuns};
+use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
-/// Folders of the archive that are listed in search of the last commit.
-const MAX_FOLDERS: usize = 16;
+/// How long the search for the window may take: who asks wants the rest of the answer in any case.
+const WINDOW_TIME: Duration = Duration::from_secs(3);
 
-/// The last backup and the end of the archive.
+/// Last backup, end of the archive, window.
 ///
 /// # Errors
 /// What the store or `check` said.
 pub fn status(
-    records: &[Record],
-    archive: Option<&Archive>,
+    cluster: &Cluster,
+    system_identifier: Option<u64>,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<StatusRow> {
-    let mut row = StatusRow {
-        last_backup: last_backup(records, |_| true).map(Record::row),
-        last_clean_backup: last_backup(records, |record| record.damaged_pages == 0).map(Record::row),
-        last_segment: None,
-        archive_end_lsn: None,
-        archive_end_time: None,
-        window: None,
-        failed_backup: None,
-        free_bytes: None,
-        backup_bytes: 0,
-        backups: 0,
-        pruned_at: None,
+    let mut row = StatusRow { free_bytes: cluster.storage().free_bytes(), ..StatusRow::default() };
+    let Some(archive) = archive_of(cluster, system_identifier) else { return Ok(row) };
+    let records = records_of(cluster, &archive)?;
+    backups(&records, &mut row);
+    let survey = recent::survey(&archive, check)?;
+    if let Some(survey) = &survey {
+        end(&archive, survey, check, &mut row)?;
+    }
+    let empty = Survey::empty(SegmentSize::default());
+    let found = in_time(check, |check| {
+        recent::window(cluster, &archive, survey.as_ref().unwrap_or(&empty), &records, check)
+    })?;
+    if let Some(found) = found {
+        (row.window, row.gap) = (found.window, found.gap);
+    }
+    Ok(row)
+}
+
+/// As [`status`], with the state of the server's jobs. What is wrong with the repository is part of the answer.
+///
+/// # Errors
+/// What `check` said.
+pub fn told(
+    cluster: Result<Cluster>,
+    system_identifier: Option<u64>,
+    jobs: &[JobSpec],
+    missed_runs: MissedRuns,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<StatusRow> {
+    let known = cluster.as_ref().map_err(Clone::clone);
+    let known = known.and_then(|cluster| status(cluster, system_identifier, check));
+    let mut row = known.or_else(|error| {
+        check()?;
+        Ok(StatusRow { error: Some(error), ..StatusRow::default() })
+    })?;
+    if !jobs.is_empty() {
+        let system = system_identifier.unwrap_or_default();
+        let agenda = schedule::agenda(cluster, system, jobs, missed_runs, Utc::now());
+        row.jobs = agenda.jobs;
+        row.error = row.error.or(agenda.error);
+    }
+    Ok(row)
+}
+
+/// What `work` gives; `None` when it takes too long.
+fn in_time<T>(
+    check: &dyn Fn() -> Result<()>,
+    work: impl FnOnce(&dyn Fn() -> Result<()>) -> Result<T>,
+) -> Result<Option<T>> {
+    let (began, late) = (Instant::now(), Cell::new(false));
+    let limited = || {
+        check()?;
+        late.set(began.elapsed() > WINDOW_TIME);
+        if late.get() { Err(Error::new(ErrorKind::Cancelled, "the search takes too long")) } else { Ok(()) }
     };
-    let Some(archive) = archive else { return Ok(row) };
-    let Some((size, stretch)) = newest(archive, check)? else { return Ok(row) };
-    let Some(last) = stretch.segment(stretch.last()) else { return Ok(row) };
+    match work(&limited) {
+        Err(_) if late.get() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn backups(records: &[Record], row: &mut StatusRow) {
+    let complete = || records.iter().filter(|record| record.status == BackupStatus::Complete);
+    let last = last(complete());
+    let ended = |record: &Record| finished(record).or_else(|| time(Some(&record.started_at)));
+    // One that is being removed did not fail.
+    let is_failed = |record: &&Record| record.status == BackupStatus::Failed && !record.is_expiring();
+    let failed = records.iter().filter(is_failed);
+    let failed = failed.max_by_key(|record| ended(record));
+    row.last_backup = last.map(Record::row);
+    row.last_clean_backup =
+        self::last(complete().filter(|record| record.damaged_pages == 0)).map(Record::row);
+    row.failed_backup =
+        failed.filter(|failed| last.is_none_or(|last| ended(failed) > finished(last))).map(Record::row);
+    row.backups = complete().count() as u64;
+    row.backup_bytes = complete().fold(0, |sum, record| sum.saturating_add(record.stored_bytes));
+}
+
+/// The one that finished last; backups that overlap may finish in another order than they start.
+fn last<'a>(records: impl Iterator<Item = &'a Record>) -> Option<&'a Record> {
+    records.max_by_key(|record| finished(record))
+}
+
+fn finished(record: &Record) -> Option<DateTime<Utc>> {
+    time(record.finished_at.as_deref())
+}
+
+fn time(text: Option<&str>) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text?).ok().map(|time| time.with_timezone(&Utc))
+}
+
+/// The newest segment of the newest timeline that has any, and the last commit before it.
+fn end(
+    archive: &Archive,
+    survey: &Survey,
+    check: &dyn Fn() -> Result<()>,
+    row: &mut StatusRow,
+) -> Result<()> {
+    let size = survey.segment_size;
+    let Some(stretch) = recent::newest(survey) else { return Ok(()) };
+    let Some(last) = stretch.segment(stretch.last()) else { return Ok(()) };
     row.last_segment = Some(last.file_name(size));
     row.archive_end_lsn = Some(last.next().start(size));
     row.archive_end_time = match Moments::new(archive, size).with_check(check).end(&stretch) {
@@ -45,50 +133,7 @@ pub fn status(
         Err(e) if is_damage(&e) => None,
         Err(e) => return Err(e),
     };
-    Ok(row)
-}
-
-/// The complete backup that finished last of those that `count`; backups that overlap may finish in another order than
-/// they start.
-fn last_backup(records: &[Record], count: fn(&Record) -> bool) -> Option<&Record> {
-    let finished = |record: &&Record| {
-        let text = record.finished_at.as_deref()?;
-        DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc))
-    };
-    let counts = |record: &&Record| record.status == BackupStatus::Complete && count(record);
-    records.iter().filter(counts).max_by_key(finished)
-}
-
-/// The newest segments of the newest timeline that has any, as far back as a few folders without a gap.
-fn newest(archive: &Archive, check: &dyn Fn() -> Result<()>) -> Result<Option<(SegmentSize, Stretch)>> {
-    for timeline in archive.timelines()?.into_iter().rev() {
-        let mut found: Option<(SegmentSize, Run)> = None;
-        for log in archive.logs(timeline)?.into_iter().rev().take(MAX_FOLDERS) {
-            check()?;
-            for low in archive.list(timeline, log)?.segments.into_iter().rev() {
-                let name = format!("{:08X}{log:08X}{low:08X}", timeline.0);
-                match &mut found {
-                    None => {
-                        let Some(size) = archive.segment_size()? else { return Ok(None) };
-                        found = SegmentName::parse(&name, size)
-                            .map(|name| (size, Run { first: name.number, last: name.number }));
-                    }
-                    Some((size, run)) => match SegmentName::parse(&name, *size) {
-                        Some(name) if name.number + 1 == run.first => run.first = name.number,
-                        _ => return Ok(Some((*size, stretch(timeline, *run)))),
-                    },
-                }
-            }
-        }
-        if let Some((size, run)) = found {
-            return Ok(Some((size, stretch(timeline, run))));
-        }
-    }
-    Ok(None)
-}
-
-fn stretch(timeline: Timeline, run: Run) -> Stretch {
-    Stretch { pieces: vec![Piece { timeline, run }] }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,11 +1,20 @@
 use super::*;
+use crate::postgres::wal_fixture::SYSTEM_IDENTIFIER;
 use crate::verify::fixture::{Stored, fill, size, wal_from};
+use pg_ark_contract::conversation::BackupKind;
+use pg_ark_contract::schedule::JobKind;
 
 fn backup(name: &str, status: BackupStatus, finished: &str) -> Record {
     let mut record = Record::begun(name.to_string(), "main", 7);
     record.status = status;
     record.finished_at = Some(finished.to_string());
     record
+}
+
+fn told_of(records: &[Record]) -> StatusRow {
+    let mut row = StatusRow::default();
+    backups(records, &mut row);
+    row
 }
 
 #[test]
@@ -15,21 +24,40 @@ fn the_last_backup_is_the_one_that_finished_last() {
         backup("b", BackupStatus::Complete, "2026-11-22T04:00:00Z"),
         backup("c", BackupStatus::Failed, "2026-11-22T06:00:00Z"),
     ];
-    let row = status(&records, None, &|| Ok(())).unwrap();
+    records[1].stored_bytes = 5;
+    let row = told_of(&records);
+    assert_eq!((row.backups, row.backup_bytes), (2, 5));
     assert_eq!(row.last_backup.unwrap().backup, "a");
     assert_eq!(row.last_clean_backup.unwrap().backup, "a");
-    assert_eq!(row.last_segment, None);
     records[0].damaged_pages = 2;
-    let row = status(&records, None, &|| Ok(())).unwrap();
+    let row = told_of(&records);
     assert_eq!(row.last_backup.unwrap().damaged_pages, 2);
     assert_eq!(row.last_clean_backup.unwrap().backup, "b");
-    assert!(status(&records[2..], None, &|| Ok(())).unwrap().last_backup.is_none());
+    assert!(told_of(&records[2..]).last_backup.is_none());
+}
+
+#[test]
+fn a_backup_that_failed_is_told_until_a_later_one_is_complete() {
+    let failed = |row: StatusRow| row.failed_backup.map(|backup| backup.backup);
+    let mut records = vec![
+        backup("a", BackupStatus::Complete, "2026-11-22T05:00:00Z"),
+        backup("b", BackupStatus::Failed, "2026-11-22T04:00:00Z"),
+    ];
+    assert_eq!(failed(told_of(&records)), None);
+    records.push(backup("c", BackupStatus::Failed, "2026-11-22T06:00:00Z"));
+    records[2].kind = BackupKind::Full;
+    assert_eq!(failed(told_of(&records)).as_deref(), Some("c"));
+    records[2].other.insert("expiring".into(), true.into());
+    assert_eq!(failed(told_of(&records)), None, "one that is being removed did not fail");
+    records[2].other.clear();
+    records.push(backup("d", BackupStatus::Complete, "2026-11-22T07:00:00Z"));
+    assert_eq!(failed(told_of(&records)), None);
 }
 
 #[test]
 fn the_end_of_the_archive_is_that_of_its_newest_timeline() {
     let stored = Stored::new();
-    let now = |stored: &Stored| status(&[], Some(&stored.archive), &|| Ok(())).unwrap();
+    let now = |stored: &Stored| status(&stored.cluster, Some(SYSTEM_IDENTIFIER), &|| Ok(())).unwrap();
     assert_eq!(now(&stored).last_segment, None);
     // The last commit lies in the folder before the newest, which has segments without commits.
     let mut wal = wal_from(4094);
@@ -43,6 +71,7 @@ fn the_end_of_the_archive_is_that_of_its_newest_timeline() {
     assert_eq!(row.last_segment.as_deref(), Some("000000010000000100000000"));
     assert_eq!(row.archive_end_lsn, Some(size().start_of(4097)));
     assert_eq!(row.archive_end_time.as_deref(), Some("2000-01-01T00:00:00.000010Z"));
+    assert!(row.free_bytes.is_some_and(|bytes| bytes > 0));
     stored.put_plain("00000001/00000001/000000010000000100000000.zst", b"damaged");
     assert_eq!(now(&stored).archive_end_time, None);
     let mut wal = wal_from(4095);
@@ -52,4 +81,27 @@ fn the_end_of_the_archive_is_that_of_its_newest_timeline() {
     let row = now(&stored);
     assert_eq!(row.last_segment.as_deref(), Some("000000020000000000000FFF"));
     assert_eq!(row.archive_end_time.as_deref(), Some("2000-01-01T00:00:00.000020Z"));
+}
+
+#[test]
+fn a_repository_that_is_away_is_part_of_the_answer() {
+    let job = JobSpec {
+        name: "nightly".into(),
+        kind: JobKind::Full,
+        cron: "0 2 * * *".into(),
+        timezone: "UTC".into(),
+        enabled: true,
+        since: "2026-11-22T00:00:00Z".into(),
+        time_limit: 60,
+        label: None,
+        level: None,
+        deep: false,
+    };
+    let away = || Err(Error::new(ErrorKind::RepositoryNotFound, "away"));
+    let row = told(away(), Some(7), &[], MissedRuns::Once, &|| Ok(())).unwrap();
+    assert_eq!(row.error.unwrap().message, "away");
+    let row = told(away(), Some(7), &[job], MissedRuns::Once, &|| Ok(())).unwrap();
+    assert_eq!(row.error.unwrap().message, "away");
+    let stop = || Err(Error::new(ErrorKind::Cancelled, "stop"));
+    assert!(told(away(), None, &[], MissedRuns::Once, &stop).is_err());
 }
