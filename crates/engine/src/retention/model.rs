@@ -71,7 +71,7 @@ pub struct StoredBackup {
 }
 
 /// The archive of one system.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StoredWal {
     /// Bytes in a segment.
     pub segment_size: SegmentSize,
@@ -79,6 +79,9 @@ pub struct StoredWal {
     pub segments: BTreeMap<Timeline, Vec<Run>>,
     /// Stored histories.
     pub histories: BTreeMap<Timeline, TimelineHistory>,
+    /// By when the last stored segment of a timeline was written: when it was stored, for example. Nobody needs the way
+    /// to a timeline that ended before the window, unless it is the newest. Where it is not known, the way is kept.
+    pub written_by: BTreeMap<Timeline, DateTime<Utc>>,
 }
 
 /// The verdict on everything.
