@@ -207,6 +207,12 @@ pub struct StatusRow {
     /// Why the window does not reach the end of the archive.
     #[serde(default)]
     pub gap: Option<String>,
+    /// The archive is so large that only its newest part was looked at, or the look took too long.
+    #[serde(default)]
+    pub partial: bool,
+    /// When the complete backup finished that finished first: RFC 3339, UTC.
+    #[serde(default)]
+    pub first_backup_at: Option<String>,
     /// The newest failed backup, if it failed after the last complete one finished.
     pub failed_backup: Option<BackupRow>,
     /// Free bytes of the repository, where that is known.
@@ -223,6 +229,9 @@ pub struct StatusRow {
     /// State of the jobs that were asked about, in their order.
     #[serde(default)]
     pub jobs: Vec<JobState>,
+    /// For each of them the longest time between two of the next moments at which it is due, in seconds.
+    #[serde(default)]
+    pub periods: Vec<Option<u64>>,
 }
 
 /// How bad a finding is.

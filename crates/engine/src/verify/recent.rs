@@ -22,16 +22,25 @@ const MAX_LACKING: usize = 16;
 /// In the note of a window that nothing but the archive's end ends.
 const ENDS_HERE: &str = "ends here";
 
+/// The newest part of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    pub survey: Survey,
+    /// There is more.
+    pub is_cut: bool,
+}
+
 /// The newest folders of an archive; none when it holds no segment.
 ///
 /// # Errors
 /// What the store or `check` said.
-pub(super) fn survey(archive: &Archive, check: &dyn Fn() -> Result<()>) -> Result<Option<Survey>> {
-    survey_of(archive, MAX_FOLDERS, check)
+pub(super) fn part(archive: &Archive, check: &dyn Fn() -> Result<()>) -> Result<Option<Part>> {
+    part_of(archive, MAX_FOLDERS, check)
 }
 
-fn survey_of(archive: &Archive, folders: usize, check: &dyn Fn() -> Result<()>) -> Result<Option<Survey>> {
+fn part_of(archive: &Archive, folders: usize, check: &dyn Fn() -> Result<()>) -> Result<Option<Part>> {
     let Some(size) = archive.segment_size()? else { return Ok(None) };
+    let mut is_cut = false;
     let mut survey = Survey::empty(size);
     let (mut left, mut room) = (folders, Room::default());
     let index = archive.history_index()?;
@@ -39,6 +48,7 @@ fn survey_of(archive: &Archive, folders: usize, check: &dyn Fn() -> Result<()>) 
         let mut runs = Vec::new();
         for log in archive.logs(timeline)?.into_iter().rev() {
             if left == 0 {
+                is_cut = true;
                 break;
             }
             left -= 1;
@@ -60,7 +70,7 @@ fn survey_of(archive: &Archive, folders: usize, check: &dyn Fn() -> Result<()>) 
         }
         survey.timelines.insert(timeline, Content { runs: joined(runs), partials: Vec::new() });
     }
-    Ok((!survey.is_empty()).then_some(survey))
+    Ok((!survey.is_empty()).then_some(Part { survey, is_cut }))
 }
 
 /// The newest segments of the newest timeline, back to the first hole.

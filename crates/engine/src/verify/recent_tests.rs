@@ -30,7 +30,8 @@ fn backup(number: u64) -> Record {
 
 fn found(stored: &Stored, records: &[Record]) -> Newest {
     let check = || Ok(());
-    let survey = survey(&stored.archive, &check).unwrap().unwrap();
+    let Part { survey, is_cut } = part(&stored.archive, &check).unwrap().unwrap();
+    assert!(!is_cut);
     window(&stored.cluster, &stored.archive, &survey, records, &check).unwrap()
 }
 
@@ -79,9 +80,10 @@ fn what_lies_too_far_back_makes_the_window_shorter_never_longer() {
     let check = || Ok(());
     let records = [backup(4091), backup(4096)];
     for (folders, expected) in [(0, None), (1, Some(&records[1])), (2, Some(&records[0]))] {
-        let survey = survey_of(&stored.archive, folders, &check).unwrap();
-        assert_eq!(survey.is_some(), expected.is_some(), "{folders}");
-        let Some(survey) = survey else { continue };
+        let part = part_of(&stored.archive, folders, &check).unwrap();
+        assert_eq!(part.is_some(), expected.is_some(), "{folders}");
+        let Some(Part { survey, is_cut }) = part else { continue };
+        assert_eq!(is_cut, folders < 2);
         let row = window(&stored.cluster, &stored.archive, &survey, &records, &check).unwrap();
         assert_eq!(from(&row), expected.map(|record| &record.backup[..]), "{folders}");
     }

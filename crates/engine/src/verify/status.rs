@@ -6,7 +6,7 @@ use crate::schedule;
 use crate::wal::archive::Archive;
 use crate::wal::moments::{Moments, is_damage, shown_time};
 use crate::wal::survey::Survey;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use pg_ark_contract::rows::{BackupStatus, StatusRow};
 use pg_ark_contract::schedule::{JobSpec, MissedRuns};
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
@@ -29,16 +29,18 @@ pub fn status(
     let Some(archive) = archive_of(cluster, system_identifier) else { return Ok(row) };
     let records = records_of(cluster, &archive)?;
     backups(&records, &mut row);
-    let survey = recent::survey(&archive, check)?;
-    if let Some(survey) = &survey {
-        end(&archive, survey, check, &mut row)?;
-    }
-    let empty = Survey::empty(SegmentSize::default());
-    let found = in_time(check, |check| {
-        recent::window(cluster, &archive, survey.as_ref().unwrap_or(&empty), &records, check)
-    })?;
-    if let Some(found) = found {
-        (row.window, row.gap) = (found.window, found.gap);
+    let part = recent::part(&archive, check)?;
+    let survey = match part {
+        Some(part) => {
+            end(&archive, &part.survey, check, &mut row)?;
+            row.partial = part.is_cut;
+            part.survey
+        }
+        None => Survey::empty(SegmentSize::default()),
+    };
+    match in_time(check, |check| recent::window(cluster, &archive, &survey, &records, check))? {
+        Some(found) => (row.window, row.gap) = (found.window, found.gap),
+        None => row.partial = true,
     }
     Ok(row)
 }
@@ -64,9 +66,18 @@ pub fn told(
         let system = system_identifier.unwrap_or_default();
         let agenda = schedule::agenda(cluster, system, jobs, missed_runs, Utc::now());
         row.jobs = agenda.jobs;
+        row.periods = jobs.iter().map(period).collect();
         row.error = row.error.or(agenda.error);
     }
     Ok(row)
+}
+
+/// The longest time between two of the next moments at which a job is due, in seconds.
+fn period(job: &JobSpec) -> Option<u64> {
+    let (next, _) = schedule::instants(&job.cron, &job.timezone, Utc::now()).ok()?;
+    let next: Vec<_> = next.iter().filter_map(|text| time(Some(text))).collect();
+    let between = next.windows(2).filter_map(|pair| u64::try_from((pair[1] - pair[0]).num_seconds()).ok());
+    between.max()
 }
 
 /// What `work` gives; `None` when it takes too long.
@@ -99,6 +110,7 @@ fn backups(records: &[Record], row: &mut StatusRow) {
         self::last(complete().filter(|record| record.damaged_pages == 0)).map(Record::row);
     row.failed_backup =
         failed.filter(|failed| last.is_none_or(|last| ended(failed) > finished(last))).map(Record::row);
+    row.first_backup_at = complete().filter_map(finished).min().map(shown);
     row.backups = complete().count() as u64;
     row.backup_bytes = complete().fold(0, |sum, record| sum.saturating_add(record.stored_bytes));
 }
@@ -106,6 +118,10 @@ fn backups(records: &[Record], row: &mut StatusRow) {
 /// The one that finished last; backups that overlap may finish in another order than they start.
 fn last<'a>(records: impl Iterator<Item = &'a Record>) -> Option<&'a Record> {
     records.max_by_key(|record| finished(record))
+}
+
+fn shown(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 fn finished(record: &Record) -> Option<DateTime<Utc>> {

@@ -27,6 +27,7 @@ fn the_last_backup_is_the_one_that_finished_last() {
     records[1].stored_bytes = 5;
     let row = told_of(&records);
     assert_eq!((row.backups, row.backup_bytes), (2, 5));
+    assert_eq!(row.first_backup_at.as_deref(), Some("2026-11-22T04:00:00Z"));
     assert_eq!(row.last_backup.unwrap().backup, "a");
     assert_eq!(row.last_clean_backup.unwrap().backup, "a");
     records[0].damaged_pages = 2;
