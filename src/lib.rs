@@ -8,7 +8,7 @@
 //! * [`api`]: the SQL functions, one file per subject.
 //! * [`archive_module`]: what the archiver process does with a WAL file; [`archiving`]: who archives;
 //!   [`last_failure`]: why it failed.
-//! * [`workers`]: the background worker that runs a backup.
+//! * [`workers`]: the background workers: the scheduler, and what runs backups and jobs.
 //! * [`jobs`]: the table of scheduled jobs.
 //! * [`engine`]: starts `pgark engine` and holds the conversation with it.
 //! * [`translate`]: pg_ark's errors to PostgreSQL's, and back.
@@ -49,4 +49,5 @@ extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    postgres::worker::register_scheduler();
 }

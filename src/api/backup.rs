@@ -7,7 +7,7 @@ use super::list;
 use crate::engine::Target;
 use crate::postgres::shared::{Channel, State};
 use crate::postgres::text::Text;
-use crate::postgres::worker::{Handle, Life};
+use crate::postgres::worker::{Entry, Handle, Life};
 use crate::postgres::{guc, interrupts, latch};
 use crate::workers::job;
 use crate::workers::request::Request;
@@ -152,7 +152,7 @@ fn start(request: &Request, wait: bool) -> Result<String> {
     let text = serde_json::to_vec(request)
         .map_err(|error| Error::new(ErrorKind::Internal, "could not write the request").detail(error))?;
     let channel = Channel::create(&text);
-    let handle = Handle::register(job::WORKER, channel.handle()).ok_or_else(|| {
+    let handle = Handle::register(job::WORKER, Entry::Backup, channel.handle()).ok_or_else(|| {
         Error::new(ErrorKind::ServerNotReady, "could not start a background worker: every slot is taken")
             .hint("Raise max_worker_processes and restart the server, or try again when other workers are done.")
     })?;

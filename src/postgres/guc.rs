@@ -152,16 +152,14 @@ pub fn is_superuser() -> bool {
     unsafe { pg_sys::superuser() }
 }
 
-/// What `ALTER SYSTEM SET name = value` does, for a function (the statement itself refuses to run in one).
-/// The server must be told to reload afterwards.
+/// What `ALTER SYSTEM SET name = value, ...` does, for a function (the statement itself refuses to run in one). Only a
+/// setting that is a list takes more than one value. The server must be told to reload afterwards.
 ///
 /// # Errors
 /// `Internal` when the statement does not parse. What the server objects to is raised.
-pub fn alter_system(name: &str, value: &str) -> Result<()> {
-    // As quote_literal does, which wants the database's encoding: a path stays in the one it came in.
-    let quoted = value.replace('\'', "''").replace('\\', r"\\");
-    let escape = if value.contains('\\') { "E" } else { "" };
-    let statement = format!("ALTER SYSTEM SET {name} = {escape}'{quoted}'");
+pub fn alter_system(name: &str, values: &[impl AsRef<str>]) -> Result<()> {
+    let values: Vec<_> = values.iter().map(|value| literal(value.as_ref())).collect();
+    let statement = format!("ALTER SYSTEM SET {name} = {}", values.join(", "));
     let unexpected = || Error::new(ErrorKind::Internal, format!("could not parse: {statement}"));
     let text = CString::new(statement.as_str()).map_err(|_| unexpected())?;
     // SAFETY: the parser gives a list of RawStmt; the node's tag is checked before it is used as AlterSystemStmt.
@@ -178,6 +176,13 @@ pub fn alter_system(name: &str, value: &str) -> Result<()> {
         pg_sys::AlterSystemSetConfigFile(node.cast());
     }
     Ok(())
+}
+
+/// As quote_literal does, which wants the database's encoding: a path stays in the one it came in.
+fn literal(value: &str) -> String {
+    let quoted = value.replace('\'', "''").replace('\\', r"\\");
+    let escape = if value.contains('\\') { "E" } else { "" };
+    format!("{escape}'{quoted}'")
 }
 
 /// Makes a value from the configuration file act in this session at once, before the reload reaches it.
@@ -212,13 +217,15 @@ pub fn set_for_process(name: &CStr, value: &str) {
     }
 }
 
-/// Reads the configuration files again when the server was told to reload.
-pub fn reload_if_asked() {
+/// Reads the configuration files again when the server was told to reload; true when it was.
+pub fn reload_if_asked() -> bool {
     // SAFETY: the flag is set by the SIGHUP handler alone; the file is read as in every worker's main loop.
     unsafe {
-        if (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0 {
+        let asked = (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0;
+        if asked {
             (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
+        asked
     }
 }

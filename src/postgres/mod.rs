@@ -1,6 +1,7 @@
 //! The room for unsafe code: everything that calls the server directly, behind safe functions and guards.
 //!
 //! * [`archive`]: the entry point and the callbacks of the archive module.
+//! * [`database`]: the databases of this server, for a process that is connected to none.
 //! * [`guc`]: settings with check hooks, reading and writing the server's configuration.
 //! * [`interrupts`]: cancel, terminate, and catching what the server raises.
 //! * [`latch`]: waiting for this process's latch and a pipe together.
@@ -20,6 +21,7 @@
 //! one thread: the server starts no other, and neither does this library.
 
 pub mod archive;
+pub mod database;
 pub mod guc;
 pub mod interrupts;
 pub mod latch;

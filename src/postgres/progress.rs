@@ -80,9 +80,18 @@ fn signed(bytes: u64) -> i64 {
 
 /// Shows `activity` as the query of this worker in `pg_stat_activity`.
 pub fn activity(activity: &str) {
+    report(activity, pg_sys::BackendState::STATE_RUNNING);
+}
+
+/// As [`activity`], for a worker that waits for work: it is shown as idle.
+pub fn idle(activity: &str) {
+    report(activity, pg_sys::BackendState::STATE_IDLE);
+}
+
+fn report(activity: &str, state: pg_sys::BackendState::Type) {
     let Ok(text) = CString::new(activity) else { return };
     // SAFETY: the text is copied into this process's own entry in shared memory.
-    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr()) }
+    unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) }
 }
 
 /// What `ps` shows of this session, with more behind it: `postgres: me mydb [local] SELECT 37 % of 2.0 GB`. The guard

@@ -1,13 +1,39 @@
-//! Background workers: registering one from a session, and what a worker does for itself at its start.
+//! Background workers: the one that is there for as long as the server, those that are started when there is work,
+//! and what a worker does for itself at its start and at its end.
 
 use super::guc;
-use crate::workers::job;
+use super::process;
+use crate::workers::{agenda, job, run, scheduler};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// What the postmaster starts for a backup: looked up by this name in the library.
+/// Restarted by the postmaster when it ended in any other way than with status 0: seconds until then.
+const RESTART_AFTER: i32 = 10;
+
+/// What a worker does: a function that the postmaster's child looks up by name in the library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// A backup that a session asked for.
+    Backup,
+    /// A scheduled run.
+    Run,
+    /// A look at what is due.
+    Agenda,
+}
+
+impl Entry {
+    fn function(self) -> &'static str {
+        match self {
+            Entry::Backup => "pg_ark_backup_main",
+            Entry::Run => "pg_ark_run_main",
+            Entry::Agenda => "pg_ark_agenda_main",
+        }
+    }
+}
+
+/// See [`Entry::Backup`].
 // SAFETY: no other function of the process has this name.
 #[unsafe(no_mangle)]
 #[pg_guard]
@@ -15,7 +41,64 @@ pub extern "C-unwind" fn pg_ark_backup_main(argument: pg_sys::Datum) {
     job::main(argument.value() as u32);
 }
 
-/// A worker that this session registered.
+/// See [`Entry::Run`].
+// SAFETY: no other function of the process has this name.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn pg_ark_run_main(argument: pg_sys::Datum) {
+    run::main(argument.value() as u32);
+}
+
+/// See [`Entry::Agenda`].
+// SAFETY: no other function of the process has this name.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn pg_ark_agenda_main(argument: pg_sys::Datum) {
+    agenda::main(argument.value() as u32);
+}
+
+/// What the postmaster starts with the server.
+// SAFETY: no other function of the process has this name.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn pg_ark_scheduler_main(_argument: pg_sys::Datum) {
+    scheduler::main();
+    // A worker that ends with 0 never comes again; this one does, unless the server shuts down.
+    // SAFETY: ends the process as FATAL does; no frame of this library is left that has something to tidy up.
+    unsafe { pg_sys::proc_exit(1) };
+}
+
+/// Has the postmaster start the scheduler with the server and after each of its ends. Does nothing unless the library
+/// is being preloaded; nor during pg_upgrade, whose servers must be left alone (`IsBinaryUpgrade`, as
+/// `ApplyLauncherRegister` does).
+pub fn register_scheduler() {
+    // SAFETY: a plain read of the server's variable.
+    if !process::is_preloading() || unsafe { pg_sys::IsBinaryUpgrade } {
+        return;
+    }
+    let mut worker = described(scheduler::WORKER, "pg_ark_scheduler_main", 0);
+    worker.bgw_restart_time = RESTART_AFTER;
+    // SAFETY: the server copies `worker`.
+    unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) }
+}
+
+fn described(kind: &str, function: &str, argument: u32) -> pg_sys::BackgroundWorker {
+    let mut worker = pg_sys::BackgroundWorker {
+        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
+        // Also on a standby.
+        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState,
+        bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
+        bgw_main_arg: pg_sys::Datum::from(argument),
+        ..Default::default()
+    };
+    fill(&mut worker.bgw_name, kind);
+    fill(&mut worker.bgw_type, kind);
+    fill(&mut worker.bgw_library_name, "pg_ark");
+    fill(&mut worker.bgw_function_name, function);
+    worker
+}
+
+/// A worker that this process registered.
 pub struct Handle(*mut pg_sys::BackgroundWorkerHandle);
 
 /// What the postmaster says about a worker.
@@ -30,26 +113,19 @@ pub enum Life {
 }
 
 impl Handle {
-    /// Asks the postmaster for a worker that shows itself as `kind` and runs [`pg_ark_backup_main`]; None when every
-    /// `max_worker_processes` slot is taken. The handle is valid in the current memory context.
-    pub fn register(kind: &str, argument: u32) -> Option<Handle> {
-        let mut worker = pg_sys::BackgroundWorker {
-            bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
-            // Also on a standby.
-            bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState,
-            bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
-            bgw_main_arg: pg_sys::Datum::from(argument),
-            ..Default::default()
-        };
-        fill(&mut worker.bgw_name, kind);
-        fill(&mut worker.bgw_type, kind);
-        fill(&mut worker.bgw_library_name, "pg_ark");
-        fill(&mut worker.bgw_function_name, "pg_ark_backup_main");
+    /// Asks the postmaster for a worker that shows itself as `kind`; None when every `max_worker_processes` slot is
+    /// taken. This process's latch is set when the worker starts and when it ends.
+    pub fn register(kind: &str, entry: Entry, argument: u32) -> Option<Handle> {
+        let mut worker = described(kind, entry.function(), argument);
         let mut handle = std::ptr::null_mut();
-        // SAFETY: the server copies `worker` and fills `handle` when it says true.
+        // SAFETY: the server copies `worker` and fills `handle` when it says true, with memory that lives until the
+        // handle is dropped.
         unsafe {
             worker.bgw_notify_pid = pg_sys::MyProcPid;
-            pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle).then_some(Handle(handle))
+            let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+            let registered = pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle);
+            pg_sys::MemoryContextSwitchTo(context);
+            registered.then_some(Handle(handle))
         }
     }
 
@@ -71,9 +147,58 @@ impl Handle {
     }
 }
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `register` in a context that is never reset, and not used after this.
+        unsafe { pg_sys::pfree(self.0.cast()) }
+    }
+}
+
 fn fill<const N: usize>(target: &mut [c_char; N], text: &str) {
     for (target, byte) in target.iter_mut().zip(text.bytes().take(N - 1)) {
         *target = byte as c_char;
+    }
+}
+
+/// Process of the running worker that shows itself as `kind`. Needs no rights, unlike `pg_stat_activity`.
+pub fn find(kind: &str) -> Option<u32> {
+    // SAFETY: the entries are copies that belong to this process, and stay until its snapshot of activities is
+    // dropped; the type is a string in a static buffer of the server.
+    unsafe {
+        (1..=pg_sys::pgstat_fetch_stat_numbackends()).find_map(|index| {
+            #[cfg(feature = "pg15")]
+            let entry = pg_sys::pgstat_fetch_stat_local_beentry(index);
+            #[cfg(not(feature = "pg15"))]
+            let entry = pg_sys::pgstat_get_local_beentry_by_index(index);
+            let status = &entry.as_ref()?.backendStatus;
+            if status.st_backendType != pg_sys::BackendType::B_BG_WORKER {
+                return None;
+            }
+            let found = pg_sys::GetBackgroundWorkerTypeByPid(status.st_procpid);
+            let is_kind = !found.is_null() && CStr::from_ptr(found).to_bytes() == kind.as_bytes();
+            is_kind.then_some(status.st_procpid.cast_unsigned())
+        })
+    }
+}
+
+/// Has a process of this server read its configuration again; nothing happens when it is gone.
+pub fn reload(pid: u32) {
+    // SAFETY: the server's table says whether the number is one of its processes; every one of them takes SIGHUP.
+    unsafe {
+        if !pg_sys::BackendPidGetProc(pid.cast_signed()).is_null() {
+            libc::kill(pid.cast_signed(), libc::SIGHUP);
+        }
+    }
+}
+
+/// Sets the latch of a process of this server; nothing happens when it is gone.
+pub fn wake(pid: u32) {
+    // SAFETY: the entry is in shared memory, which stays; at worst it is another process's by now, which looks around
+    // and goes on.
+    unsafe {
+        if let Some(process) = pg_sys::BackendPidGetProc(pid.cast_signed()).as_mut() {
+            pg_sys::SetLatch(&raw mut process.procLatch);
+        }
     }
 }
 
@@ -131,7 +256,7 @@ unsafe extern "C-unwind" fn on_cancel(_signal: i32) {
 unsafe extern "C-unwind" fn on_reload(_signal: i32) {
     // SAFETY: the flag that the server's own handler sets (SignalHandlerForConfigReload).
     unsafe { (&raw mut pg_sys::ConfigReloadPending).write_volatile(1) }
-    wake();
+    wake_here();
 }
 
 fn stop(why: u8) {
@@ -141,10 +266,10 @@ fn stop(why: u8) {
         (&raw mut pg_sys::InterruptPending).write_volatile(1);
         (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
     }
-    wake();
+    wake_here();
 }
 
-fn wake() {
+fn wake_here() {
     // SAFETY: SetLatch may be called in a signal handler; errno is kept for the interrupted code.
     unsafe {
         let errno = *libc::__errno_location();
@@ -170,4 +295,17 @@ pub fn connect(database: u32) {
         pg_sys::SetSessionAuthorization(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), true);
     }
     guc::set_for_process(c"role", "none");
+}
+
+/// Connects this worker to no database: it sees what all databases share, and hinders no DROP and no RENAME of one.
+pub fn connect_to_none() {
+    // SAFETY: called once, first thing in a worker that was registered with a database connection; as
+    // `ApplyLauncherMain` does.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0) }
+}
+
+/// True once [`connect`] is done.
+pub fn is_connected() -> bool {
+    // SAFETY: a plain read of this process's variable.
+    unsafe { pg_sys::MyDatabaseId != pg_sys::InvalidOid }
 }

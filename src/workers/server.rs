@@ -1,12 +1,13 @@
-//! Facts about the server, and the calls that a backup makes on it: slot, `pg_backup_start`, `pg_backup_stop`.
+//! The connection of a worker, facts about the server, and the calls that a backup makes on it: slot,
+//! `pg_backup_start`, `pg_backup_stop`.
 //!
-//! Each function runs inside a transaction of the caller. Backup mode and the temporary slot belong to this process:
+//! Each function but [`connect`] runs inside a transaction of the caller. Backup mode and the temporary slot belong to this process:
 //! the server takes both back when it ends, in whatever way (`do_pg_abort_backup` and `ReplicationSlotCleanup` are
 //! callbacks before shared memory is left).
 
 use super::request::Request;
 use crate::postgres::text::Text;
-use crate::postgres::{process, wal};
+use crate::postgres::{guc, process, wal, worker};
 use crate::{archiving, settings, sql};
 use pg_ark_contract::conversation::BackupTask;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
@@ -44,6 +45,16 @@ struct Facts {
     server_version: String,
     system_identifier: String,
     server_settings: Vec<(String, String)>,
+}
+
+/// Connects as the bootstrap superuser, and undoes what the database's owner may have set for its sessions:
+/// a search_path would slip in functions, a timeout would end a wait for a checkpoint.
+pub fn connect(database: u32) {
+    worker::connect(database);
+    guc::set_for_process(c"search_path", "pg_catalog, pg_temp");
+    guc::set_for_process(c"lock_timeout", "0");
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    guc::set_for_process(c"transaction_timeout", "0");
 }
 
 /// The engine's task for `request` on this server.

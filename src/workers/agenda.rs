@@ -1,0 +1,230 @@
+//! The short worker that looks what is due: it connects to `pg_ark.database`, reads the table of jobs, asks the engine,
+//! and answers the scheduler, which connects to no database.
+//!
+//! Nearly every look finds the jobs as they were and nothing due: that is a query, and no engine is started for it.
+
+use super::{clock, job, server};
+use crate::engine::{self, Target};
+use crate::postgres::shared::{ANSWER_SIZE, Channel, State};
+use crate::postgres::{interrupts, progress, transaction, wal, worker};
+use crate::{jobs, settings, sql};
+use pg_ark_contract::conversation::{Answer, Task};
+use pg_ark_contract::schedule::{JobKind, JobSpec, JobState, RunId};
+use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
+use serde::{Deserialize, Serialize};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+/// Name and type of the worker, as `pg_stat_activity.backend_type` shows it.
+pub const WORKER: &str = "pg_ark agenda";
+
+/// How long the engine may take.
+const ENGINE_LIMIT: Duration = Duration::from_secs(30);
+/// Characters of a problem's texts that reach the scheduler.
+const TEXT_MAX: usize = 500;
+
+/// What the scheduler asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// OID of the database.
+    pub database: u32,
+    /// What the last look found.
+    pub known: Option<Known>,
+}
+
+/// What a look found, for the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Of the jobs and of the settings that decide about them.
+    pub fingerprint: u64,
+    /// When the engine has to be asked again though nothing changed: RFC 3339.
+    pub wake_at: Option<String>,
+    /// A run goes on somewhere, which may end in any way at any time.
+    pub running: bool,
+}
+
+/// A run that is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    /// Which.
+    pub run: RunId,
+    /// What it does.
+    pub kind: JobKind,
+}
+
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// There are jobs to look at.
+    pub jobs: bool,
+    /// What it found; None when the engine or the repository could not be asked.
+    pub known: Option<Known>,
+    /// To be started now, backups first.
+    pub due: Vec<Due>,
+    /// What is wrong.
+    pub problems: Vec<Error>,
+}
+
+/// The worker; `handle` is the one of its [`Channel`].
+pub fn main(handle: u32) {
+    worker::take_signals();
+    // The scheduler tells what went wrong; when it is gone, the next one looks for itself.
+    let _ = interrupts::catching(|| {
+        let channel = Channel::attach(handle)?;
+        match interrupts::catching(|| look(&channel)) {
+            Ok(report) => channel.publish(State::Complete, &fitting(report)),
+            Err(error) => {
+                worker::calm();
+                job::publish_error(&channel, &error);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// The answer as text. What does not fit is found again by the next look.
+fn fitting(mut report: Report) -> String {
+    let cut = |text: &str| text.chars().take(TEXT_MAX).collect::<String>();
+    for problem in &mut report.problems {
+        problem.message = cut(&problem.message);
+        problem.detail = problem.detail.as_deref().map(cut);
+        problem.hint = problem.hint.as_deref().map(cut);
+    }
+    loop {
+        let text = serde_json::to_string(&report).unwrap_or_default();
+        if text.len() <= ANSWER_SIZE || (report.problems.len() <= 1 && report.due.is_empty()) {
+            return text;
+        }
+        if report.problems.len() > 1 {
+            report.problems.pop();
+        } else {
+            report.due.pop();
+        }
+    }
+}
+
+fn look(channel: &Channel) -> Result<Report> {
+    let question: Question = serde_json::from_slice(&channel.request()).map_err(|e| {
+        Error::new(ErrorKind::Internal, "the scheduler's question is not understood").detail(e)
+    })?;
+    server::connect(question.database);
+    progress::activity("pg_ark: looks which jobs are due");
+    let (version, jobs) = transaction::run(|| Ok((installed()?, jobs::read())))?;
+    let problems: Vec<Error> = other_version(&version).into_iter().collect();
+    // The reason why an old table cannot be read is the version.
+    let jobs = match (jobs, problems.first()) {
+        (Ok(jobs), _) => jobs,
+        (Err(_), Some(problem)) => return Err(problem.clone()),
+        (Err(error), None) => return Err(error),
+    };
+    if jobs.iter().all(|job| !job.enabled) {
+        return Ok(Report { jobs: false, known: None, due: Vec::new(), problems });
+    }
+    let target = Target::from_settings()?;
+    let fingerprint = fingerprint(&target, &jobs);
+    if let Some(known) = question.known.filter(|known| is_as_it_was(known, fingerprint)) {
+        return Ok(Report { jobs: true, known: Some(known), due: Vec::new(), problems });
+    }
+    ask(&target, jobs, fingerprint, problems)
+}
+
+/// Version of the SQL that is installed in this database.
+fn installed() -> Result<String> {
+    sql::text("SELECT extversion FROM pg_extension WHERE extname = 'pg_ark'", &[])?.ok_or_else(|| {
+        Error::new(
+            ErrorKind::ServerNotReady,
+            format!("extension pg_ark is not in database \"{}\"", settings::database()),
+        )
+        .hint("CREATE EXTENSION pg_ark there, or name its database in pg_ark.database.")
+    })
+}
+
+fn other_version(installed: &str) -> Option<Error> {
+    (installed != VERSION).then(|| {
+        let message = format!("the library has version {VERSION}, the SQL in its database {installed}");
+        Error::new(ErrorKind::VersionMismatch, message).hint(
+            "ALTER EXTENSION pg_ark UPDATE there; restart the server if pg_ark was upgraded since it started.",
+        )
+    })
+}
+
+fn is_as_it_was(known: &Known, fingerprint: u64) -> bool {
+    let due = known.wake_at.as_deref().is_some_and(|at| clock::until(at).is_none_or(|left| left.is_zero()));
+    known.fingerprint == fingerprint && !known.running && !due
+}
+
+fn fingerprint(target: &Target, jobs: &[JobSpec]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // Equal in two processes of one program; as text, because a specification is no key.
+    serde_json::to_string(jobs).unwrap_or_default().hash(&mut hasher);
+    (&target.repository, &target.cluster, &target.program).hash(&mut hasher);
+    settings::missed_runs().as_str().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn ask(target: &Target, jobs: Vec<JobSpec>, fingerprint: u64, mut problems: Vec<Error>) -> Result<Report> {
+    progress::activity("pg_ark: asks the engine which jobs are due");
+    let kinds = jobs.iter().map(|job| (job.name.clone(), job.kind)).collect::<Vec<_>>();
+    let task = Task::Agenda {
+        system_identifier: wal::system_identifier(),
+        jobs,
+        missed_runs: settings::missed_runs(),
+    };
+    let (states, wake_at, error) = match engine::ask_within(target, task, Some(ENGINE_LIMIT))? {
+        Answer::Agenda { jobs, wake_at, error } => (jobs, wake_at, error),
+        other => return Err(engine::unexpected(&other)),
+    };
+    problems.extend(states.iter().filter_map(named));
+    let running = states.iter().any(|state| state.running.is_some());
+    let known = error.is_none().then_some(Known { fingerprint, wake_at, running });
+    problems.extend(error);
+    let kind = |name: &str| kinds.iter().find(|(known, _)| known == name).map(|(_, kind)| *kind);
+    let mut due: Vec<Due> = states
+        .into_iter()
+        .filter_map(|state| Some(Due { kind: kind(&state.name)?, run: state.due? }))
+        .collect();
+    due.sort_by_key(|due| due.kind.backup().is_none());
+    Ok(Report { jobs: true, known, due, problems })
+}
+
+/// Why a job cannot be scheduled, with its name.
+fn named(state: &JobState) -> Option<Error> {
+    let error = state.error.clone()?;
+    let message = format!("job \"{}\" is never due: {}", state.name.escape_debug(), error.message);
+    Some(Error { message, ..error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(wake_at: Option<&str>, running: bool) -> Known {
+        Known { fingerprint: 7, wake_at: wake_at.map(str::to_string), running }
+    }
+
+    #[test]
+    fn the_engine_is_asked_when_something_changed_or_is_due() {
+        assert!(is_as_it_was(&known(None, false), 7));
+        assert!(is_as_it_was(&known(Some("9000-01-01T00:00:00Z"), false), 7));
+        assert!(!is_as_it_was(&known(None, false), 8), "other jobs");
+        assert!(!is_as_it_was(&known(None, true), 7), "a run goes on");
+        assert!(!is_as_it_was(&known(Some("2000-01-01T00:00:00Z"), false), 7), "due");
+        assert!(!is_as_it_was(&known(Some("nonsense"), false), 7), "not understood");
+    }
+
+    #[test]
+    fn an_answer_fits_whatever_is_wrong_and_however_much_is_due() {
+        let problem = Error::new(ErrorKind::Io, "x".repeat(100_000)).hint("\u{1}".repeat(100_000));
+        let run = RunId { job: "j".repeat(63), due_at: "2026-11-22T02:00:00Z".into(), attempt: u32::MAX };
+        let report = Report {
+            jobs: true,
+            known: Some(known(None, true)),
+            due: vec![Due { run, kind: JobKind::VerifyArchive }; 10_000],
+            problems: vec![problem; 100],
+        };
+        let text = fitting(report);
+        assert!(text.len() <= ANSWER_SIZE, "{}", text.len());
+        let back: Report = serde_json::from_str(&text).expect("whole");
+        assert!(!back.due.is_empty() && back.problems.len() == 1);
+    }
+}
