@@ -30,6 +30,11 @@ pub fn wal(cluster: &str, system_identifier: u64) -> String {
     format!("{cluster}/{system_identifier}/wal")
 }
 
+/// `<cluster>/<system identifier>/jobs`.
+pub fn jobs(cluster: &str, system_identifier: u64) -> String {
+    format!("{cluster}/{system_identifier}/jobs")
+}
+
 /// `<cluster>/<system identifier>/lease.json`.
 pub fn lease(cluster: &str, system_identifier: u64) -> String {
     format!("{cluster}/{system_identifier}/lease.json")
@@ -47,8 +52,11 @@ pub fn may_hold(prefix: &str, name: &str) -> bool {
     match folders[..] {
         [] => name == REPOSITORY || check_cluster_name(name).is_ok(),
         [_] => name == "cluster.json" || number(name),
-        [_, _] => matches!(name, "backups" | "wal") || name.starts_with("lease.json"),
+        [_, _] => matches!(name, "backups" | "jobs" | "wal") || name.starts_with("lease.json"),
         [_, _, "backups"] => is_backup_name(name),
+        [_, _, "jobs"] => is_name(name),
+        // One attempt that cannot be read stops nothing.
+        [_, _, "jobs", ..] => false,
         [_, _, "wal"] => name == "index.jsonl" || name.bytes().take(8).all(|b| b.is_ascii_hexdigit()),
         _ => true,
     }

@@ -11,6 +11,8 @@
 //! compare-and-swap, which the local store does not offer; file locks, which do not reach other machines.
 
 use super::layout;
+use super::process;
+pub use super::process::{Life, host_name};
 use super::storage::Storage;
 use chrono::{DateTime, Utc};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -70,29 +72,18 @@ pub struct Lease {
     pub unreadable: Option<Error>,
 }
 
-/// What is known about a holder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
-    /// It works.
-    Alive,
-    /// It is gone.
-    Dead,
-    /// It is on another machine, where nobody can look.
-    Elsewhere,
-}
-
 impl Lease {
     fn new(purpose: &str) -> Self {
         let (now, pid) = (Utc::now(), std::process::id());
-        let own_proc = sees_itself();
+        let (machine, pid_start) = process::identity(pid);
         Lease {
             format: super::record::FORMAT,
             token: uuid::Uuid::new_v4().to_string(),
             purpose: purpose.to_string(),
             host: host_name(),
-            machine: if own_proc { machine() } else { String::new() },
+            machine,
             pid,
-            pid_start: process_start(pid).filter(|_| own_proc).unwrap_or_default(),
+            pid_start,
             acquired_at: now,
             expires_at: now + chrono::Duration::seconds(LIFETIME),
             modified: now,
@@ -121,19 +112,10 @@ impl Lease {
 
     /// What can be known about the holder from here.
     pub fn life(&self) -> Life {
-        if self.machine.is_empty() || !sees_itself() || self.machine != machine() {
-            return Life::Elsewhere;
-        }
-        match process_start(self.pid) {
+        match process::life(&self.machine, self.pid, self.pid_start) {
             // A ticket that this process gave up and could not remove.
-            Some(start) if start == self.pid_start && self.pid == std::process::id() => {
-                if held().contains(&self.token) { Life::Alive } else { Life::Dead }
-            }
-            Some(start) if start == self.pid_start => Life::Alive,
-            Some(_) => Life::Dead,
-            // /proc may hide the processes of others (hidepid).
-            None if exists(self.pid) => Life::Elsewhere,
-            None => Life::Dead,
+            Life::Alive if self.pid == std::process::id() && !held().contains(&self.token) => Life::Dead,
+            life => life,
         }
     }
 
@@ -452,59 +434,6 @@ fn to_json(lease: &Lease) -> Result<Vec<u8>> {
 fn boot_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
-}
-
-/// The machine's name.
-pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Boot, process namespace and name: two processes that agree on it see the same process IDs. The name is there since
-/// virtual machines that are cloned while they run share the rest. Empty when a part is not known.
-fn machine() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let namespace = std::fs::read_link("/proc/self/ns/pid");
-    machine_of(boot.as_deref().unwrap_or_default(), &namespace.unwrap_or_default(), &host_name())
-}
-
-fn machine_of(boot: &str, namespace: &std::path::Path, host: &str) -> String {
-    if boot.trim().is_empty() || namespace.as_os_str().is_empty() {
-        return String::new();
-    }
-    format!("{}/{}/{host}", boot.trim(), namespace.display())
-}
-
-/// Whether /proc shows the processes that this one sees: a new process namespace may have been given the old /proc.
-fn sees_itself() -> bool {
-    let link = std::fs::read_link("/proc/self").unwrap_or_default();
-    link.to_str() == Some(std::process::id().to_string().as_str())
-}
-
-/// Whether there is a process `pid`, of any user.
-fn exists(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| {
-        rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH) && !is_zombie(pid)
-    })
-}
-
-fn is_zombie(pid: rustix::process::Pid) -> bool {
-    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
-    std::fs::read_to_string(path).is_ok_and(|stat| state_and_start(&stat).is_some_and(|(dead, _)| dead))
-}
-
-/// Start time of a process in clock ticks since boot (field 22 of /proc/PID/stat); `None` when it is gone or a zombie.
-fn process_start(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    state_and_start(&stat).filter(|(dead, _)| !dead).map(|(_, start)| start)
-}
-
-/// Whether a process is a zombie, and when it began.
-fn state_and_start(stat: &str) -> Option<(bool, u64)> {
-    let after_name = stat.rsplit_once(')')?.1;
-    let mut fields = after_name.split_ascii_whitespace();
-    let dead = matches!(fields.next()?, "Z" | "X");
-    Some((dead, fields.nth(18)?.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Tests of the lease: contenders on one machine, on several, with clocks that are wrong, and killed at any point.
 
 use super::*;
+use crate::repository::process::machine_of;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};

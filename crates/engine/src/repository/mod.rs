@@ -5,6 +5,7 @@
 //! * [`record`]: `backup.json`, all that is known about one backup.
 //! * [`sealed`]: how a record proves that it is what was written.
 //! * [`lease`]: one writer per cluster.
+//! * [`process`]: which process wrote something, and whether it is still there.
 //! * [`access`]: whether others may change what is stored.
 //! * [`catalog`]: opening a repository, finding clusters and backups, judging their state.
 //!
@@ -14,6 +15,7 @@ pub mod access;
 pub mod catalog;
 pub mod layout;
 pub mod lease;
+pub mod process;
 pub mod record;
 pub mod sealed;
 pub mod storage;

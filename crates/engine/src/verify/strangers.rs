@@ -42,7 +42,7 @@ pub fn strangers(cluster: &Cluster) -> Result<Vec<FindingRow>> {
         let lease = layout::lease(cluster.name(), *system);
         let folder = format!("{}/{system}", cluster.name());
         let ticket = lease.rsplit('/').next().unwrap_or_default();
-        let is_folder = |name: &str| matches!(name, "backups" | "wal");
+        let is_folder = |name: &str| matches!(name, "backups" | "jobs" | "wal");
         look(storage, &folder, &findings, &|name| name.starts_with(ticket), &is_folder)?;
         tickets(storage, &folder, &lease, &findings)?;
     }
