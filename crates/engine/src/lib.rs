@@ -5,6 +5,7 @@
 //! * [`repository`]: storage, layout, record, lease.
 //! * [`wal`]: the archive of WAL.
 //! * [`stored`]: a stored backup, read back.
+//! * [`page_cache`]: reads and writes files without taking the cache away from the server.
 //! * [`names`]: from the path of a file to the relation's name, without a server.
 //! * [`schedule`]: when jobs are due, and what came of them.
 //! * [`retention`]: what is kept, and the removal of the rest.
@@ -17,6 +18,7 @@ pub mod bounded;
 pub mod codec;
 pub mod jobs;
 pub mod names;
+pub mod page_cache;
 pub mod postgres;
 pub mod repository;
 pub mod restore;

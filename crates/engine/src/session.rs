@@ -134,6 +134,14 @@ impl Session {
         self.lock().max_rate
     }
 
+    /// Sleeps as [`Session::pause`] does, but no longer than the rate is `rate`.
+    ///
+    /// # Errors
+    /// When ordered to stop.
+    pub fn pause_at_rate(&self, rate: Option<u64>, duration: Duration) -> Result<()> {
+        self.pause_while(duration, |inbox| inbox.max_rate == rate)
+    }
+
     /// Asks the server to start backup mode and waits for it.
     ///
     /// # Errors
@@ -192,6 +200,10 @@ impl Session {
     /// # Errors
     /// When ordered to stop.
     pub fn pause(&self, duration: Duration) -> Result<()> {
+        self.pause_while(duration, |_| true)
+    }
+
+    fn pause_while(&self, duration: Duration, goes_on: impl Fn(&Inbox) -> bool) -> Result<()> {
         let until = Instant::now() + duration;
         let mut inbox = self.lock();
         loop {
@@ -199,7 +211,7 @@ impl Session {
                 return Err(reason.clone());
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || !goes_on(&inbox) {
                 return Ok(());
             }
             inbox = self.arrived.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;

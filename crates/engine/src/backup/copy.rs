@@ -83,14 +83,13 @@ impl Copier<'_> {
 
     fn work(&self, planner: &Mutex<Planner<'_>>, turns: &Turns<Output>) -> Result<()> {
         let _stop = StopOnPanic(turns);
-        let mut filler = Filler::new(self.rules);
+        let mut filler = Filler::new(self.rules, self.progress);
         let mut encoder = Encoder::new(self.compression)?;
         loop {
             self.session.check()?;
             let Some(plan) = planner.lock().unwrap_or_else(PoisonError::into_inner).next_frame()? else {
                 return Ok(());
             };
-            self.progress.admit(plan.data_bytes)?;
             let filled = filler.fill(&plan)?;
             let frame = if filled.used == 0 {
                 None

@@ -183,7 +183,8 @@ fn change_between(fixture: &Fixture, meanwhile: impl FnOnce()) -> BTreeMap<Vec<u
         plans.push(plan);
     }
     meanwhile();
-    let mut filler = Filler::new(rules(Checksum::Crc32c));
+    let progress = Progress::new(&fixture.session, 0, 1, 0);
+    let mut filler = Filler::new(rules(Checksum::Crc32c), &progress);
     let mut tar = Vec::new();
     for plan in &plans {
         filler.fill(plan).unwrap();

@@ -25,6 +25,7 @@ pub mod includes;
 pub mod member;
 pub mod plan;
 pub mod progress;
+pub mod rate;
 pub mod read;
 pub mod run;
 pub mod serial;

@@ -8,6 +8,7 @@
 use super::member::{self, Attributes, Kind};
 use super::walk::{Found, SourceFile, Walk};
 use crate::codec::frame::FRAME_SIZE;
+use crate::page_cache;
 use pg_ark_contract::{Error, Result};
 use std::fs::File;
 use std::sync::Arc;
@@ -174,6 +175,7 @@ fn open(source: SourceFile) -> Result<Option<OpenFile>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(format!("could not open \"{shown}\""), &e)),
     };
+    page_cache::prepare(&handle);
     let meta = handle.metadata().map_err(|e| Error::io(format!("could not look at \"{shown}\""), &e))?;
     let attributes = Attributes::of(&meta);
     let size = meta.len();

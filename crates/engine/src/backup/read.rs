@@ -6,8 +6,10 @@
 
 use super::member::{self, Attributes, Kind};
 use super::plan::{FramePlan, Item, PIECE_ALIGNMENT, Piece};
+use super::progress::Progress;
 use super::walk::SourceFile;
 use crate::codec::frame::FRAME_SIZE;
+use crate::page_cache::{self, Brought, read_up_to};
 use crate::postgres::page::PageCheck;
 use crate::postgres::relation_file::RelationFile;
 use pg_ark_contract::settings::Checksum;
@@ -16,7 +18,6 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::ErrorKind as Io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// How files are read.
@@ -83,17 +84,18 @@ pub struct FilledFrame {
 }
 
 /// Reads into one buffer, again and again.
-pub struct Filler {
+pub struct Filler<'a> {
     rules: ReadRules,
+    progress: &'a Progress<'a>,
     buffer: Vec<u8>,
     used: usize,
     pieces: Vec<FilledPiece>,
 }
 
-impl Filler {
-    /// A filler with a buffer of its own.
-    pub fn new(rules: ReadRules) -> Self {
-        Filler { rules, buffer: vec![0; 2 * FRAME_SIZE + (1 << 20)], used: 0, pieces: Vec::new() }
+impl<'a> Filler<'a> {
+    /// A filler with a buffer of its own, which reads when `progress` admits it.
+    pub fn new(rules: ReadRules, progress: &'a Progress<'a>) -> Self {
+        Filler { rules, progress, buffer: vec![0; 2 * FRAME_SIZE + (1 << 20)], used: 0, pieces: Vec::new() }
     }
 
     /// The bytes of the last frame filled.
@@ -125,6 +127,7 @@ impl Filler {
             Err(e) if e.kind() == Io::NotFound => return Ok(()),
             Err(e) => return Err(Error::io(format!("could not open \"{shown}\""), &e)),
         };
+        page_cache::prepare(&handle);
         let meta = handle.metadata().map_err(|e| Error::io(format!("could not look at \"{shown}\""), &e))?;
         // It may have grown since it was planned; a little more still fits.
         let room = (self.buffer.len() - self.used)
@@ -173,8 +176,18 @@ impl Filler {
             self.buffer.resize(range.end, 0);
         }
         let buffer = &mut self.buffer[range.clone()];
-        let got = read_up_to(handle, buffer, offset)
-            .map_err(|e| Error::io(format!("could not read \"{}\"", source.disk.display()), &e))?;
+        let failed = |e| Error::io(format!("could not read \"{}\"", source.disk.display()), &e);
+        let mut brought = Brought::default();
+        let mut got = 0;
+        while got < len {
+            let admitted = self.progress.admit((len - got) as u64)? as usize;
+            let part = &mut buffer[got..][..admitted.clamp(1, len - got)];
+            let read = brought.read(handle, part, offset + got as u64).map_err(failed)?;
+            got += read;
+            if read < part.len() {
+                break;
+            }
+        }
         buffer[got..].fill(0);
         let damaged = match (&self.rules.pages, &source.relation) {
             (Some(pages), Some(relation)) => {
@@ -183,6 +196,7 @@ impl Filler {
             }
             _ => Vec::new(),
         };
+        brought.drop_behind(handle);
         let end = offset + len as u64;
         let cut = last && source.relation.is_some() && ends_in_page(handle, end, self.rules.block_size);
         let digest = match self.rules.checksum {
@@ -216,20 +230,6 @@ fn facts(source: &SourceFile, size: u64, mtime: i64) -> FileFacts {
         size,
         mtime,
     }
-}
-
-/// Reads until the buffer is full or the file ends; returns how much was read.
-fn read_up_to(handle: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match handle.read_at(&mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(e) if e.kind() == Io::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
 }
 
 /// Whether a file that was read up to byte `end` ends within a page. One that is being extended may do so for a moment,
