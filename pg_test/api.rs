@@ -19,7 +19,7 @@ mod tests {
             "TABLE(backup text, kind text, status text, parent text, label text, pinned boolean, \
              started_at timestamp with time zone, finished_at timestamp with time zone, start_lsn pg_lsn, \
              stop_lsn pg_lsn, timeline integer, server_version integer, data_bytes bigint, stored_bytes bigint, \
-             wal_included boolean, damaged_pages bigint, error text)"
+             wal_included boolean, damaged_pages bigint, error text, pin_reason text)"
         );
     }
 
@@ -43,6 +43,28 @@ mod tests {
         for (name, arguments, result) in expected {
             assert_eq!(signature(name), (arguments.to_owned(), result.to_owned()), "{name}");
         }
+    }
+
+    #[pg_test]
+    fn jobs_has_the_columns_of_the_design() {
+        let columns = text(
+            "SELECT string_agg(attname || ' ' || format_type(atttypid, NULL), ', ' ORDER BY attnum) \
+             FROM pg_attribute WHERE attrelid = 'ark.jobs'::regclass AND attnum > 0",
+        );
+        assert_eq!(
+            columns,
+            "name text, kind text, cron text, timezone text, enabled boolean, next_run timestamp with time zone, \
+             running_since timestamp with time zone, last_run timestamp with time zone, last_status text, \
+             last_result text, last_error text, failures integer"
+        );
+    }
+
+    #[pg_test]
+    fn a_dump_takes_the_jobs_along() {
+        let dumped = text(
+            "SELECT concat(extconfig::regclass[]::text, extcondition::text) FROM pg_extension WHERE extname = 'pg_ark'",
+        );
+        assert_eq!(dumped, "{ark.job}{\"\"}");
     }
 
     #[pg_test]
@@ -107,6 +129,28 @@ mod tests {
                 "TABLE(backup text, severity text, object text, finding text, hint text)",
             ),
             ("check", "", "TABLE(item text, status text, detail text, hint text)"),
+            (
+                "schedule",
+                "name text, cron text, kind text DEFAULT 'full'::text, timezone text DEFAULT NULL::text, \
+                 label text DEFAULT NULL::text, time_limit interval DEFAULT '1 day'::interval, \
+                 enabled boolean DEFAULT true, level text DEFAULT NULL::text, deep boolean DEFAULT NULL::boolean",
+                "timestamp with time zone",
+            ),
+            ("unschedule", "name text", "boolean"),
+            (
+                "job_runs",
+                "name text DEFAULT NULL::text, max_runs integer DEFAULT 100",
+                "TABLE(job text, kind text, due_at timestamp with time zone, attempt integer, status text, \
+                 started_at timestamp with time zone, finished_at timestamp with time zone, host text, \
+                 backup text, result text, error text)",
+            ),
+            (
+                "prune",
+                "dry_run boolean DEFAULT true",
+                "TABLE(object text, kind text, verdict text, rule text, bytes bigint)",
+            ),
+            ("pin", "backup text, reason text DEFAULT NULL::text", "boolean"),
+            ("unpin", "backup text", "boolean"),
         ];
         for (name, arguments, result) in expected {
             assert_eq!(signature(name), (arguments.to_owned(), result.to_owned()), "{name}");

@@ -87,8 +87,11 @@ mod tests {
     }
 
     #[pg_test]
-    fn protect_is_refused_before_the_repository_is_looked_at() {
-        refused("SELECT ark.enable('nonsense', protect => true)", "0A000", "protect");
+    fn protect_is_refused_where_jobs_cannot_be_made() {
+        let error =
+            refused("SELECT ark.enable('file:///nowhere', protect => true)", "55000", "pg_ark.database");
+        assert!(error.message.contains("\"postgres\""), "{error:?}");
+        refused("SELECT ark.enable('nonsense', protect => true)", "22023", "file:///");
         assert_eq!(text("SELECT current_setting('pg_ark.repository')"), "");
     }
 

@@ -6,6 +6,7 @@
 //! * [`settings`]: the server's settings agree with the contract's catalogue.
 //! * [`permissions`]: who may call what.
 //! * [`engine`]: the conversation, with programs that behave badly.
+//! * [`schedule`]: scheduled jobs. * [`retention`]: what is kept, and pins.
 //! * [`bad_input`]: SQLSTATE and hint of what is refused before anything is touched.
 
 mod api;
@@ -13,6 +14,8 @@ mod archiver;
 mod bad_input;
 mod engine;
 mod permissions;
+mod retention;
+mod schedule;
 mod settings;
 
 /// Called by the test framework before the server starts.

@@ -6,15 +6,22 @@ mod tests {
     use crate::pg_test::help::{raised, text};
     use pgrx::prelude::*;
 
-    const CALLS: [&str; 10] = [
+    const CALLS: [&str; 17] = [
         "SELECT ark.enable('file:///nowhere')",
         "SELECT ark.backup_start()",
         "SELECT ark.backup_stop('x')",
+        "SELECT ark.schedule('x', '@daily')",
+        "SELECT ark.unschedule('x')",
+        "SELECT ark.prune()",
+        "SELECT ark.pin('x')",
+        "SELECT ark.unpin('x')",
         "SELECT ark.list_backups()",
         "SELECT ark.show('x')",
         "SELECT ark.verify_archive()",
         "SELECT ark.recovery_windows()",
         "SELECT ark.validate()",
+        "SELECT ark.job_runs()",
+        "SELECT name FROM ark.jobs",
         "SELECT health FROM ark.status",
         "SELECT ark.check()",
     ];
@@ -47,11 +54,12 @@ mod tests {
         assert_eq!(text("SELECT status FROM ark.check() WHERE item = 'version'"), "ok");
         assert_eq!(text("SELECT status FROM ark.check() WHERE item = 'caller'"), "warning");
         assert_eq!(text("SELECT count(*)::text FROM ark.status WHERE health LIKE 'pg_ark.repository%'"), "1");
+        assert_eq!(text("SELECT count(*)::text FROM ark.jobs"), "0");
         // Let through, then stopped by what is missing: the repository.
-        for call in &CALLS[3..8] {
+        for call in &CALLS[8..14] {
             assert_eq!(raised(call).state, "55000", "{call}");
         }
-        for call in &CALLS[..3] {
+        for call in &CALLS[..8] {
             assert_eq!(raised(call).state, "42501", "{call}");
         }
     }

@@ -45,6 +45,9 @@ static RETENTION_MONTHLY: GucSetting<i32> = GucSetting::<i32>::new(0);
 static RETENTION_YEARLY: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ARCHIVE_WAIT: GucSetting<i32> = GucSetting::<i32>::new(ARCHIVE_WAIT_DEFAULT);
 
+/// Name of this library in settings of the server.
+pub const LIBRARY: &str = "pg_ark";
+
 const KB: u64 = 1024;
 /// `pg_ark.volume_size` is an int GUC in kB, so this is its end of the range.
 const VOLUME_SIZE_MIN_KB: i32 = (VOLUME_SIZE_MIN / KB) as i32;
@@ -84,14 +87,14 @@ pub fn left_open() -> Option<String> {
         return None;
     }
     let others = preloads(c"shared_preload_libraries");
-    let list = if others.is_empty() { "pg_ark".into() } else { format!("{others}, pg_ark") };
+    let list = if others.is_empty() { LIBRARY.into() } else { format!("{others}, {LIBRARY}") };
     Some(format!("ALTER SYSTEM SET shared_preload_libraries = {list}, then restart the server."))
 }
 
 /// The library may be named with its folder or with its suffix (`expand_dynamic_library_name`, utils/fmgr/dfmgr.c).
 pub fn is_our_library(named: &str) -> bool {
     let name = named.trim().trim_matches('"').rsplit('/').next().unwrap_or_default();
-    name.strip_suffix(".so").unwrap_or(name) == "pg_ark"
+    name.strip_suffix(".so").unwrap_or(name) == LIBRARY
 }
 
 /// Refuses to go on with a default in place of what the server's configuration may say.

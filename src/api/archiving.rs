@@ -119,9 +119,11 @@ fn is_segment(name: &[u8]) -> bool {
     name.len() == 24 && name.iter().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'))
 }
 
-const TURN_ON: &str = "ALTER SYSTEM SET archive_mode = 'on', then restart the server.";
+/// How archiving is turned on.
+pub(super) const TURN_ON: &str = "ALTER SYSTEM SET archive_mode = 'on', then restart the server.";
 const USE_OURS: &str = "ALTER SYSTEM SET archive_library = 'pg_ark', then SELECT pg_reload_conf().";
-const USE_OURS_ONLY: &str = "ALTER SYSTEM SET archive_command = '', ALTER SYSTEM SET archive_library = 'pg_ark', then \
+/// How pg_ark archives in place of another program.
+pub(super) const USE_OURS_ONLY: &str = "ALTER SYSTEM SET archive_command = '', ALTER SYSTEM SET archive_library = 'pg_ark', then \
                              SELECT pg_reload_conf().";
 const DROP_COMMAND: &str = "ALTER SYSTEM SET archive_command = '', then SELECT pg_reload_conf().";
 

@@ -1,6 +1,6 @@
 //! `ark.check`: is this server able to back itself up, and what is missing?
 
-use super::archiving;
+use super::{archiving, scheduling};
 use crate::engine::{self, Target};
 use crate::postgres::guc;
 use crate::postgres::text::Text;
@@ -61,6 +61,16 @@ struct Facts {
 }
 
 fn rows() -> Result<Vec<CheckRow>> {
+    let mut rows = server_and_repository(None)?;
+    rows.extend(scheduling::checks()?);
+    Ok(rows)
+}
+
+/// The rows about the server and the repository: that of the settings, or `target`, which shall become it.
+///
+/// # Errors
+/// `Internal` when the server's answers have an unexpected shape.
+pub(super) fn server_and_repository(target: Option<&Target>) -> Result<Vec<CheckRow>> {
     let mut rows = Vec::new();
     let facts: Facts = sql::json(FACTS, &[])?;
     rows.push(version(&facts));
@@ -75,7 +85,7 @@ fn rows() -> Result<Vec<CheckRow>> {
     });
     rows.extend(server_rows(&facts));
     rows.extend(archiving::checks()?);
-    if let Ok(target) = Target::from_settings() {
+    if let Some(target) = target.cloned().or_else(|| Target::from_settings().ok()) {
         rows.extend(repository_rows(&target));
     }
     Ok(rows)

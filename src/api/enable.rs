@@ -1,6 +1,6 @@
-//! `ark.enable`: creates or opens the repository and sets it for the whole server.
+//! `ark.enable`: creates or opens the repository and sets it for the whole server; [`super::protect`] does the rest.
 
-use super::archiving;
+use super::{archiving, protect};
 use crate::engine::{self, Target};
 use crate::postgres::guc;
 use crate::postgres::text::Text;
@@ -33,14 +33,15 @@ fn run(repository: &str, protect: bool) -> Result<Vec<Row>> {
             .detail("It changes the configuration of the whole server.")
             .hint("Run ark.enable as a superuser."));
     }
-    if protect {
-        return Err(Error::new(ErrorKind::Unsupported, "protect => true is not available in this version")
-            .hint("Leave protect out, and protect the repository with the permissions of its storage."));
-    }
     check_url(repository)?;
     let target = Target::for_repository(repository.into())?;
+    if protect {
+        protect::check_place()?;
+    }
+    let jobs = if protect { protect::jobs()? } else { Vec::new() };
     let opened = engine::ask(&target, Task::Open { data_directory: settings::data_directory()? })?;
     let Answer::Opened { created, id } = opened else { return Err(engine::unexpected(&opened)) };
+    let advised = if protect { protect::refuse_faults(&target)? } else { Vec::new() };
     set_for_server(repository)?;
     let mut rows = vec![
         (
@@ -54,6 +55,11 @@ fn run(repository: &str, protect: bool) -> Result<Vec<Row>> {
             Some(format!("Backups go to {repository} as cluster {}.", target.cluster)),
         ),
     ];
+    if protect {
+        rows.extend(advised);
+        rows.extend(protect::run(&jobs)?);
+        return Ok(rows);
+    }
     rows.extend(left_to_do());
     rows.extend(settings::left_open().map(|to_do| {
         let why = "Every role can SHOW pg_ark.repository until the server loads pg_ark itself.";
@@ -88,7 +94,7 @@ fn has_encoded_control(url: &str) -> bool {
 /// Writes the setting, has the server reload, and makes it act in this session now. A session that begins later
 /// sees it too: the postmaster handles the reload before it accepts another connection.
 fn set_for_server(repository: &str) -> Result<()> {
-    guc::alter_system("pg_ark.repository", repository)?;
+    guc::alter_system("pg_ark.repository", &[repository])?;
     sql::text("SELECT pg_reload_conf()::text", &[])?;
     guc::apply_here(c"pg_ark.repository", repository);
     if settings::repository().is_ok_and(|now| now == repository) {

@@ -10,7 +10,7 @@ use super::validate::parse_level;
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
 use crate::postgres::wal;
-use crate::{jobs, settings, sql, translate};
+use crate::{jobs, settings, sql, translate, workers};
 use pg_ark_contract::conversation::{Answer, Level, Task};
 use pg_ark_contract::schedule::{JobKind, check_job_name};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -49,10 +49,12 @@ pub fn schedule(
 pub fn unschedule(name: Option<Text>) -> bool {
     let removed = job_name(name).and_then(|name| {
         check_place()?;
+        jobs::check()?;
         let removed = sql::write(
             "WITH gone AS (DELETE FROM ark.job WHERE name = $1 RETURNING 1) SELECT count(*)::text FROM gone",
             vec![Text::from(name).into()],
         )?;
+        workers::wake_after_commit()?;
         Ok(removed.as_deref() == Some("1"))
     });
     translate::or_raise(removed)
@@ -253,6 +255,7 @@ fn insert(job: &Job, limit: Option<Interval>, otherwise: &str) -> Result<bool> {
             job.deep.into(),
         ],
     )?;
+    workers::wake_after_commit()?;
     Ok(made.as_deref() == Some("1"))
 }
 
