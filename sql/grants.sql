@@ -12,9 +12,11 @@ GRANT EXECUTE ON FUNCTION @extschema@.validate(text, text) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.verify_archive(boolean) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.recovery_windows() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.server_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.server_metrics() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.server_jobs() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.job_runs(text, integer) TO pg_monitor;
 GRANT SELECT ON @extschema@.status TO pg_monitor;
+GRANT SELECT ON @extschema@.metrics TO pg_monitor;
 GRANT SELECT ON @extschema@.jobs TO pg_monitor;
 GRANT SELECT ON @extschema@.job TO pg_monitor;
 
@@ -38,6 +40,10 @@ COMMENT ON FUNCTION @extschema@.recovery_windows() IS
     'from which moment to which this cluster can be restored';
 COMMENT ON FUNCTION @extschema@.server_status() IS
     'the row of the view status';
+COMMENT ON FUNCTION @extschema@.server_metrics() IS
+    'the rows of the view metrics';
+COMMENT ON FUNCTION @extschema@.library_version() IS
+    'version of the library that this session uses';
 COMMENT ON FUNCTION @extschema@.schedule(text, text, text, text, text, interval, boolean, text, boolean) IS
     'makes a scheduled job or replaces the one of that name; returns when it is due next';
 COMMENT ON FUNCTION @extschema@.unschedule(text) IS

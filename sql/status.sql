@@ -20,7 +20,18 @@ SELECT repository,
        last_failed_segment,
        last_failed_at,
        last_failure,
-       health
+       health,
+       healthy,
+       recovery_window_from,
+       recovery_window_to,
+       next_run,
+       next_job,
+       last_error,
+       last_error_at,
+       backups,
+       backup_bytes,
+       free_bytes,
+       pruned_at
 FROM @extschema@.server_status();
 
 COMMENT ON VIEW @extschema@.status IS
@@ -43,3 +54,23 @@ COMMENT ON COLUMN @extschema@.status.last_failure IS
     'why the last segment could not be archived; null when archiving works';
 COMMENT ON COLUMN @extschema@.status.health IS
     'ok, or what is wrong';
+COMMENT ON COLUMN @extschema@.status.healthy IS
+    'health is ok';
+COMMENT ON COLUMN @extschema@.status.recovery_window_from IS
+    'every moment from then to recovery_window_to can be restored; ark.recovery_windows() says all of it';
+COMMENT ON COLUMN @extschema@.status.recovery_window_to IS
+    'time of the last commit in the archive that can be restored';
+COMMENT ON COLUMN @extschema@.status.next_run IS
+    'when the next scheduled job is due, another attempt at a failed run included';
+COMMENT ON COLUMN @extschema@.status.next_job IS
+    'which job that is';
+COMMENT ON COLUMN @extschema@.status.last_error IS
+    'what failed last and is not over: a backup, a run of a job, archiving';
+COMMENT ON COLUMN @extschema@.status.backups IS
+    'complete backups in the repository';
+COMMENT ON COLUMN @extschema@.status.backup_bytes IS
+    'their stored size, without the archived WAL';
+COMMENT ON COLUMN @extschema@.status.free_bytes IS
+    'what is free where the repository is';
+COMMENT ON COLUMN @extschema@.status.pruned_at IS
+    'when retention last removed what it does not keep';

@@ -12,7 +12,7 @@
 //! * [`jobs`]: the table of scheduled jobs.
 //! * [`engine`]: starts `pgark engine` and holds the conversation with it.
 //! * [`translate`]: pg_ark's errors to PostgreSQL's, and back.
-//! * [`sql`]: queries as values.
+//! * [`sql`]: queries as values. * [`version`]: library, engine and SQL must be of one version.
 //! * [`postgres`]: the only unsafe code, behind safe functions and guards.
 //!
 //! The library works without `shared_preload_libraries`: each process that needs it loads it.
@@ -30,6 +30,7 @@ pub mod postgres;
 pub mod settings;
 pub mod sql;
 pub mod translate;
+pub mod version;
 pub mod workers;
 
 #[cfg(any(test, feature = "pg_test"))]
@@ -42,6 +43,7 @@ use pgrx::prelude::*;
 
 extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../sql/status.sql", name = "status", requires = [server_status]);
+extension_sql_file!("../sql/metrics.sql", name = "metrics", requires = [server_metrics]);
 extension_sql_file!("../sql/schedule.sql", name = "schedule", requires = [server_jobs]);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 

@@ -1,0 +1,189 @@
+//! What is wrong with a server's protection, in sentences: the `health` of `ark.status`.
+
+use super::protection::Protection;
+use crate::archiving::Archiver;
+use crate::settings;
+use pg_ark_contract::rows::StatusRow;
+use pg_ark_contract::schedule::JobKind;
+
+/// Jobs that fail which are named.
+const MAX_NAMED: usize = 3;
+/// Seconds by which a prune may be late: one that fails is tried again for hours, and nothing is lost meanwhile.
+const PRUNE_LATE: i64 = 2 * 86_400;
+
+/// Everything that is wrong, the worst first. `age` tells how many seconds ago a time was.
+pub fn problems(protection: &Protection, age: impl Fn(&str) -> Option<i64>) -> Vec<String> {
+    let mut problems: Vec<String> = protection.version.iter().map(ToString::to_string).collect();
+    match &protection.stored.error {
+        Some(error) => problems.push(error.to_string()),
+        None => problems.extend(of_backups(protection, &age)),
+    }
+    problems.extend(of_archiving(protection));
+    problems.extend(of_scheduler(protection));
+    problems.extend(of_jobs(protection));
+    if protection.is_up() {
+        problems.extend(late_backup(protection, &age));
+        problems.extend(no_prune(protection, &age));
+    }
+    problems
+}
+
+fn of_backups(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Vec<String> {
+    let stored = &protection.stored;
+    let mut problems = Vec::new();
+    match stored.last_backup.as_ref().map(|backup| backup.damaged_pages) {
+        None => problems.push("there is no complete backup".into()),
+        Some(0) => {}
+        Some(1) => problems.push("the last backup holds 1 damaged page".into()),
+        Some(pages) => problems.push(format!("the last backup holds {pages} damaged pages")),
+    }
+    if let Some(newest) = newest_timeline(stored)
+        && newest > protection.now.timeline.0
+    {
+        let ours = protection.now.timeline;
+        problems.push(format!("the archive has timeline {newest}, this server is on {ours}"));
+    }
+    if let Some(lost) = lost(stored, protection.progress.last_stored()) {
+        problems.push(format!("the last archived segment {lost} is not in the archive"));
+    }
+    problems.extend(stored.gap.as_ref().map(|gap| {
+        let end = stored.window.as_ref().and_then(|window| window.to_time.as_deref());
+        match (end, &stored.window) {
+            (Some(end), _) => format!("nothing after {end} can be restored: {gap}"),
+            (None, Some(window)) => format!("nothing after {} can be restored: {gap}", window.to_lsn),
+            (None, None) => format!("nothing can be restored: {gap}"),
+        }
+    }));
+    problems.extend(short_window(protection, age));
+    problems
+}
+
+/// A window that begins too late though there is a backup from before. Without one there is nothing to begin it with: the
+/// server is young, or was told to keep more than before.
+fn short_window(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Option<String> {
+    let stored = &protection.stored;
+    let wanted = i64::try_from(protection.wanted).ok().filter(|wanted| *wanted > 0 && !stored.partial)?;
+    let window = stored.window.as_ref().filter(|_| protection.progress.settings.archiver().is_ours())?;
+    let from = window.from_time.as_deref()?;
+    let is_old_enough = age(stored.first_backup_at.as_deref()?)? > wanted;
+    (is_old_enough && age(from)? < wanted).then(|| {
+        format!(
+            "the recovery window begins only at {from}, though pg_ark.retention_window is {}",
+            span(wanted)
+        )
+    })
+}
+
+fn of_archiving(protection: &Protection) -> Vec<String> {
+    let progress = &protection.progress;
+    let mut problems: Vec<String> = Vec::new();
+    match progress.settings.archiver() {
+        Archiver::Off => problems.push("archive_mode is off".into()),
+        Archiver::Unset => problems.push("neither archive_library nor archive_command is set".into()),
+        Archiver::Other => problems.push("another program archives the WAL".into()),
+        Archiver::Both => problems.push("archive_library and archive_command are both set".into()),
+        Archiver::Library | Archiver::Command => {}
+    }
+    match &progress.last_failure {
+        Some(failure) => problems.push(format!("archiving fails: {}", failure.error.message)),
+        None if progress.failing => problems.push("archiving fails: see the server log".into()),
+        None if progress.many_waiting() => {
+            problems.push(format!("{} segments wait to be archived", progress.waiting));
+        }
+        None => {}
+    }
+    problems
+}
+
+/// Jobs that nobody will start.
+fn of_scheduler(protection: &Protection) -> Option<String> {
+    if !protection.jobs.iter().any(|job| job.enabled) {
+        return None;
+    }
+    if !protection.is_jobs_database {
+        let database = settings::database();
+        return Some(format!(
+            "the jobs of this database are not run: the scheduler looks at database \"{}\" alone",
+            database.escape_debug()
+        ));
+    }
+    let missing = protection.acts && !protection.workers.scheduler;
+    missing.then(|| "jobs are scheduled but no scheduler runs: shared_preload_libraries lacks pg_ark".into())
+}
+
+fn of_jobs(protection: &Protection) -> Vec<String> {
+    let mut failing: Vec<String> = Vec::new();
+    for (job, state) in protection.states().filter(|(job, _)| job.enabled) {
+        let Some(state) = state else { continue };
+        if let Some(error) = &state.error {
+            failing.push(format!("job {}: {}", job.name, error.message));
+        } else if state.failures > 0 {
+            let times =
+                if state.failures == 1 { String::new() } else { format!(" {} times", state.failures) };
+            let why = state.last_run.as_ref().and_then(|run| run.error.as_ref()).map(|error| &error.message);
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            failing.push(format!("job {} failed{times}{why}", job.name));
+        }
+    }
+    let more = failing.len().saturating_sub(MAX_NAMED);
+    failing.truncate(MAX_NAMED);
+    failing.extend((more > 0).then(|| format!("{more} more jobs fail")));
+    failing
+}
+
+/// The last backup is older than twice the time between two of them.
+fn late_backup(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Option<String> {
+    let periods = protection.jobs.iter().zip(&protection.stored.periods);
+    let backups = periods.filter(|(job, _)| job.enabled && job.kind.backup().is_some());
+    let (job, period) = backups
+        .filter_map(|(job, period)| Some((job, i64::try_from((*period)?).ok()?)))
+        .min_by_key(|(_, period)| *period)?;
+    let last = age(protection.stored.last_backup.as_ref()?.finished_at.as_deref()?)?;
+    let twice = period.saturating_mul(2);
+    let is_late = last > twice && age(&job.since).is_none_or(|since| since > twice);
+    is_late.then(|| {
+        format!("the last backup is {} old, and job {} is due every {}", span(last), job.name, span(period))
+    })
+}
+
+/// Backups are taken by schedule, and nothing is ever removed.
+fn no_prune(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Option<String> {
+    let mut enabled = protection.jobs.iter().filter(|job| job.enabled);
+    let takes = enabled.clone().any(|job| job.kind.backup().is_some());
+    let prunes = enabled.any(|job| job.kind == JobKind::Prune);
+    let wanted = i64::try_from(protection.wanted).unwrap_or(i64::MAX);
+    // Nothing could be removed before.
+    let could = age(protection.stored.first_backup_at.as_deref()?)? > wanted.saturating_add(PRUNE_LATE);
+    let pruned = protection.stored.pruned_at.as_deref().and_then(age);
+    let late = pruned.is_none_or(|pruned| pruned > PRUNE_LATE);
+    (takes && !prunes && could && late).then(|| {
+        "no job prunes the repository, which only grows: SELECT ark.schedule('prune', '@hourly', 'prune')"
+            .into()
+    })
+}
+
+/// The last segment that the server counts as archived, when the archive ends before it. The counters were read first,
+/// so a segment that comes meanwhile is no loss. Names sort as timelines and positions do.
+fn lost(stored: &StatusRow, archived: Option<String>) -> Option<String> {
+    archived.filter(|archived| stored.last_segment.as_deref().is_none_or(|last| last < archived.as_str()))
+}
+
+/// A segment's name begins with its timeline.
+fn newest_timeline(stored: &StatusRow) -> Option<u32> {
+    u32::from_str_radix(stored.last_segment.as_deref()?.get(..8)?, 16).ok()
+}
+
+/// `26 hours`.
+fn span(seconds: i64) -> String {
+    let (count, unit) = match seconds {
+        ..=119 => (seconds, "second"),
+        120..=7_199 => (seconds / 60, "minute"),
+        7_200..=172_799 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
+}
+
+#[cfg(test)]
+#[path = "health_tests.rs"]
+mod tests;

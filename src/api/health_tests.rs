@@ -1,0 +1,249 @@
+use super::*;
+use crate::api::archiving::{Counted, Progress};
+use crate::api::protection::{Now, Workers};
+use crate::archiving::Settings;
+use pg_ark_contract::rows::WindowRow;
+use pg_ark_contract::schedule::{JobSpec, JobState};
+use pg_ark_contract::{Error, ErrorKind, Lsn, Timeline};
+
+const DAY: i64 = 86_400;
+
+/// A server on which all is well. Times are ages in seconds.
+fn well() -> Protection {
+    let settings = Settings { mode: "on".into(), library: "pg_ark".into(), command: String::new() };
+    let backup = serde_json::json!({
+        "backup": "20261122T020000Z-full", "kind": "full", "status": "complete", "parent": null, "label": null,
+        "pinned": false, "started_at": "7200", "finished_at": "3600", "start_lsn": null, "stop_lsn": null,
+        "timeline": 1, "server_version": 150000, "data_bytes": 1, "stored_bytes": 1, "wal_included": false,
+        "damaged_pages": 0, "error": null
+    });
+    let window = WindowRow {
+        backup: "20261114T020000Z-full".into(),
+        timelines: "1".into(),
+        from_time: Some((8 * DAY).to_string()),
+        to_time: Some("60".into()),
+        from_lsn: Lsn(1),
+        to_lsn: Lsn(9),
+        note: String::new(),
+    };
+    Protection {
+        progress: Progress {
+            settings,
+            counted: Counted::default(),
+            last_failure: None,
+            failing: false,
+            waiting: 0,
+        },
+        stored: StatusRow {
+            last_backup: Some(serde_json::from_value(backup).expect("a row")),
+            window: Some(window),
+            first_backup_at: Some((20 * DAY).to_string()),
+            pruned_at: Some("3600".into()),
+            ..StatusRow::default()
+        },
+        now: Now { lsn: Lsn(9), timeline: Timeline(1), important: None },
+        jobs: vec![job("nightly", JobKind::Full), job("prune", JobKind::Prune)],
+        workers: Workers { scheduler: true, backups: 0 },
+        is_jobs_database: true,
+        acts: true,
+        wanted: 7 * DAY as u64,
+        version: None,
+    }
+}
+
+fn job(name: &str, kind: JobKind) -> JobSpec {
+    JobSpec {
+        name: name.into(),
+        kind,
+        cron: "0 2 * * *".into(),
+        timezone: "UTC".into(),
+        enabled: true,
+        since: (30 * DAY).to_string(),
+        time_limit: 60,
+        label: None,
+        level: None,
+        deep: false,
+    }
+}
+
+fn state(name: &str, failures: u32, error: Option<&str>) -> JobState {
+    JobState {
+        name: name.into(),
+        error: error.map(|error| Error::new(ErrorKind::InvalidArgument, error)),
+        due: None,
+        next_run: None,
+        running: None,
+        last_run: None,
+        failures,
+    }
+}
+
+fn told(change: impl FnOnce(&mut Protection)) -> Vec<String> {
+    let mut protection = well();
+    change(&mut protection);
+    problems(&protection, |at| at.parse().ok())
+}
+
+#[track_caller]
+fn only(expected: &str, change: impl FnOnce(&mut Protection)) {
+    let problems = told(change);
+    assert!(problems.len() == 1 && problems[0].contains(expected), "\"{expected}\" expected: {problems:?}");
+}
+
+#[test]
+fn nothing_is_wrong_where_all_is_well() {
+    assert_eq!(told(|_| {}), [""; 0]);
+}
+
+#[test]
+fn promise_6_an_archive_that_ends_too_early_is_told() {
+    let stored =
+        |last: Option<&str>| StatusRow { last_segment: last.map(str::to_string), ..StatusRow::default() };
+    let archived = || Some("00000002000000010000000F".to_string());
+    for (last, is_lost) in [
+        (None, true),
+        (Some("00000002000000010000000E"), true),
+        (Some("0000000100000002000000FF"), true),
+        (Some("00000002000000010000000F"), false),
+        (Some("000000020000000100000010"), false),
+        (Some("000000030000000100000001"), false),
+    ] {
+        assert_eq!(lost(&stored(last), archived()), archived().filter(|_| is_lost), "{last:?}");
+        assert_eq!(lost(&stored(last), None), None, "counters that were reset tell nothing");
+    }
+}
+
+#[test]
+fn backups_and_windows() {
+    only("there is no complete backup", |p| p.stored.last_backup = None);
+    only("holds 2 damaged pages", |p| p.stored.last_backup.as_mut().expect("one").damaged_pages = 2);
+    only("nothing after 60 can be restored: a hole", |p| p.stored.gap = Some("a hole".into()));
+    let late = |p: &mut Protection| {
+        p.stored.window.as_mut().expect("one").from_time = Some((2 * DAY).to_string());
+    };
+    only("window begins only at 172800, though pg_ark.retention_window is 7 days", late);
+    assert_eq!(
+        told(|p| {
+            late(p);
+            p.stored.first_backup_at = Some((3 * DAY).to_string());
+        }),
+        [""; 0],
+        "young"
+    );
+    assert_eq!(
+        told(|p| {
+            late(p);
+            p.stored.partial = true;
+        }),
+        [""; 0],
+        "not all was looked at"
+    );
+    assert_eq!(
+        told(|p| {
+            late(p);
+            p.wanted = 0;
+        }),
+        [""; 0],
+        "no window is asked for"
+    );
+    only("archive has timeline 2, this server is on 1", |p| {
+        p.stored.last_segment = Some("000000020000000000000003".into());
+    });
+}
+
+#[test]
+fn who_does_what_is_scheduled() {
+    only("no scheduler runs", |p| p.workers.scheduler = false);
+    assert_eq!(
+        told(|p| {
+            p.workers.scheduler = false;
+            p.jobs.clear();
+        }),
+        [""; 0],
+        "nothing to do"
+    );
+    assert_eq!(
+        told(|p| {
+            p.workers.scheduler = false;
+            p.acts = false;
+        }),
+        [""; 0],
+        "a standby"
+    );
+    only("are not run", |p| p.is_jobs_database = false);
+    only("job nightly failed 3 times", |p| p.stored.jobs = vec![state("nightly", 3, None)]);
+    only("job nightly: no such zone", |p| p.stored.jobs = vec![state("nightly", 0, Some("no such zone"))]);
+    assert_eq!(
+        told(|p| {
+            p.stored.jobs = vec![state("nightly", 3, None)];
+            p.jobs[0].enabled = false;
+        }),
+        [""; 0]
+    );
+    let many = told(|p| {
+        p.jobs = (0..5).map(|n| job(&n.to_string(), JobKind::Verify)).collect();
+        p.stored.jobs = (0..5).map(|n| state(&n.to_string(), 1, None)).collect();
+    });
+    assert_eq!((many.len(), &many[3][..]), (4, "2 more jobs fail"));
+}
+
+#[test]
+fn backups_that_come_late_and_nothing_that_prunes() {
+    let daily = |p: &mut Protection| p.stored.periods = vec![Some(DAY as u64), Some(3600)];
+    let old = |p: &mut Protection, age: i64| {
+        p.stored.last_backup.as_mut().expect("one").finished_at = Some(age.to_string());
+    };
+    assert_eq!(
+        told(|p| {
+            daily(p);
+            old(p, 2 * DAY);
+        }),
+        [""; 0]
+    );
+    only("the last backup is 2 days old, and job nightly is due every 24 hours", |p| {
+        daily(p);
+        old(p, 2 * DAY + 1);
+    });
+    assert_eq!(
+        told(|p| {
+            daily(p);
+            old(p, 3 * DAY);
+            p.jobs[0].since = DAY.to_string();
+        }),
+        [""; 0],
+        "new"
+    );
+    only("no job prunes", |p| {
+        p.jobs.pop();
+        p.stored.pruned_at = None;
+    });
+    assert_eq!(told(|p| drop(p.jobs.pop())), [""; 0], "somebody prunes by hand");
+    assert_eq!(
+        told(|p| {
+            p.jobs.clear();
+            p.stored.pruned_at = None;
+        }),
+        [""; 0],
+        "nothing is scheduled"
+    );
+}
+
+#[test]
+fn what_the_repository_does_not_say_is_not_made_up() {
+    only("away", |p| {
+        p.stored = StatusRow {
+            error: Some(Error::new(ErrorKind::RepositoryNotFound, "away")),
+            ..StatusRow::default()
+        };
+    });
+    only("library", |p| p.version = Some(Error::new(ErrorKind::VersionMismatch, "library")));
+}
+
+#[test]
+fn spans_are_for_people() {
+    let spans = [1, 119, 120, 7_199, 7_200, 172_799, 172_800].map(span);
+    assert_eq!(
+        spans,
+        ["1 second", "119 seconds", "2 minutes", "119 minutes", "2 hours", "47 hours", "2 days"]
+    );
+}
