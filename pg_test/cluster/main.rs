@@ -54,6 +54,8 @@ mod promises;
 mod recovery_cases;
 mod refusals;
 mod restore;
+mod retention;
+mod scheduled;
 mod security;
 mod sessions;
 mod sixty_days;
