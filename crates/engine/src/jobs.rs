@@ -101,7 +101,12 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         }
         Task::Prune { policy, apply } => {
             let cluster = cluster(job, session)?;
-            retention::prune(&cluster, policy, *apply, Utc::now(), session).map(Answer::Pruned)
+            let now = Utc::now();
+            let rows = retention::prune(&cluster, policy, *apply, now, session)?;
+            if *apply {
+                retention::policy_store::save(&cluster, policy, now)?;
+            }
+            Ok(Answer::Pruned(rows))
         }
         Task::Pin { backup, reason } => {
             let cluster = cluster(job, session)?;

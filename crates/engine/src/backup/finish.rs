@@ -71,8 +71,8 @@ pub fn objects(record: &Record) -> impl Iterator<Item = &ObjectRecord> {
     record.archives.iter().flat_map(|a| a.volumes.iter().chain(&a.index)).chain(&record.manifest)
 }
 
-/// Ends a backup whose writer is known to be dead. A complete one stays, and so does what is behind a link: it may be
-/// anybody's.
+/// Ends a backup whose writer is known to be dead. A complete one stays, and so does one that retention was removing: it may
+/// have been pinned, and is retention's to end. What is behind a link stays too: it may be anybody's.
 ///
 /// # Errors
 /// What the store said; as for [`Record::load`]: what cannot be read may be a complete backup.
@@ -88,6 +88,7 @@ pub fn end_dead(storage: &Storage, folder: &str, reason: Option<&str>) -> Result
     let Some(mut record) = Record::load(storage, folder)? else { return Ok(()) };
     match record.status {
         BackupStatus::Complete => return Ok(()),
+        BackupStatus::Failed if record.is_expiring() => return Ok(()),
         BackupStatus::Running => record.error = reason.map(str::to_string).or(record.error),
         BackupStatus::Failed => {
             return storage.remove_all(folder, &[&format!("{folder}/{}", layout::RECORD)]);

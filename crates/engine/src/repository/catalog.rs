@@ -2,6 +2,7 @@
 
 use super::layout;
 use super::lease;
+use super::pins;
 use super::record::{FORMAT, Record};
 use super::sealed::{self, Seal};
 use super::storage::{PROBE, Storage};
@@ -315,6 +316,7 @@ impl Cluster {
     pub fn backups(&self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         for &system in &self.systems {
+            let pins = pins::all(&self.storage, &self.name, system);
             for name in self.storage.folders(&layout::backups(&self.name, system))? {
                 if !layout::is_backup_name(&name) {
                     continue;
@@ -323,9 +325,10 @@ impl Cluster {
                 let judged = Record::load(&self.storage, &folder)
                     .and_then(|found| found.map(|record| self.judge(record, system)).transpose());
                 match judged {
-                    Ok(found) => records.extend(found),
+                    Ok(found) => records.extend(found.map(|record| with_pin(record, one_of(&pins, &name)))),
                     Err(e) if is_about_one_object(&e) => {
-                        records.push(Record::unreadable(&name, &self.name, system, e));
+                        let record = Record::unreadable(&name, &self.name, system, e);
+                        records.push(with_pin(record, one_of(&pins, &name)));
                     }
                     Err(e) => return Err(e),
                 }
@@ -357,7 +360,8 @@ impl Cluster {
         if let Some((system, folder)) = found.pop()
             && let Some(record) = Record::load(&self.storage, &folder)?
         {
-            return Ok((self.judge(record, system)?, folder));
+            let pin = pins::one(&self.storage, &self.name, system, backup);
+            return Ok((with_pin(self.judge(record, system)?, pin), folder));
         }
         for &system in self.systems.iter().filter(|_| layout::is_backup_name(backup)) {
             let folder = self.backup_folder(system, backup);
@@ -394,6 +398,20 @@ impl Cluster {
             record.error.get_or_insert_with(|| "the process that wrote it is gone".to_string());
         }
         Ok(record)
+    }
+}
+
+/// The record as a reader sees it. When the store does not say whether a backup is pinned, it counts as pinned: that is told,
+/// and hinders nobody.
+fn with_pin(record: Record, pin: Result<Option<String>>) -> Record {
+    let reason = pin.unwrap_or_else(|e| Some(format!("nobody knows whether it is pinned: {e}")));
+    Record { pinned: reason.is_some(), pin_reason: reason.filter(|reason| !reason.is_empty()), ..record }
+}
+
+fn one_of(pins: &Result<BTreeMap<String, String>>, backup: &str) -> Result<Option<String>> {
+    match pins {
+        Ok(pins) => Ok(pins.get(backup).cloned()),
+        Err(e) => Err(e.clone()),
     }
 }
 

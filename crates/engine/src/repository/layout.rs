@@ -11,6 +11,10 @@ pub const REPOSITORY: &str = "pgark.json";
 pub const RECORD: &str = "backup.json";
 /// PostgreSQL's manifest, in a backup's folder.
 pub const MANIFEST: &str = "backup_manifest";
+/// What retention removed, in the folder of an archive.
+pub const PRUNED: &str = "pruned.json";
+/// What is kept, in a cluster's folder.
+pub const RETENTION: &str = "retention.json";
 
 /// Largest JSON record that is read, in bytes.
 pub const MAX_RECORD: u64 = 8 << 20;
@@ -28,6 +32,26 @@ pub fn backups(cluster: &str, system_identifier: u64) -> String {
 /// `<cluster>/<system identifier>/wal`.
 pub fn wal(cluster: &str, system_identifier: u64) -> String {
     format!("{cluster}/{system_identifier}/wal")
+}
+
+/// `<cluster>/<system identifier>/wal/pruned.json`: what retention removed.
+pub fn pruned(cluster: &str, system_identifier: u64) -> String {
+    format!("{}/{PRUNED}", wal(cluster, system_identifier))
+}
+
+/// `<cluster>/<system identifier>/pins`.
+pub fn pins(cluster: &str, system_identifier: u64) -> String {
+    format!("{cluster}/{system_identifier}/pins")
+}
+
+/// `<cluster>/<system identifier>/pins/<backup>.json`.
+pub fn pin(cluster: &str, system_identifier: u64, backup: &str) -> String {
+    format!("{}/{backup}.json", pins(cluster, system_identifier))
+}
+
+/// `<cluster>/retention.json`: what is kept.
+pub fn retention(cluster: &str) -> String {
+    format!("{cluster}/{RETENTION}")
 }
 
 /// `<cluster>/<system identifier>/jobs`.
@@ -51,13 +75,15 @@ pub fn may_hold(prefix: &str, name: &str) -> bool {
     let folders: Vec<&str> = prefix.split('/').filter(|folder| !folder.is_empty()).collect();
     match folders[..] {
         [] => name == REPOSITORY || check_cluster_name(name).is_ok(),
-        [_] => name == "cluster.json" || number(name),
-        [_, _] => matches!(name, "backups" | "jobs" | "wal") || name.starts_with("lease.json"),
+        [_] => matches!(name, "cluster.json" | RETENTION) || number(name),
+        [_, _] => matches!(name, "backups" | "jobs" | "pins" | "wal") || name.starts_with("lease.json"),
         [_, _, "backups"] => is_backup_name(name),
         [_, _, "jobs"] => is_name(name),
         // One attempt that cannot be read stops nothing.
         [_, _, "jobs", ..] => false,
-        [_, _, "wal"] => name == "index.jsonl" || name.bytes().take(8).all(|b| b.is_ascii_hexdigit()),
+        [_, _, "wal"] => {
+            matches!(name, "index.jsonl" | PRUNED) || name.bytes().take(8).all(|b| b.is_ascii_hexdigit())
+        }
         _ => true,
     }
 }
@@ -78,6 +104,20 @@ pub fn is_backup_name(name: &str) -> bool {
 /// Name of volume `number` of an archive: the archive's own name, then `.0001`, `.0002`, ...
 pub fn volume(archive: &str, number: u32) -> String {
     if number == 0 { archive.to_string() } else { format!("{archive}.{number:04}") }
+}
+
+/// Whether `name` has the form of an object of a backup, its record aside: the manifest, a volume or an index of an archive.
+pub fn is_backup_object(name: &str) -> bool {
+    let number = |text: &str| text.len() >= 4 && text.bytes().all(|b| b.is_ascii_digit());
+    let archive = match name.rsplit_once('.') {
+        Some((archive, last)) if last == "index" || number(last) => archive,
+        _ => name,
+    };
+    let tar =
+        [".zst", ".lz4", ".gz"].iter().find_map(|suffix| archive.strip_suffix(suffix)).unwrap_or(archive);
+    let stem = tar.strip_suffix(".tar").unwrap_or_default();
+    let is_oid = !stem.is_empty() && stem.bytes().all(|b| b.is_ascii_digit());
+    name == MANIFEST || is_oid || matches!(stem, "base" | "pg_wal" | "config")
 }
 
 /// Checks a cluster's name, which becomes a folder.
@@ -112,6 +152,27 @@ mod tests {
             "é0261122T02000Z-full",
         ] {
             assert!(!is_backup_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn objects_of_backups() {
+        for good in
+            ["backup_manifest", "base.tar", "base.tar.zst.0001", "16400.tar.gz", "pg_wal.tar.lz4.index"]
+        {
+            assert!(is_backup_object(good), "{good}");
+        }
+        for bad in [
+            "backup.json",
+            "base",
+            "base.tar.xz",
+            "notes.tar",
+            ".tar",
+            "base.tar.zst.1",
+            "base.tar/x",
+            "16x.tar",
+        ] {
+            assert!(!is_backup_object(bad), "{bad}");
         }
     }
 

@@ -1,8 +1,10 @@
 //! The repository: where everything is stored (FORMAT.md is its specification).
 //!
-//! * [`storage`]: objects in a directory or an object store; the only place that knows `object_store`.
+//! * [`storage`]: objects in a directory or an object store; the only place that knows `object_store`. [`removal`]: what
+//!   goes beyond the removal of an object.
 //! * [`layout`]: names of everything in a repository.
 //! * [`record`]: `backup.json`, all that is known about one backup.
+//! * [`pins`]: backups that retention never removes.
 //! * [`sealed`]: how a record proves that it is what was written.
 //! * [`lease`]: one writer per cluster.
 //! * [`process`]: which process wrote something, and whether it is still there.
@@ -15,8 +17,10 @@ pub mod access;
 pub mod catalog;
 pub mod layout;
 pub mod lease;
+pub mod pins;
 pub mod process;
 pub mod record;
+pub mod removal;
 pub mod sealed;
 pub mod storage;
 

@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 
 /// Major version of the format that this program writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
+/// A field of the record of a backup that retention removes.
+pub const EXPIRING: &str = "expiring";
 
 /// An object of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -347,6 +349,12 @@ impl Record {
             unsealed: false,
             other: BTreeMap::new(),
         }
+    }
+
+    /// Whether retention has begun to remove it: it says `failed`, and still lists its objects, so that it can be made
+    /// complete again as long as they are there.
+    pub fn is_expiring(&self) -> bool {
+        self.status == BackupStatus::Failed && self.other.get(EXPIRING).is_some_and(|value| value == true)
     }
 
     /// The row that `list_backups` shows.

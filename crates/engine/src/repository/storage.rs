@@ -16,7 +16,6 @@ use pg_ark_contract::{Error, ErrorKind, Result};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Bytes collected before a part is written: above the smallest part that S3 accepts (5 MiB).
 const PART_SIZE: usize = 8 << 20;
@@ -100,7 +99,7 @@ impl Storage {
         self
     }
 
-    fn pass(&self, call: &str, path: &std::path::Path) -> std::io::Result<()> {
+    pub(super) fn pass(&self, call: &str, path: &std::path::Path) -> std::io::Result<()> {
         self.gate.as_ref().map_or(Ok(()), |gate| (gate.0)(call, path))
     }
 
@@ -391,7 +390,7 @@ impl Storage {
     }
 
     /// Everything below a folder but folders. No link is followed.
-    fn walk(&self, call: &str, folder: &std::path::Path) -> Result<Vec<walkdir::DirEntry>> {
+    pub(super) fn walk(&self, call: &str, folder: &std::path::Path) -> Result<Vec<walkdir::DirEntry>> {
         let failed = |e: std::io::Error| Error::io(format!("could not list \"{}\"", folder.display()), &e);
         self.pass(call, folder).map_err(failed)?;
         let mut found = Vec::new();
@@ -408,7 +407,7 @@ impl Storage {
     }
 
     /// The path that an object in the repository's folder has; `None` for a name that no object has.
-    fn below(&self, path: &std::path::Path) -> Option<String> {
+    pub(super) fn below(&self, path: &std::path::Path) -> Option<String> {
         let below = path.strip_prefix(&self.folder).ok()?.to_str()?;
         self.location(below).ok().map(|_| below.to_string())
     }
@@ -436,95 +435,6 @@ impl Storage {
     /// Whether a link stands at `path`: what it leads to may be anybody's.
     pub fn is_link(&self, path: &str) -> bool {
         std::fs::symlink_metadata(self.folder.join(path)).is_ok_and(|meta| meta.is_symlink())
-    }
-
-    /// Removes the folder `prefix` when it holds nothing, or nothing but what a writer left that was killed while it
-    /// wrote the object `name` in it. Anything else stays: somebody else put it there.
-    pub fn remove_unborn(&self, prefix: &str, name: &str) {
-        let folder = self.folder.join(prefix);
-        let is_ours = |entry: &std::fs::DirEntry| {
-            let staged = entry.file_name().to_str().is_some_and(|found| {
-                is_staged(found) && found.rsplit_once('#').is_some_and(|(of, _)| of == name)
-            });
-            staged && entry.file_type().is_ok_and(|kind| kind.is_file())
-        };
-        if self.is_link(prefix) || self.pass("remove", &folder).is_err() {
-            return;
-        }
-        let Ok(entries) = std::fs::read_dir(&folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
-        else {
-            return;
-        };
-        if entries.iter().all(is_ours) {
-            // What cannot be removed stays for the next one. A folder that is not empty after all is not removed.
-            entries.iter().for_each(|entry| drop(std::fs::remove_file(entry.path())));
-            let _ = std::fs::remove_dir(&folder);
-        }
-    }
-
-    /// Removes everything below `prefix` but the objects in `keep`, staging files of dead writers included. A link is
-    /// removed itself, and nothing where `prefix` is one: what it leads to may be anybody's.
-    ///
-    /// # Errors
-    /// What the store said.
-    pub fn remove_all(&self, prefix: &str, keep: &[&str]) -> Result<()> {
-        if self.is_link(prefix) {
-            return Ok(());
-        }
-        for entry in self.walk("list", &self.folder.join(prefix))? {
-            // The local store knows no staging files of unfinished uploads ("name#1").
-            let staged = entry.file_name().to_string_lossy().contains('#');
-            match self.below(entry.path()).filter(|_| !staged) {
-                Some(path) if keep.contains(&path.as_str()) => continue,
-                Some(path) => self.delete(&path)?,
-                None => {
-                    let removed =
-                        self.pass("remove", entry.path()).and_then(|()| std::fs::remove_file(entry.path()));
-                    match removed {
-                        // Two may clear up after a writer at the same time.
-                        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                            let what = format!("could not remove \"{}\"", entry.path().display());
-                            return Err(Error::io(what, &e));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes what an unfinished writer stored in `prefix` after the repository was removed, and every folder that
-    /// this leaves empty, up to the repository's own: the place can then hold a repository again.
-    pub fn remove_remains(&self, prefix: &str) {
-        // What cannot be removed stays and is seen by whoever uses the place next.
-        let _ = self.remove_all(prefix, &[]);
-        let mut folder = self.folder.join(prefix);
-        while folder != self.folder {
-            let _ = std::fs::remove_dir(&folder);
-            if !folder.pop() {
-                return;
-            }
-        }
-    }
-
-    /// Removes what writers that died left directly in `prefix`: staging files, and objects whose name `is_passing`,
-    /// when they are older than `age`. A file that cannot be removed stays.
-    pub fn sweep(&self, prefix: &str, age: Duration, is_passing: impl Fn(&str) -> bool) {
-        let old = |entry: &std::fs::DirEntry| {
-            let modified =
-                entry.metadata().ok().filter(|meta| meta.is_file()).and_then(|m| m.modified().ok());
-            modified.and_then(|time| time.elapsed().ok()).is_some_and(|elapsed| elapsed > age)
-        };
-        for entry in std::fs::read_dir(self.folder.join(prefix)).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if (is_staged(&name) || is_passing(&name))
-                && old(&entry)
-                && self.pass("remove", &entry.path()).is_ok()
-            {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
     }
 
     /// Makes the folder `prefix` durable, with every folder above it up to the repository's own. The local store syncs
@@ -684,7 +594,7 @@ impl std::io::Write for Upload {
 }
 
 /// Whether the local store is still writing the file, or died while it did.
-fn is_staged(name: &str) -> bool {
+pub(super) fn is_staged(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 

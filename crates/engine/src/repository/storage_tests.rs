@@ -1,4 +1,5 @@
 use super::*;
+use std::time::Duration;
 
 fn storage() -> (tempfile::TempDir, Storage) {
     let dir = tempfile::tempdir().unwrap();

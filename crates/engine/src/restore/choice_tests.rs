@@ -101,6 +101,7 @@ fn survey(timelines: &[(u32, &[(u64, u64)])], histories: &[(u32, &[(u32, Lsn)])]
         timelines: timelines.iter().map(|(t, runs)| (Timeline(*t), content(runs))).collect(),
         histories: histories.iter().map(|(t, entries)| (Timeline(*t), history(*t, entries))).collect(),
         strangers: Vec::new(),
+        pruned: crate::wal::Pruned::default(),
     }
 }
 

@@ -2,9 +2,10 @@
 //! complete backup needs, and those before a `.partial` or before the place where a timeline was left.
 //!
 //! The newest segments of a timeline leave no hole when they are lost. Without this the archive would just seem to end
-//! before them.
+//! before them. What retention removed is told, and is no gap.
 
 use super::chains::without;
+use super::windows::{missing, removed};
 use crate::repository::Record;
 use crate::wal::line::Line;
 use crate::wal::survey::{Run, Survey, joined};
@@ -21,6 +22,8 @@ pub struct Evidence {
     indexed: BTreeMap<Timeline, Vec<Run>>,
     /// Segments that a complete backup needs and that are not all there.
     needed: Vec<(Timeline, Run, String)>,
+    /// What retention removed, and no complete backup needs: no gaps.
+    pub pruned: BTreeMap<Timeline, Vec<Run>>,
 }
 
 impl Evidence {
@@ -44,12 +47,35 @@ impl Evidence {
                 gaps.entry(part.timeline).or_default().push(part.run);
             }
         }
+        let held =
+            |timeline: &Timeline| survey.timelines.get(timeline).map_or(&[][..], |content| &content.runs);
+        let needed_of = |timeline: &Timeline| {
+            let of = needed.iter().filter(|(other, ..)| other == timeline).map(|(_, run, _)| *run);
+            cut(joined(of.collect()), held(timeline))
+        };
         for (timeline, runs) in &mut gaps {
-            let held = survey.timelines.get(timeline).map_or(&[][..], |content| &content.runs);
-            *runs = joined(std::mem::take(runs)).into_iter().flat_map(|run| without(run, held)).collect();
+            let mut left =
+                cut(cut(joined(std::mem::take(runs)), held(timeline)), survey.pruned.runs(*timeline));
+            // Retention removes nothing that a backup needs: that is lost, whoever removed it.
+            left.extend(needed_of(timeline));
+            *runs = joined(left);
         }
         gaps.retain(|_, runs| !runs.is_empty());
-        Evidence { gaps, indexed, needed }
+        let unneeded = |(timeline, runs): (&Timeline, &Vec<Run>)| {
+            let left = cut(cut(runs.clone(), held(timeline)), &needed_of(timeline));
+            (!left.is_empty()).then_some((*timeline, left))
+        };
+        let pruned = survey.pruned.segments.iter().filter_map(unneeded).collect();
+        Evidence { gaps, indexed, needed, pruned }
+    }
+
+    /// In words: that segments which are not there are missing, or that retention removed them.
+    pub fn absence(&self, timeline: Timeline, run: Run, size: SegmentSize) -> String {
+        let pruned = self.pruned.get(&timeline).map_or(&[][..], Vec::as_slice);
+        match cut(vec![run], pruned).is_empty() {
+            true => removed(timeline, run, size),
+            false => missing(timeline, run, size),
+        }
     }
 
     /// The gap that begins with a segment.
@@ -78,6 +104,11 @@ impl Evidence {
         }));
         why
     }
+}
+
+/// What of `runs` is in none of `known`; both ascend.
+fn cut(runs: Vec<Run>, known: &[Run]) -> Vec<Run> {
+    runs.into_iter().flat_map(|run| without(run, known)).collect()
 }
 
 /// The survey with what is lost, and with the ends to which the archive must have been whole.

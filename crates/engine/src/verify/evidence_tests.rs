@@ -25,6 +25,7 @@ fn survey(timelines: &[(u32, &[Run], &[u64])], histories: &[(u32, u32, u64)]) ->
             .collect(),
         histories: histories.iter().map(history).collect(),
         strangers: Vec::new(),
+        pruned: crate::wal::Pruned::default(),
     }
 }
 

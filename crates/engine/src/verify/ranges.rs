@@ -2,7 +2,7 @@
 
 use super::damage::Damage;
 use super::evidence::Evidence;
-use super::windows::missing;
+use super::windows::{missing, removed};
 use crate::postgres::timeline::history_file_name;
 use crate::postgres::wal_segment::SegmentName;
 use crate::wal::archive::Archive;
@@ -64,7 +64,7 @@ pub fn rows(
     let survey = &look.survey;
     let gaps = &evidence.gaps;
     let mut rows = Vec::new();
-    rows.extend(look.size.as_ref().map(|e| plain(ArchiveStatus::Damaged, None, text(e))));
+    rows.extend(look.size.iter().chain(&look.pruned).map(|e| plain(ArchiveStatus::Damaged, None, text(e))));
     for (timeline, content) in &survey.timelines {
         rows.extend(no_history(look, *timeline, content));
         let mut own = Vec::new();
@@ -74,6 +74,7 @@ pub fn rows(
         own.extend(
             gaps.get(timeline).into_iter().flatten().map(|gap| gap_row(survey, *timeline, *gap, evidence)),
         );
+        own.extend(pruned_rows(survey, *timeline, evidence));
         own.sort_by(|a, b| (a.start_lsn, &a.first_segment).cmp(&(b.start_lsn, &b.first_segment)));
         rows.append(&mut own);
         for (number, why) in partials.of(*timeline, Run { first: 0, last: u64::MAX }) {
@@ -87,6 +88,8 @@ pub fn rows(
     }
     let unseen = gaps.iter().filter(|(timeline, _)| !survey.timelines.contains_key(timeline));
     rows.extend(unseen.flat_map(|(t, gaps)| gaps.iter().map(|gap| gap_row(survey, *t, *gap, evidence))));
+    let unseen = evidence.pruned.keys().filter(|timeline| !survey.timelines.contains_key(timeline));
+    rows.extend(unseen.flat_map(|timeline| pruned_rows(survey, *timeline, evidence)));
     let damaged = look.histories.iter();
     rows.extend(damaged.map(|(timeline, e)| plain(ArchiveStatus::Damaged, Some(*timeline), text(e))));
     rows.extend(strangers(look));
@@ -200,6 +203,14 @@ fn gap_row(survey: &Survey, timeline: Timeline, gap: Run, evidence: &Evidence) -
     why.extend(evidence.why(timeline, gap));
     row.detail = Some(format!("{}: {}", missing(timeline, gap, survey.segment_size), why.join("; ")));
     row
+}
+
+fn pruned_rows(survey: &Survey, timeline: Timeline, evidence: &Evidence) -> Vec<ArchiveRow> {
+    let row = |run: &Run| ArchiveRow {
+        detail: Some(removed(timeline, *run, survey.segment_size)),
+        ..ranged(survey, timeline, *run, ArchiveStatus::Pruned)
+    };
+    evidence.pruned.get(&timeline).into_iter().flatten().map(row).collect()
 }
 
 fn no_history(look: &Look, timeline: Timeline, content: &Content) -> Option<ArchiveRow> {

@@ -17,8 +17,9 @@ fn look(timelines: &[(u32, &[(u64, u64)])], histories: &[(u32, &str)]) -> Look {
         timelines: timelines.iter().map(|(t, of)| (Timeline(*t), content(of))).collect(),
         histories: histories.iter().map(history).collect(),
         strangers: Vec::new(),
+        pruned: crate::wal::Pruned::default(),
     };
-    Look { survey, histories: Vec::new(), size: None, twice: Vec::new(), strangers: 0 }
+    Look { survey, histories: Vec::new(), size: None, twice: Vec::new(), strangers: 0, pruned: None }
 }
 
 fn name(timeline: u32, number: u64) -> SegmentName {

@@ -265,9 +265,14 @@ fn note(survey: &Survey, evidence: &Evidence, line: &Line, index: usize, readabl
     let timeline = readable.stretch.pieces.last().map_or(line.timeline(), |piece| piece.timeline);
     if let Some(hole) = line.holes.get(index) {
         let parts = line.parts(hole.run, size).into_iter();
-        return parts.map(|part| missing(part.timeline, part.run, size)).collect::<Vec<_>>().join("; ");
+        let told = parts.map(|part| evidence.absence(part.timeline, part.run, size));
+        return told.collect::<Vec<_>>().join("; ");
     }
     let next = readable.stretch.last().saturating_add(1);
+    let pruned = evidence.pruned.get(&timeline).and_then(|runs| runs.iter().find(|run| run.first == next));
+    if let Some(pruned) = pruned {
+        return removed(timeline, *pruned, size);
+    }
     if let Some(gap) = evidence.gap_at(timeline, next) {
         let why = evidence.why(timeline, gap);
         let why = if why.is_empty() { String::new() } else { format!(": {}", why.join("; ")) };
@@ -295,12 +300,20 @@ fn note(survey: &Survey, evidence: &Evidence, line: &Line, index: usize, readabl
 
 /// `segments X to Y of timeline N are missing`.
 pub(super) fn missing(timeline: Timeline, run: Run, size: SegmentSize) -> String {
+    let verb = if run.first == run.last { "is" } else { "are" };
+    format!("{} {verb} missing", named(timeline, run, size))
+}
+
+/// `retention removed segments X to Y of timeline N`.
+pub(super) fn removed(timeline: Timeline, run: Run, size: SegmentSize) -> String {
+    format!("retention removed {}", named(timeline, run, size))
+}
+
+fn named(timeline: Timeline, run: Run, size: SegmentSize) -> String {
     let name = |number| SegmentName { timeline, number }.file_name(size);
     match run.first == run.last {
-        true => format!("segment {} of timeline {timeline} is missing", name(run.first)),
-        false => {
-            format!("segments {} to {} of timeline {timeline} are missing", name(run.first), name(run.last))
-        }
+        true => format!("segment {} of timeline {timeline}", name(run.first)),
+        false => format!("segments {} to {} of timeline {timeline}", name(run.first), name(run.last)),
     }
 }
 

@@ -20,6 +20,7 @@ fn survey(timelines: &[(u32, &[(u64, u64)])], histories: &[(u32, &str)]) -> Surv
         timelines: timelines.iter().map(|(t, of)| (Timeline(*t), content(of))).collect(),
         histories: histories.iter().map(history).collect(),
         strangers: Vec::new(),
+        pruned: crate::wal::Pruned::default(),
     }
 }
 

@@ -10,12 +10,15 @@
 //! absent only when nothing in the archive speaks of the timeline or of a higher one, because numbers are given in order,
 //! and when no `.partial` tells of a promotion without a history; or when the server has it itself.
 //!
+//! What retention removed was there: it is never absent, and the error says who removed it.
+//!
 //! What PostgreSQL asks for beyond the end of the WAL (`XLogFileReadAnyTLI` in xlogrecovery.c): the segment on each
 //! timeline of the history from the newest on, unless the timeline begins in a later segment; history files from the next
 //! timeline's on until one is absent (`findNewestTimeLine` in timeline.c), at the beginning and again at the end of a
 //! recovery. To it the first absent number is the end of all timelines.
 
 use super::archive::Archive;
+use super::pruned::Pruned;
 use super::traces::{self, Trace};
 use crate::postgres::timeline::{TimelineHistory, history_file_name};
 use crate::postgres::wal_segment::SegmentName;
@@ -44,8 +47,12 @@ pub fn segment(archive: &Archive, name: SegmentName, size: SegmentSize) -> Resul
     if begin.is_some_and(|begin| name.number < size.segment_of(begin)) {
         return Ok(Verdict::Absent);
     }
-    match traces::of_segment(archive, name, size)? {
+    let pruned = traces::pruned(archive, size)?;
+    match traces::of_segment(archive, name, size, &pruned)? {
         Some(Trace::Segment(found)) if found == name => return Ok(Verdict::Present),
+        _ if pruned.holds(timeline, name.number) => {
+            return Ok(Verdict::Lost(removed(archive, &name.file_name(size), &pruned)));
+        }
         Some(trace) => return Ok(Verdict::Lost(gap(archive, &name.file_name(size), trace.why(size)))),
         None => {}
     }
@@ -78,7 +85,7 @@ pub fn history(archive: &Archive, timeline: Timeline, size: SegmentSize) -> Resu
         let what = if descends { "descends from it" } else { "is newer, and numbers are given in order" };
         return lost(format!("Timeline {other} of the archive {what}."));
     }
-    if let Some(trace) = traces::of_timeline(archive, timeline)? {
+    if let Some(trace) = traces::of_timeline(archive, timeline, &traces::pruned(archive, size)?)? {
         return lost(trace.why(size));
     }
     // Only the first missing number can be the one of the promotion.
@@ -144,6 +151,16 @@ pub fn any_wal(archive: &Archive) -> Result<()> {
         ),
     )
     .hint("Check --repo, --cluster and --system-identifier, and whether the repository is whole."))
+}
+
+/// The error for a segment that is no more needed, as far as retention knew.
+fn removed(archive: &Archive, name: &str, pruned: &Pruned) -> Error {
+    let place = archive.path(name).unwrap_or_else(|_| archive.folder());
+    let message = format!("\"{}\" was removed by retention", archive.storage().display(&place));
+    let told = archive.storage().display(&archive.pruned_path());
+    Error::new(ErrorKind::WalMissing, message)
+        .detail(format!("\"{told}\" says so; retention last removed WAL at {}.", pruned.when()))
+        .hint("The backup that recovery began with is kept without the WAL that follows it: recover to its own end (target immediate), or from a later backup.")
 }
 
 fn gap(archive: &Archive, name: &str, why: String) -> Error {

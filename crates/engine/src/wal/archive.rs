@@ -116,6 +116,11 @@ impl Archive {
         layout::wal(&self.cluster, self.system_identifier)
     }
 
+    /// Path of what tells what retention removed.
+    pub fn pruned_path(&self) -> String {
+        layout::pruned(&self.cluster, self.system_identifier)
+    }
+
     /// Folder of the folders of `timeline`.
     pub fn timeline_folder(&self, timeline: Timeline) -> String {
         format!("{}/{:08X}", self.folder(), timeline.0)
@@ -387,7 +392,7 @@ impl Archive {
         for path in self.storage.files(&self.folder())? {
             let name = path.rsplit('/').next().unwrap_or_default();
             match timeline_of_history_file(name) {
-                None if name == INDEX => {}
+                None if is_own_file(name) => {}
                 None => strangers.push(path),
                 Some(timeline) => {
                     if let Some(history) = self.one_history(timeline, index.as_ref(), &mut room)? {
@@ -530,6 +535,20 @@ impl Room {
         }
         Ok(())
     }
+}
+
+/// The segment that an object belongs to, by its name, and what it holds: the segment, its `.partial`, a backup history.
+pub fn segment_of_object(name: &str, size: SegmentSize) -> Option<(SegmentName, WalFile)> {
+    let stem = CODECS.iter().find_map(|codec| name.strip_suffix(codec.suffix()));
+    let kind = WalFile::of(stem.unwrap_or(name))?;
+    let is_plain = kind == WalFile::BackupHistory;
+    let segment = SegmentName::parse(name.get(..24)?, size)?;
+    (is_plain != stem.is_some() && kind != WalFile::History).then_some((segment, kind))
+}
+
+/// Whether a file in the archive's own folder is about others.
+pub(super) fn is_own_file(name: &str) -> bool {
+    name == INDEX || name == layout::PRUNED
 }
 
 /// Name of a segment's file from its three parts.

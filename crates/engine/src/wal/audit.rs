@@ -103,7 +103,7 @@ impl Audit<'_> {
         };
         for (name, _) in index.files().filter(|(name, _)| !names.contains(name)) {
             // It may have been stored since the listing.
-            if self.archive.find(name)?.is_none() {
+            if !self.is_pruned(name) && self.archive.find(name)?.is_none() {
                 self.file(name, Severity::Error, GONE)?;
             }
         }
@@ -115,6 +115,14 @@ impl Audit<'_> {
             self.add(Severity::Warning, None, &path, finding, ENTER);
         }
         Ok(())
+    }
+
+    /// Whether retention removed a file, if it is not there: a writer may have brought its line back.
+    fn is_pruned(&self, name: &str) -> bool {
+        let pruned = &self.survey.pruned;
+        let segment = name.get(..24).and_then(|stem| SegmentName::parse(stem, self.survey.segment_size));
+        segment.is_some_and(|of| pruned.holds(of.timeline, of.number))
+            || timeline_of_history_file(name).is_some_and(|of| pruned.histories.contains(&of))
     }
 
     fn folder(&mut self, timeline: Timeline, log: u32, is_newest: bool) -> Result<()> {
@@ -129,6 +137,9 @@ impl Audit<'_> {
         let Some(index) = self.index(&path, Some(timeline), wanted, &|_| false)? else { return Ok(()) };
         for (name, facts) in index.files() {
             (self.check)()?;
+            if self.is_pruned(name) && self.archive.find(name)?.is_none() {
+                continue;
+            }
             if let Some(why) = self.changed(name, facts)? {
                 // Recovery does without it.
                 self.file(name, Severity::Warning, &why)?;

@@ -207,6 +207,14 @@ impl Index {
         self.may_hold(name) && self.files.insert(name.to_string(), facts) != Some(facts)
     }
 
+    /// Leaves out the lines about segments and other files that are `gone`; says whether there were any.
+    pub fn forget(&mut self, segment: impl Fn(u64) -> bool, file: impl Fn(&str) -> bool) -> bool {
+        let before = self.summaries.len() + self.files.len();
+        self.summaries.retain(|number, _| !segment(*number));
+        self.files.retain(|name, _| !file(name));
+        self.summaries.len() + self.files.len() < before
+    }
+
     /// Whether there is such an object.
     pub fn is_there(&self) -> bool {
         self.found

@@ -21,6 +21,7 @@ fn survey(timelines: &[(u32, &[(u64, u64)])], histories: &[(u32, &str)]) -> Surv
         timelines: timelines.iter().map(|(t, runs)| (Timeline(*t), content(runs))).collect(),
         histories: histories.iter().map(history).collect(),
         strangers: Vec::new(),
+        pruned: crate::wal::Pruned::default(),
     }
 }
 

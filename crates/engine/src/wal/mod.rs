@@ -13,7 +13,8 @@
 //! * [`summary`]: what one segment holds: commit times, restore points, its end; [`index`]: summaries kept beside the
 //!   segments, which can be lost and made again, and checksums of histories, in lines ([`index_line`]) that have seals.
 //!   [`audit`]: what they say against what is stored. [`moments`]: summaries from both; [`ends`]: times and ends of ranges;
-//!   `breaks`: segments that were stored torn; `gone`: those that were stored and are not there.
+//!   `breaks`: segments that were stored torn; `gone`: those that were stored and are not there; [`pruned`]: those that
+//!   retention removed.
 //!
 //! *Line*: a timeline and its ancestors. *Stretch*: a gap-free part of a line. *Hole*: what is missing between two.
 //! What is not there is never guessed from dates of files; an error of the repository is never "not there".
@@ -40,6 +41,7 @@ pub mod line;
 pub mod moments;
 pub mod object;
 pub mod prefetch;
+pub mod pruned;
 pub mod ready;
 pub mod spool;
 pub mod store;
@@ -51,4 +53,5 @@ pub mod traces;
 
 pub use archive::Archive;
 pub use line::{Line, Stretch};
+pub use pruned::Pruned;
 pub use survey::Survey;

@@ -4,8 +4,9 @@
 //! one. Why: windows, verification and the choice of a backup all ask for holes, never for single segments.
 //! Rejected: a stored list of segments, which would be a second truth beside the objects.
 
-use super::archive::{Archive, INDEX, LogFolder, Room, hex_name};
+use super::archive::{Archive, LogFolder, Room, hex_name, is_own_file};
 use super::moments::is_unreadable;
+use super::pruned::Pruned;
 use crate::postgres::timeline::{TimelineHistory, timeline_of_history_file};
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize, Timeline};
@@ -59,7 +60,8 @@ impl Content {
         after.checked_sub(1).and_then(|at| self.runs.get(at)).is_some_and(|run| number <= run.last)
     }
 
-    fn add(&mut self, number: u64) {
+    /// Enters a segment; in ascending order.
+    pub(crate) fn add(&mut self, number: u64) {
         match self.runs.last_mut() {
             Some(run) if run.last + 1 == number => run.last = number,
             Some(run) if run.last >= number => {}
@@ -79,6 +81,8 @@ pub struct Survey {
     pub histories: BTreeMap<Timeline, TimelineHistory>,
     /// Paths of objects that have no place in an archive; the first 1000.
     pub strangers: Vec<String>,
+    /// What retention removed.
+    pub pruned: Pruned,
 }
 
 /// A survey, and what in the archive keeps it from being the whole truth.
@@ -94,6 +98,8 @@ pub struct Look {
     pub twice: Vec<SegmentName>,
     /// How many strangers there are in all.
     pub strangers: u64,
+    /// Why nobody knows what retention removed.
+    pub pruned: Option<Error>,
 }
 
 /// Most names that are remembered of each kind.
@@ -114,7 +120,13 @@ impl Survey {
 
     /// Of an archive that holds nothing.
     pub fn empty(segment_size: SegmentSize) -> Survey {
-        Survey { segment_size, timelines: BTreeMap::new(), histories: BTreeMap::new(), strangers: Vec::new() }
+        Survey {
+            segment_size,
+            timelines: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            strangers: Vec::new(),
+            pruned: Pruned::default(),
+        }
     }
 
     /// The history of a timeline; one without ancestors when there is no file.
@@ -148,7 +160,8 @@ impl Look {
             Err(e) => return Err(e),
         };
         let survey = Survey::empty(segment_size);
-        let mut look = Look { survey, histories: Vec::new(), size, twice: Vec::new(), strangers: 0 };
+        let mut look =
+            Look { survey, histories: Vec::new(), size, twice: Vec::new(), strangers: 0, pruned: None };
         look.enter_histories(archive)?;
         look.strange_folders(archive, &archive.folder())?;
         for timeline in archive.timelines()? {
@@ -160,6 +173,12 @@ impl Look {
                 look.enter(timeline, log, archive.list(timeline, log)?);
             }
         }
+        // After the listing: what was removed meanwhile was noted before.
+        match Pruned::load(archive, segment_size) {
+            Ok(pruned) => look.survey.pruned = pruned,
+            Err(e) if is_unreadable(&e) => look.pruned = Some(e),
+            Err(e) => return Err(e),
+        }
         Ok(look)
     }
 
@@ -169,7 +188,7 @@ impl Look {
         for path in archive.storage().files(&archive.folder())? {
             let name = path.rsplit('/').next().unwrap_or_default();
             let Some(timeline) = timeline_of_history_file(name) else {
-                if name != INDEX {
+                if !is_own_file(name) {
                     self.stranger(path);
                 }
                 continue;

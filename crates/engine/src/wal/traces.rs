@@ -7,6 +7,8 @@
 
 use super::archive::{Archive, INDEX, WalFile, hex_name};
 use super::index::Index;
+use super::pruned::Pruned;
+use crate::postgres::timeline::history_file_name;
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::settings::Codec;
 use pg_ark_contract::{ErrorKind, Result, SegmentSize, Timeline};
@@ -20,6 +22,8 @@ pub enum Trace {
     Object(String),
     /// A line of an index: the file, and the index's place.
     Line(String, String),
+    /// Retention removed the file; where that is told.
+    Pruned(String, String),
 }
 
 impl Trace {
@@ -29,6 +33,7 @@ impl Trace {
             Trace::Segment(name) => format!("The archive has a later segment, {}.", name.file_name(size)),
             Trace::Object(place) => format!("There is \"{place}\"."),
             Trace::Line(file, index) => format!("{file} was stored: \"{index}\" has its line."),
+            Trace::Pruned(file, place) => format!("Retention removed {file}: \"{place}\" says so."),
         }
     }
 }
@@ -52,10 +57,16 @@ impl Entry {
 }
 
 /// The first trace of the segment or a later one of its timeline; the search ends with the first folder that has one.
+/// Then comes what `pruned` tells.
 ///
 /// # Errors
 /// What the store said.
-pub fn of_segment(archive: &Archive, name: SegmentName, size: SegmentSize) -> Result<Option<Trace>> {
+pub fn of_segment(
+    archive: &Archive,
+    name: SegmentName,
+    size: SegmentSize,
+    pruned: &Pruned,
+) -> Result<Option<Trace>> {
     let show = |folder: &str, entry: &Entry| {
         Ok(Some(Trace::Object(archive.storage().display(&format!("{folder}/{}", entry.name)))))
     };
@@ -81,7 +92,22 @@ pub fn of_segment(archive: &Archive, name: SegmentName, size: SegmentSize) -> Re
             return Ok(Some(trace));
         }
     }
-    Ok(None)
+    Ok(pruned.next(name).map(|later| Trace::Pruned(later.file_name(size), pruned_place(archive))))
+}
+
+fn pruned_place(archive: &Archive) -> String {
+    archive.storage().display(&archive.pruned_path())
+}
+
+/// What retention removed; when that cannot be read it says nothing.
+///
+/// # Errors
+/// What the store said.
+pub fn pruned(archive: &Archive, size: SegmentSize) -> Result<Pruned> {
+    match Pruned::load(archive, size) {
+        Err(e) if matches!(e.kind, ErrorKind::Corrupt | ErrorKind::FormatTooNew) => Ok(Pruned::default()),
+        loaded => loaded,
+    }
 }
 
 /// The trace of the least segment in one folder; what is no segment counts only when there is none.
@@ -132,7 +158,7 @@ fn in_log(archive: &Archive, name: SegmentName, log: u32, size: SegmentSize) -> 
 ///
 /// # Errors
 /// What the store said.
-pub fn of_timeline(archive: &Archive, timeline: Timeline) -> Result<Option<Trace>> {
+pub fn of_timeline(archive: &Archive, timeline: Timeline, pruned: &Pruned) -> Result<Option<Trace>> {
     let storage = archive.storage();
     let folder = archive.folder();
     let index = archive.history_index()?;
@@ -167,7 +193,8 @@ pub fn of_timeline(archive: &Archive, timeline: Timeline) -> Result<Option<Trace
             }
         }
     }
-    Ok(None)
+    let later = pruned.histories.range(timeline..).next();
+    Ok(later.map(|later| Trace::Pruned(history_file_name(*later), pruned_place(archive))))
 }
 
 fn entries(archive: &Archive, folder: &str) -> Result<Vec<Entry>> {

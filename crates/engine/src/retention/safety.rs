@@ -1,0 +1,114 @@
+//! What no plan may do, looked at apart from whoever made the plan: promise 4 is kept twice.
+
+use super::model::{BackupState, Plan, Stored, StoredBackup, WalVerdict};
+use crate::wal::survey::Run;
+use pg_ark_contract::conversation::BackupKind;
+use pg_ark_contract::retention::Verdict;
+use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
+
+/// Fails when the plan would drop a way back that it must not.
+///
+/// # Errors
+/// `Internal`, naming what it would drop.
+pub fn check(stored: &Stored, plan: &Plan) -> Result<()> {
+    let refuse = |what: String| {
+        Err(Error::new(ErrorKind::Internal, format!("retention would remove {what}: nothing is removed"))
+            .hint(
+                "This is a fault of pg_ark. Please report it with the output of pgark list and of a dry run.",
+            ))
+    };
+    let mut kept: Vec<Option<bool>> = vec![None; stored.backups.len()];
+    for verdict in &plan.backups {
+        match kept.get_mut(verdict.index) {
+            Some(place @ None) => *place = Some(verdict.verdict == Verdict::Keep),
+            _ => return refuse("what is not there, or something twice".to_string()),
+        }
+    }
+    // What nobody judged stays.
+    let is_kept = |index: usize| kept.get(index).copied().flatten().unwrap_or(true);
+    let all = || stored.backups.iter().enumerate();
+    let named = |backup: &StoredBackup| {
+        format!("backup \"{}\" of system identifier {}", backup.backup, backup.system)
+    };
+    for (index, backup) in all().filter(|(index, _)| !is_kept(*index)) {
+        let is_pinned = backup.pinned.is_some() && backup.state != BackupState::Expiring;
+        let why = match backup.state {
+            BackupState::Running => Some("is running"),
+            BackupState::Unreadable => Some("cannot be judged"),
+            _ if is_pinned => Some("is pinned"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return refuse(format!("{}, which {why}", named(backup)));
+        }
+        let child = all().find(|(other, child)| {
+            *other != index
+                && is_kept(*other)
+                && child.system == backup.system
+                && child.parent.as_ref() == Some(&backup.backup)
+        });
+        if let Some((_, child)) = child {
+            return refuse(format!("{}, the parent of \"{}\"", named(backup), child.backup));
+        }
+    }
+    for clean in [false, true] {
+        let is_way = |backup: &&StoredBackup| {
+            backup.state == BackupState::Good
+                && backup.kind != BackupKind::Logical
+                && (!clean || backup.damaged_pages == 0)
+        };
+        let ways = || stored.backups.iter().filter(is_way);
+        // One without a time may be the newest, and so may any of the same time.
+        let newest = ways().map(|backup| backup.stopped_at).max();
+        let is_safe = all()
+            .any(|(index, backup)| is_kept(index) && is_way(&backup) && Some(backup.stopped_at) == newest);
+        if let Some(lost) = ways().find(|backup| Some(backup.stopped_at) == newest).filter(|_| !is_safe) {
+            let what =
+                if clean { "the newest good one without damaged pages" } else { "the newest good one" };
+            return refuse(format!("{}, {what}", named(lost)));
+        }
+    }
+    for (_, backup) in all().filter(|(index, _)| is_kept(*index)) {
+        if let Some(what) = lost_wal(stored, plan, backup) {
+            return refuse(format!("{what}, which {} needs", named(backup)));
+        }
+    }
+    Ok(())
+}
+
+/// WAL or a history that a kept backup needs and the plan drops.
+fn lost_wal(stored: &Stored, plan: &Plan, backup: &StoredBackup) -> Option<String> {
+    let mut dropped =
+        plan.wal.iter().filter(|wal| wal.verdict == Verdict::Drop && wal.system == backup.system);
+    let shown = |wal: &WalVerdict| format!("WAL of timeline {} ({} segments)", wal.timeline, wal.run.count());
+    if backup.state == BackupState::Unreadable {
+        return dropped.next().map(shown);
+    }
+    let is_used = matches!(backup.state, BackupState::Good | BackupState::Broken(_) | BackupState::Running);
+    let (timeline, start) = (backup.timeline?, backup.start_lsn?);
+    if !is_used || backup.kind == BackupKind::Logical {
+        return None;
+    }
+    let history = plan.histories.iter().find(|history| {
+        history.verdict == Verdict::Drop && history.system == backup.system && history.timeline == timeline
+    });
+    if history.is_some() {
+        return Some(format!("the history of timeline {timeline}"));
+    }
+    let size = stored.wal.get(&backup.system)?.segment_size;
+    let run = needed(start, backup, size).filter(|_| !backup.wal_included)?;
+    let meets = |wal: &&WalVerdict| {
+        wal.timeline == timeline && wal.run.first <= run.last && run.first <= wal.run.last
+    };
+    dropped.find(meets).map(shown)
+}
+
+/// From start to stop; to the end of all WAL for one that is not stopped yet.
+fn needed(start: pg_ark_contract::Lsn, backup: &StoredBackup, size: SegmentSize) -> Option<Run> {
+    let last = match (&backup.state, backup.stop_lsn) {
+        (BackupState::Running, _) => u64::MAX,
+        (_, Some(stop)) => size.last_segment_before(stop),
+        (_, None) => return None,
+    };
+    Some(Run { first: size.segment_of(start), last })
+}
