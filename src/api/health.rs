@@ -43,7 +43,7 @@ fn of_backups(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Ve
         let ours = protection.now.timeline;
         problems.push(format!("the archive has timeline {newest}, this server is on {ours}"));
     }
-    if let Some(lost) = lost(stored, protection.progress.last_stored()) {
+    if let Some(lost) = lost(stored, protection.last_stored.clone()) {
         problems.push(format!("the last archived segment {lost} is not in the archive"));
     }
     problems.extend(stored.gap.as_ref().map(|gap| {

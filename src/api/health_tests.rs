@@ -34,6 +34,7 @@ fn well() -> Protection {
             failing: false,
             waiting: 0,
         },
+        last_stored: None,
         stored: StatusRow {
             last_backup: Some(serde_json::from_value(backup).expect("a row")),
             window: Some(window),

@@ -26,6 +26,8 @@ const MICROS: i64 = 1_000_000;
 pub struct Protection {
     /// How archiving goes.
     pub progress: Progress,
+    /// The last segment that our library stored, as far as the server knows.
+    pub last_stored: Option<String>,
     /// What the repository says, as far as it answers.
     pub stored: StatusRow,
     /// Where the WAL is.
@@ -75,6 +77,7 @@ impl Protection {
         let stored =
             ask(&jobs).unwrap_or_else(|error| StatusRow { error: Some(error), ..StatusRow::default() });
         Ok(Protection {
+            last_stored: progress.last_stored(),
             progress,
             stored,
             now: Now::read(),
