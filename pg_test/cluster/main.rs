@@ -19,7 +19,9 @@
 //! * [`encodings`]: databases whose encoding is not UTF-8.
 //! * [`old_wal`]: WAL that was not archived when the server died.
 //! * [`private_files`]: nothing that pg_ark writes or holds is for others.
+//! * [`protect`]: one call sets a server up to be left alone; the schedule in dumps and on standbys.
 //! * [`promises`]: the promises that are named in the design.
+//! * [`scheduler`]: the server backs itself up, and says once what keeps it from that.
 //! * [`security`]: who can see what, and whose code runs.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
 //! * [`verifybackup`]: what PostgreSQL's tests of pg_verifybackup hold, against stored backups.
@@ -51,11 +53,13 @@ mod old_wal;
 mod power_loss;
 mod private_files;
 mod promises;
+mod protect;
 mod recovery_cases;
 mod refusals;
 mod restore;
 mod retention;
 mod scheduled;
+mod scheduler;
 mod security;
 mod sessions;
 mod sixty_days;
