@@ -231,7 +231,8 @@ impl Ready {
         let server = &self.server;
         let left = "SELECT 'slot ' || slot_name FROM pg_replication_slots \
                     UNION ALL SELECT 'progress of ' || pid FROM pg_stat_progress_basebackup \
-                    UNION ALL SELECT 'worker ' || pid FROM pg_stat_activity WHERE backend_type LIKE 'pg_ark%'";
+                    UNION ALL SELECT 'worker ' || pid FROM pg_stat_activity WHERE backend_type LIKE 'pg_ark%' \
+                    AND backend_type <> 'pg_ark scheduler'";
         let clean = holds_within(SHORT, || server.psql(left).is_empty() && server.pids("pgark").is_empty());
         assert!(clean, "left behind: {} {:?}", server.psql(left), server.processes("pgark"));
     }
