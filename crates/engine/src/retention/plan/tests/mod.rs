@@ -1,0 +1,13 @@
+//! Tests of the plan: each rule by examples, thousands of random histories against a slow reference, nonsense, and a
+//! cluster that is pruned for a year.
+
+mod calendar;
+mod hostile;
+mod model;
+mod reference;
+mod repo;
+mod rules;
+mod simulation;
+mod systems;
+mod wal;
+mod world;
