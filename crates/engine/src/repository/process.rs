@@ -26,7 +26,7 @@ pub fn identity(pid: u32) -> (String, u64) {
 
 /// What can be known from here about the process that [`identity`] named.
 pub fn life(its_machine: &str, pid: u32, start: u64) -> Life {
-    if its_machine.is_empty() || !sees_itself() || its_machine != machine() {
+    if !is_here(its_machine) || !sees_itself() {
         return Life::Elsewhere;
     }
     match process_start(pid) {
@@ -36,6 +36,11 @@ pub fn life(its_machine: &str, pid: u32, start: u64) -> Life {
         None if exists(pid) => Life::Elsewhere,
         None => Life::Dead,
     }
+}
+
+/// Whether that machine is this one, as it runs now.
+pub fn is_here(its_machine: &str) -> bool {
+    !its_machine.is_empty() && its_machine == machine()
 }
 
 /// The machine's name.

@@ -12,13 +12,11 @@ use super::cron::Schedule;
 use super::history::{Attempt, History};
 use super::runs::{Key, text};
 use chrono::{DateTime, Duration, SubsecRound, Utc};
-use pg_ark_contract::schedule::{JobKind, JobSpec, JobState, MissedRuns, RunStatus};
+use pg_ark_contract::schedule::{JobKind, JobSpec, JobState, MissedRuns, RunStatus, retry_pause};
 use pg_ark_contract::{Error, ErrorKind, Result};
 
 /// An instant that passed longer ago, in seconds, was missed.
 const MISSED: i64 = 300;
-/// Longest pause before a run is tried again, in minutes. The first is one minute, and each is twice as long as the last.
-const LONGEST_PAUSE: u32 = 60;
 
 /// What is known about one job.
 pub struct Known<'a> {
@@ -104,8 +102,7 @@ fn decide_one(known: &Known<'_>, is_first: bool, missed: MissedRuns, now: DateTi
     };
     state.due = due.map(|key| key.run(&job.name));
     state.next_run = at.map(text);
-    // What is due now wakes nobody again: its run does that when it ends.
-    Decision { state, wake: if due.is_some() { next } else { at } }
+    Decision { state, wake: at }
 }
 
 /// The schedule of a job, and the instant up to which it was never due.
@@ -129,19 +126,14 @@ fn again(
     let failed = newest.filter(|newest| newest.status == RunStatus::Failed && newest.key.due >= since);
     let retry = failed.and_then(|failed| {
         let key = Key { attempt: failed.key.attempt.checked_add(1)?, ..failed.key };
-        Some((key, failed.ended.checked_add_signed(pause(failed.key.attempt))?))
+        let pause = Duration::seconds(retry_pause(failed.key.attempt).into());
+        Some((key, failed.ended.checked_add_signed(pause)?))
     });
     match retry {
         Some((key, at)) if at <= now => (Some(key), Some(at)),
         Some((_, at)) => (None, next.map_or(Some(at), |next| Some(next.min(at)))),
         None => (None, next),
     }
-}
-
-/// Pause after attempt number `attempt`.
-pub fn pause(attempt: u32) -> Duration {
-    let minutes = 1_u32.checked_shl(attempt.saturating_sub(1)).filter(|minutes| *minutes > 0);
-    Duration::minutes(i64::from(minutes.map_or(LONGEST_PAUSE, |minutes| minutes.min(LONGEST_PAUSE))))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What became of a job's attempts, as a reader judges it.
 //!
 //! An attempt that says it runs does so while its process is there. On another machine nobody can look: kinds that need
-//! the lease run while somebody holds it, others until their time is over. An attempt whose process is gone has failed,
+//! the lease run while their host holds it, others until their time is over. An attempt whose process is gone has failed,
 //! unless its backup is complete: only the writing down of that was missed.
 //! Only the newest objects are read: each carries the number of failures before it.
 
@@ -206,13 +206,15 @@ impl<'a> Judge<'a> {
         }
         // By the store's clock: that of another host may be wrong.
         let age = self.now.signed_duration_since(written).num_seconds();
-        let limit = match record.kind.needs_lease() {
-            true => YOUNG,
-            false => i64::from(record.time_limit).max(YOUNG),
-        };
-        (-AHEAD..limit).contains(&age)
-            || (record.kind.needs_lease()
-                && self.holder().is_some_and(|host| host.is_empty() || host == record.host))
+        if (-AHEAD..YOUNG).contains(&age) {
+            return true;
+        }
+        if record.kind.needs_lease() {
+            return self.holder().is_some_and(|host| host.is_empty() || host == record.host);
+        }
+        // A host of this name that is not what it was has been started again.
+        let is_gone = record.host == process::host_name() && !process::is_here(&record.machine);
+        !is_gone && (-AHEAD..i64::from(record.time_limit)).contains(&age)
     }
 
     /// Who holds the lease. When that cannot be known, somebody may.

@@ -23,7 +23,7 @@ use history::{History, Judge};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::schedule::{JobSpec, JobState, MissedRuns, RunId, RunOutcome, RunRow, check_job_name};
-use pg_ark_contract::{Error, Result};
+use pg_ark_contract::{Error, ErrorKind, Result};
 
 /// Instants that [`instants`] tells.
 const INSTANTS: usize = 5;
@@ -57,6 +57,7 @@ pub fn agenda(
     let mut error = cluster.as_ref().err().cloned();
     // When not one of them can be seen, it is not about one of them.
     if let (None, Some(Err(first))) = (&error, known.first().map(|known| &known.history))
+        && first.kind != ErrorKind::InvalidArgument
         && known.iter().all(|known| known.history.is_err())
     {
         error = Some(first.clone());
@@ -72,14 +73,8 @@ pub fn agenda(
         _ => None,
     };
     let (mut states, wake) = agenda::decide(&known, first, missed, now);
-    if error.is_some() {
-        states.iter_mut().zip(&known).for_each(|(state, known)| {
-            // It is told once.
-            if known.history.as_ref().err() == state.error.as_ref() {
-                state.error = None;
-            }
-        });
-    }
+    // It is told once.
+    states.iter_mut().filter(|state| state.error == error).for_each(|state| state.error = None);
     Agenda { jobs: states, wake_at: wake.map(runs::text), error }
 }
 

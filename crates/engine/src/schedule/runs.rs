@@ -158,7 +158,11 @@ pub fn read(storage: &Storage, folder: &str, key: Key) -> Option<Found> {
     let path = format!("{folder}/{}", key.name());
     let read = match storage.is_link(&path) {
         true => Err(Error::new(ErrorKind::Corrupt, format!("\"{}\" is a link", storage.display(&path)))),
-        false => storage.get_dated(&path, MAX_RUN),
+        // A store may fail for a moment.
+        false => match storage.get_dated(&path, MAX_RUN) {
+            Err(e) if e.kind != ErrorKind::Corrupt => storage.get_dated(&path, MAX_RUN),
+            other => other,
+        },
     };
     let parsed = read.and_then(|found| {
         let Some((bytes, written)) = found else { return Ok(None) };
