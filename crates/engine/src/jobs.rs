@@ -1,6 +1,7 @@
 //! From a [`Job`] to its [`Answer`]: what the server may ask for.
 
 use crate::backup;
+use crate::outlook;
 use crate::repository::Storage;
 use crate::repository::access;
 use crate::repository::catalog::{self, Cluster, Repository};
@@ -14,7 +15,6 @@ use crate::wal::archiver;
 use chrono::Utc;
 use pg_ark_contract::conversation::{Answer, Job, Task};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
-use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
 use std::path::Path;
 
@@ -208,14 +208,14 @@ pub fn check(job: &Job, data_directory: &str) -> Vec<CheckRow> {
             .map(|()| "outside the data directory".to_string()),
     );
     row("repository write", repository.probe().map(|()| "an object was written, synced and removed".into()));
-    let backups = repository.cluster(&job.cluster).and_then(|cluster| match cluster.damage() {
+    let cluster = repository.cluster(&job.cluster);
+    let backups = cluster.as_ref().map_err(Clone::clone).and_then(|cluster| match cluster.damage() {
         // A backup would refuse it.
         Some(damage) => Err(damage.clone()),
         None => cluster.backups(),
     });
-    let last = backups.as_ref().ok().and_then(|backups| {
-        backups.iter().rfind(|b| b.status == BackupStatus::Complete).map(|last| last.stored_bytes)
-    });
+    let known = backups.as_ref().map_or(&[][..], |backups| &backups[..]);
+    let space = outlook::space(cluster.as_ref().ok(), repository.storage(), known, Utc::now());
     row(
         "backups",
         backups.map(|backups| {
@@ -229,40 +229,10 @@ pub fn check(job: &Job, data_directory: &str) -> Vec<CheckRow> {
             )
         }),
     );
-    rows.extend(space_row(backup::free_space(repository.storage()), last));
+    rows.extend(space);
+    rows.extend(outlook::clock(repository.storage()));
+    rows.extend(outlook::device(repository.storage(), Path::new(data_directory)));
+    rows.extend(outlook::tablespaces(repository.storage(), Path::new(data_directory)));
     rows.push(access::check(repository.storage().folder()));
     rows
-}
-
-/// Whether the next backup has room; `last` is what the last one took, in bytes.
-fn space_row(free: Result<Option<u64>>, last: Option<u64>) -> Option<CheckRow> {
-    let row = |status, detail: String, hint: Option<String>| {
-        Some(CheckRow { item: "repository space".to_string(), status, detail, hint })
-    };
-    match (free, last) {
-        (Err(e), _) => row(CheckStatus::Error, e.to_string(), e.hint),
-        (Ok(None), _) => None,
-        (Ok(Some(free)), Some(last)) if free < last => row(
-            CheckStatus::Warning,
-            format!("{} free, and the last backup took {}", human_bytes(free), human_bytes(last)),
-            Some("Free some space there, or move the repository: the next backup may not fit.".to_string()),
-        ),
-        (Ok(Some(free)), _) => row(CheckStatus::Ok, format!("{} free", human_bytes(free)), None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn space_is_enough_for_the_next_backup_or_told() {
-        let status = |free, last| space_row(free, last).map(|row| row.status);
-        assert_eq!(status(Ok(None), Some(1)), None);
-        assert_eq!(status(Ok(Some(5)), None), Some(CheckStatus::Ok));
-        assert_eq!(status(Ok(Some(5)), Some(5)), Some(CheckStatus::Ok));
-        assert_eq!(status(Ok(Some(5)), Some(6)), Some(CheckStatus::Warning));
-        let full = Error::new(ErrorKind::DiskFull, "full").hint("free");
-        assert_eq!(status(Err(full), None), Some(CheckStatus::Error));
-    }
 }

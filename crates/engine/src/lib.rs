@@ -9,6 +9,7 @@
 //! * [`names`]: from the path of a file to the relation's name, without a server.
 //! * [`schedule`]: when jobs are due, and what came of them.
 //! * [`retention`]: what is kept, and the removal of the rest.
+//! * [`outlook`]: what surrounds a repository: space, clock, disks.
 //! * [`backup`], [`restore`], [`verify`]: one folder per verb, one file per phase.
 //!
 //! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
@@ -18,6 +19,7 @@ pub mod bounded;
 pub mod codec;
 pub mod jobs;
 pub mod names;
+pub mod outlook;
 pub mod page_cache;
 pub mod postgres;
 pub mod repository;
