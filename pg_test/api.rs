@@ -80,7 +80,10 @@ mod tests {
              last_clean_backup_at timestamp with time zone, archive_mode text, archived_by text, archive_lag_segments bigint, \
              archive_lag_bytes bigint, rpo_seconds bigint, rpo_bytes bigint, last_archived_segment text, \
              last_archived_at timestamp with time zone, last_failed_segment text, \
-             last_failed_at timestamp with time zone, last_failure text, health text"
+             last_failed_at timestamp with time zone, last_failure text, health text, healthy boolean, \
+             recovery_window_from timestamp with time zone, recovery_window_to timestamp with time zone, \
+             next_run timestamp with time zone, next_job text, last_error text, last_error_at timestamp with time zone, \
+             backups bigint, backup_bytes bigint, free_bytes bigint, pruned_at timestamp with time zone"
         );
     }
 

@@ -6,7 +6,7 @@ mod tests {
     use crate::pg_test::help::{raised, text};
     use pgrx::prelude::*;
 
-    const CALLS: [&str; 17] = [
+    const CALLS: [&str; 18] = [
         "SELECT ark.enable('file:///nowhere')",
         "SELECT ark.backup_start()",
         "SELECT ark.backup_stop('x')",
@@ -22,6 +22,7 @@ mod tests {
         "SELECT ark.validate()",
         "SELECT ark.job_runs()",
         "SELECT name FROM ark.jobs",
+        "SELECT name FROM ark.metrics",
         "SELECT health FROM ark.status",
         "SELECT ark.check()",
     ];
