@@ -54,6 +54,7 @@ impl Aged {
         self.clock.advance(HOUR);
         server.psql(&format!("INSERT INTO diary VALUES ('evening {day}')"));
         archive_now(&self.ready);
+        self.clock.date(self.ready.repo.path());
         self.clock.advance(DAY - HOUR);
         self.moments.push(moment);
     }

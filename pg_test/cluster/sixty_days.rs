@@ -133,6 +133,7 @@ impl Life {
         if time <= self.clock.now() {
             return;
         }
+        self.clock.date(self.ready.repo.path());
         self.clock.set(time + 60);
         let (server, repo) = (&self.ready.server, &self.ready.repo);
         if time % 86_400 == 2 * 3600 {
