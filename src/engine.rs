@@ -142,6 +142,10 @@ impl Engine {
             process::set_nonblocking(pipe).map_err(|e| Error::io("could not prepare a pipe", &e))?;
         }
         engine.stdin = Some(stdin);
+        if task.is_background() {
+            // Before it gets its job: it has one thread yet, and the others will be as this one is.
+            process::make_io_idle(engine.child.id());
+        }
         engine.send(&Job {
             version: VERSION.into(),
             parent_pid: std::process::id(),

@@ -1,4 +1,4 @@
-//! The server's program and its user; the time; pipes that do not block.
+//! The server's program and its user; the time; pipes that do not block; children and how they are served.
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::io;
@@ -60,6 +60,25 @@ pub fn set_nonblocking(pipe: BorrowedFd<'_>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// `IOPRIO_WHO_PROCESS`, `IOPRIO_CLASS_IDLE` and `IOPRIO_CLASS_SHIFT` of the kernel (linux/ioprio.h).
+const IOPRIO_WHO_PROCESS: libc::c_long = 1;
+const IOPRIO_CLASS_IDLE: libc::c_long = 3;
+const IOPRIO_CLASS_SHIFT: u32 = 13;
+
+/// Lets the disks serve child `pid`, which nobody reaped yet, when nobody else wants them; threads that it starts from
+/// now on too.
+///
+/// Not the lowest best-effort level instead: mq-deadline knows classes alone. None starves for ever: mq-deadline
+/// serves what waited for 10 s (`prio_aging_expire`), bfq the idle class every 200 ms (`BFQ_CL_IDLE_TIMEOUT`), and
+/// `none` and kyber know no classes.
+pub fn make_io_idle(pid: u32) {
+    let priority = IOPRIO_CLASS_IDLE << IOPRIO_CLASS_SHIFT;
+    // SAFETY: a plain system call without pointers. A kernel or a sandbox that refuses it leaves the class as it was.
+    unsafe {
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, libc::c_long::from(pid), priority);
+    }
 }
 
 /// How soon to look again on a kernel without pidfd_open (before 5.3).

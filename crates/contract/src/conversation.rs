@@ -191,6 +191,18 @@ pub enum Task {
     },
 }
 
+impl Task {
+    /// Whether it reads or writes much and nobody waits for it as for a query: then it gets what processor and disks
+    /// have left.
+    pub fn is_background(&self) -> bool {
+        match self {
+            Task::Backup(_) | Task::VerifyArchive { deep: true, .. } | Task::Prune { .. } => true,
+            Task::Validate { level, .. } => *level > Level::Record,
+            _ => false,
+        }
+    }
+}
+
 /// The last file that a server counts as archived by pg_ark (`pg_stat_archiver`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Archived {

@@ -30,7 +30,7 @@ const PAGE: u64 = 4 << 10;
 /// How soon after the question a page cannot have come from a disk: some time less than disks take for a [`UNIT`].
 const PROMPT: Duration = Duration::from_micros(100);
 /// Bytes not in the cache before a page that make it likely that it was not there either.
-const NEAR: u64 = 8 * BLOCK;
+const NEAR: u64 = 16 * BLOCK;
 /// As [`BLOCK`], for files that the server does not read.
 const COARSE: u64 = 64 << 10;
 
@@ -122,10 +122,9 @@ impl Brought {
 
     /// Enters a range that is in the cache, `asked` for at that time.
     fn judge(&mut self, range: Range<u64>, asked: Instant) {
-        match asked.elapsed() > PROMPT {
+        match asked.elapsed() > PROMPT && self.cold >= NEAR {
+            true => self.add(range),
             false => self.cold = 0,
-            true if self.cold >= NEAR => self.add(range),
-            true => {}
         }
     }
 

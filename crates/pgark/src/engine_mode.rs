@@ -4,7 +4,7 @@
 //! kernel reports as SIGTERM) order the work to stop; if cleaning up takes longer than [`GRACE`], it ends anyway.
 //! What it leaves then is recognised by the next backup as left by a dead writer.
 
-use pg_ark_contract::conversation::{Event, Job, Level, Reply, Task};
+use pg_ark_contract::conversation::{Event, Job, Reply};
 use pg_ark_contract::{Error, ErrorKind, VERSION};
 use pg_ark_engine::jobs;
 use pg_ark_engine::session::Session;
@@ -18,7 +18,8 @@ use std::time::Duration;
 const GRACE: Duration = Duration::from_millis(700);
 /// Longest line that is read from the server, in bytes: a tablespace_map is part of one.
 const MAX_LINE: u64 = 64 << 20;
-/// CPU priority of what reads much: the server's own processes come first.
+/// CPU priority of work in the background: the server's own processes come first. Its I/O class is set by the server,
+/// which may make the call.
 const NICE: i32 = 10;
 
 /// Runs one job.
@@ -41,7 +42,7 @@ pub fn run() -> ExitCode {
     if let Err(error) = listen(&session, job.parent_pid) {
         return fail(&session, error);
     }
-    if reads_much(&job.task) {
+    if job.task.is_background() {
         let _ = rustix::process::nice(NICE);
     }
     match jobs::run(&job, &session) {
@@ -50,14 +51,6 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(&session, error),
-    }
-}
-
-fn reads_much(task: &Task) -> bool {
-    match task {
-        Task::Backup(_) | Task::VerifyArchive { deep: true, .. } => true,
-        Task::Validate { level, .. } => *level > Level::Record,
-        _ => false,
     }
 }
 

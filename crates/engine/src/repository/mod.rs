@@ -2,6 +2,7 @@
 //!
 //! * [`storage`]: objects in a directory or an object store; the only place that knows `object_store`. [`removal`]: what
 //!   goes beyond the removal of an object.
+//! * `behind`: what is stored does not stay in the page cache.
 //! * [`layout`]: names of everything in a repository.
 //! * [`record`]: `backup.json`, all that is known about one backup.
 //! * [`pins`]: backups that retention never removes.
@@ -14,6 +15,7 @@
 //! Nothing read from here is trusted: sizes are bounded, names are checked, JSON may be anything.
 
 pub mod access;
+mod behind;
 pub mod catalog;
 pub mod layout;
 pub mod lease;

@@ -5,7 +5,9 @@
 //! Rejected: an async engine. The local store does its I/O on the calling thread when no runtime is there, so
 //! blocking costs nothing.
 
+use super::behind::Behind;
 use super::layout;
+use crate::page_cache::{self, Brought};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::executor::block_on;
@@ -22,6 +24,9 @@ const PART_SIZE: usize = 8 << 20;
 
 /// Bytes of small pieces collected before they count as one.
 const SMALL_SIZE: usize = 64 << 10;
+
+/// Objects, and reads, of so many bytes leave nothing in the page cache that was not there.
+const LARGE: usize = 128 << 10;
 
 /// Seconds before and after 1970 that a calendar of 250,000 years holds: more make `chrono` panic.
 const LAST_SECOND: u64 = 7_889_400_000_000;
@@ -205,7 +210,13 @@ impl Storage {
         self.refuse_special(path)?;
         let options = GetOptions { range: Some(range.clone().into()), ..Default::default() };
         let read = async { self.store.get_opts(&location, options).await?.bytes().await };
-        match block_on(read) {
+        let file = (len >= LARGE).then(|| std::fs::File::open(self.folder.join(path)).ok()).flatten();
+        let brought = file.as_ref().map(|file| Brought::ask(file, range.clone()));
+        let read = block_on(read);
+        if let (Some(file), Some(brought)) = (file, brought) {
+            brought.drop_behind(&file);
+        }
+        match read {
             Ok(bytes) if bytes.len() == len => Ok(bytes),
             Ok(bytes) => Err(Error::new(
                 ErrorKind::Corrupt,
@@ -267,7 +278,9 @@ impl Storage {
     pub fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<()> {
         let location = self.location(path)?;
         let payload = PutPayload::from_bytes(bytes.into());
+        let large = payload.content_length() >= LARGE;
         block_on(self.store.put(&location, payload)).map_err(|e| self.error("write", path, &e))?;
+        self.forget(path, large);
         Ok(())
     }
 
@@ -278,10 +291,21 @@ impl Storage {
     pub fn create(&self, path: &str, bytes: impl Into<Bytes>) -> Result<bool> {
         let location = self.location(path)?;
         let payload = PutPayload::from_bytes(bytes.into());
+        let large = payload.content_length() >= LARGE;
         match block_on(self.store.put_opts(&location, payload, PutMode::Create.into())) {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.forget(path, large);
+                Ok(true)
+            }
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(e) => Err(self.error("write", path, &e)),
+        }
+    }
+
+    /// What is read again and again is small.
+    fn forget(&self, path: &str, large: bool) {
+        if large {
+            page_cache::drop_written(&self.folder.join(path));
         }
     }
 
@@ -429,6 +453,7 @@ impl Storage {
             small: Vec::new(),
             size: 0,
             crc: 0,
+            behind: Behind::new(self.folder.join(path)),
         })
     }
 
@@ -495,6 +520,7 @@ pub struct Upload {
     small: Vec<u8>,
     size: u64,
     crc: u32,
+    behind: Behind,
 }
 
 /// What [`Upload::finish`] stored.
@@ -572,13 +598,18 @@ impl Upload {
             self.write_part()?;
         }
         block_on(self.inner.complete()).map_err(|e| self.storage.error("write", &self.path, &e))?;
+        if self.size >= LARGE as u64 {
+            self.behind.finished();
+        }
         Ok(Stored { path: self.path, size: self.size, crc32c: self.crc })
     }
 
     fn write_part(&mut self) -> Result<()> {
         let payload: PutPayload = std::mem::take(&mut self.pending).into_iter().collect();
         self.pending_bytes = 0;
-        block_on(self.inner.put_part(payload)).map_err(|e| self.storage.error("write", &self.path, &e))
+        block_on(self.inner.put_part(payload)).map_err(|e| self.storage.error("write", &self.path, &e))?;
+        self.behind.reached(self.size);
+        Ok(())
     }
 }
 
