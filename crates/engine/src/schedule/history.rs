@@ -245,3 +245,7 @@ impl<'a> Judge<'a> {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

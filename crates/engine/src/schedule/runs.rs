@@ -57,12 +57,13 @@ impl Key {
         RunId { job: job.to_string(), due_at: text(self.due), attempt: self.attempt }
     }
 
-    fn name(self) -> String {
+    /// Name of its object.
+    pub fn name(self) -> String {
         format!("{}.{}.json", self.due.format(STAMP), self.attempt)
     }
 
     /// The attempt whose object is called so.
-    fn from_name(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         let (stamp, attempt) = name.strip_suffix(".json")?.split_once('.')?;
         let due = NaiveDateTime::parse_from_str(stamp, STAMP).ok()?.and_utc();
         let key = Key { due, attempt: attempt.parse().ok().filter(|attempt| *attempt > 0)? };

@@ -1,5 +1,5 @@
 //! What lies in the folders above the backups and the archive and was not put there by pg_ark, and tickets of writers
-//! that cannot be read.
+//! and attempts at jobs that cannot be read.
 
 use super::backup::wal::is_own;
 use super::findings::{Finding, Findings};
@@ -8,8 +8,10 @@ use crate::repository::lease::Lease;
 use crate::repository::record::parse_json;
 use crate::repository::storage::PROBE;
 use crate::repository::{Cluster, Storage, layout};
+use crate::schedule::runs::{self, Key};
 use pg_ark_contract::Result;
 use pg_ark_contract::rows::{FindingRow, Severity};
+use pg_ark_contract::settings::is_name;
 
 /// Largest ticket that is read, in bytes.
 const MAX_TICKET: u64 = 64 << 10;
@@ -17,8 +19,10 @@ const MAX_TICKET: u64 = 64 << 10;
 const LOST_AND_FOUND: &str = "lost+found";
 const TICKET: &str = "It says who writes backups: the next backup waits until it is some minutes old, then takes no notice. If no \
      backup of this cluster runs, remove it.";
+const ATTEMPT: &str =
+    "It says what came of a scheduled job, and counts as an attempt that failed. Remove it.";
 
-/// Warnings about strangers and tickets.
+/// Warnings about strangers, tickets and attempts.
 ///
 /// # Errors
 /// What the store said.
@@ -37,20 +41,15 @@ pub fn strangers(cluster: &Cluster) -> Result<Vec<FindingRow>> {
     let is_own_file = |name: &str| name == layout::REPOSITORY || name.starts_with(PROBE);
     look(storage, "", &findings, &is_own_file, &|name| name == LOST_AND_FOUND || is_cluster(name))?;
     let is_system = |name: &str| name.parse::<u64>().is_ok_and(|id| id.to_string() == name);
-    look(
-        storage,
-        cluster.name(),
-        &findings,
-        &|name| matches!(name, "cluster.json" | layout::RETENTION),
-        &is_system,
-    )?;
+    look(storage, cluster.name(), &findings, &|name| name == "cluster.json", &is_system)?;
     for system in cluster.systems() {
         let lease = layout::lease(cluster.name(), *system);
         let folder = format!("{}/{system}", cluster.name());
         let ticket = lease.rsplit('/').next().unwrap_or_default();
-        let is_folder = |name: &str| matches!(name, "backups" | "jobs" | "pins" | "wal");
+        let is_folder = |name: &str| matches!(name, "backups" | "jobs" | "wal");
         look(storage, &folder, &findings, &|name| name.starts_with(ticket), &is_folder)?;
         tickets(storage, &folder, &lease, &findings)?;
+        attempts(cluster, *system, &findings)?;
     }
     Ok(findings.into_rows(None, cluster.name(), &mut |_| None))
 }
@@ -101,6 +100,28 @@ fn tickets(storage: &Storage, folder: &str, lease: &str, findings: &Findings) ->
     Ok(())
 }
 
+/// Attempts at jobs that cannot be read.
+fn attempts(cluster: &Cluster, system: u64, findings: &Findings) -> Result<()> {
+    let (storage, jobs) = (cluster.storage(), layout::jobs(cluster.name(), system));
+    look(storage, &jobs, findings, &|_| false, &is_name)?;
+    for job in storage.folders(&jobs).unwrap_or_default().into_iter().filter(|job| is_name(job)) {
+        let folder = format!("{jobs}/{job}");
+        look(storage, &folder, findings, &|name| Key::from_name(name).is_some(), &|_| false)?;
+        for key in runs::keys(storage, &folder).unwrap_or_default() {
+            match runs::read(storage, &folder, key).map(|found| found.content) {
+                Some(Err(error)) if is_own(&error) => {
+                    let path = format!("{folder}/{}", key.name());
+                    let finding = Finding { severity: Severity::Warning, ..of_error(path, &error) };
+                    findings.add(finding.hint(ATTEMPT));
+                }
+                Some(Err(error)) => return Err(error),
+                Some(Ok(_)) | None => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,7 +134,9 @@ mod tests {
         let (repository, _) = Repository::open_or_create(&url).unwrap();
         let mut cluster = repository.cluster("main").unwrap();
         cluster.remember_system(7, 150_000).unwrap();
-        for folder in ["lost+found", "main/7/backups", "main/7/wal", "other/8", "new"] {
+        for folder in
+            ["lost+found", "main/7/backups", "main/7/jobs/daily full", "main/7/wal", "other/8", "new"]
+        {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
         let told = || {
@@ -122,13 +145,34 @@ mod tests {
             rows.into_iter().map(|row| row.object).collect::<Vec<_>>()
         };
         assert_eq!(told(), Vec::<String>::new());
-        let strange =
-            ["main/7/lease.json.x", "main/7/notes/n", "main/7/x", "main/old/x", "main/x", "misc/m/x", "x"];
+        let strange = [
+            "main/7/jobs/daily full/20261122T020000Z.1.json",
+            "main/7/jobs/daily full/x",
+            "main/7/jobs/x",
+            "main/7/lease.json.x",
+            "main/7/notes/n",
+            "main/7/x",
+            "main/old/x",
+            "main/x",
+            "misc/m/x",
+            "x",
+        ];
         for path in strange {
             std::fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
             std::fs::write(dir.path().join(path), "{}").unwrap();
         }
-        let folders = ["main/7/lease.json.x", "main/7/notes", "main/7/x", "main/old", "main/x", "misc", "x"];
+        let folders = [
+            "main/7/jobs/daily full/20261122T020000Z.1.json",
+            "main/7/jobs/daily full/x",
+            "main/7/jobs/x",
+            "main/7/lease.json.x",
+            "main/7/notes",
+            "main/7/x",
+            "main/old",
+            "main/x",
+            "misc",
+            "x",
+        ];
         assert_eq!(told(), folders);
     }
 }
