@@ -41,12 +41,18 @@ pub fn strangers(cluster: &Cluster) -> Result<Vec<FindingRow>> {
     let is_own_file = |name: &str| name == layout::REPOSITORY || name.starts_with(PROBE);
     look(storage, "", &findings, &is_own_file, &|name| name == LOST_AND_FOUND || is_cluster(name))?;
     let is_system = |name: &str| name.parse::<u64>().is_ok_and(|id| id.to_string() == name);
-    look(storage, cluster.name(), &findings, &|name| name == "cluster.json", &is_system)?;
+    look(
+        storage,
+        cluster.name(),
+        &findings,
+        &|name| matches!(name, "cluster.json" | layout::RETENTION),
+        &is_system,
+    )?;
     for system in cluster.systems() {
         let lease = layout::lease(cluster.name(), *system);
         let folder = format!("{}/{system}", cluster.name());
         let ticket = lease.rsplit('/').next().unwrap_or_default();
-        let is_folder = |name: &str| matches!(name, "backups" | "jobs" | "wal");
+        let is_folder = |name: &str| matches!(name, "backups" | "jobs" | "pins" | "wal");
         look(storage, &folder, &findings, &|name| name.starts_with(ticket), &is_folder)?;
         tickets(storage, &folder, &lease, &findings)?;
         attempts(cluster, *system, &findings)?;
