@@ -64,6 +64,7 @@ fn told(server: &Cluster, text: &str) -> usize {
 /// Looks twice: the log says `problem` once.
 #[track_caller]
 fn is_told_once(server: &Cluster, problem: &str) {
+    look(server);
     wait_until(problem, LONG, || told(server, problem) > 0);
     look(server);
     look(server);
@@ -246,7 +247,7 @@ fn sql_of_another_version_is_told_and_does_not_end_the_schedule() {
     version("0.0.9");
     server.psql("UPDATE ark.job SET enabled = true");
     server.reload();
-    is_told_once(server, "the SQL in its database 0.0.9");
+    is_told_once(server, "the SQL of pg_ark has version 0.0.9");
     // A server whose packages were upgraded goes on backing itself up.
     wait_until("the backup", LONG, || told(server, "is complete:") > 0);
     version(&own);
@@ -310,6 +311,22 @@ fn a_job_that_runs_is_not_started_again() {
     server.reload();
     ready.wait_for_end(&running);
     wait_until("the other job", LONG, || !runs(server, "prune").is_empty());
+}
+
+#[test]
+fn a_run_that_finds_the_lease_taken_waits_for_its_turn() {
+    let ready = scheduled(Cluster::builder());
+    let server = &ready.server;
+    let running = ready.start_slow(1024);
+    schedule(server, "nightly", "full", "");
+    make_due(server, "nightly");
+    let waits = "pg_ark: job \"nightly\" waits: ";
+    wait_until("a run that waits", LONG, || told(server, waits) > 0);
+    assert_eq!(runs(server, "nightly"), "running|1");
+    assert_eq!(server.psql(&format!("SELECT ark.backup_stop('{}')", running.backup)), "t");
+    wait_for_runs(server, "nightly", "done|1");
+    assert_eq!(told(server, waits), 1);
+    assert_eq!(told(server, "job \"nightly\" failed"), 0, "{}", server.log());
 }
 
 #[test]

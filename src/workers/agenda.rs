@@ -7,10 +7,10 @@ use super::{clock, job, server};
 use crate::engine::{self, Target};
 use crate::postgres::shared::{ANSWER_SIZE, Channel, State};
 use crate::postgres::{interrupts, progress, transaction, wal, worker};
-use crate::{jobs, settings, sql};
+use crate::{jobs, settings, sql, version};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::schedule::{JobKind, JobSpec, JobState, RunId};
-use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
+use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -109,8 +109,11 @@ fn look(channel: &Channel) -> Result<Report> {
     })?;
     server::connect(question.database);
     progress::activity("pg_ark: looks which jobs are due");
-    let (version, jobs) = transaction::run(|| Ok((installed()?, jobs::read())))?;
-    let problems: Vec<Error> = other_version(&version).into_iter().collect();
+    let (problem, jobs) = transaction::run(|| {
+        check_installed()?;
+        Ok((version::check().err(), jobs::read()))
+    })?;
+    let problems: Vec<Error> = problem.into_iter().collect();
     // The reason why an old table cannot be read is the version.
     let jobs = match (jobs, problems.first()) {
         (Ok(jobs), _) => jobs,
@@ -128,24 +131,13 @@ fn look(channel: &Channel) -> Result<Report> {
     ask(&target, jobs, fingerprint, problems)
 }
 
-/// Version of the SQL that is installed in this database.
-fn installed() -> Result<String> {
-    sql::text("SELECT extversion FROM pg_extension WHERE extname = 'pg_ark'", &[])?.ok_or_else(|| {
-        Error::new(
-            ErrorKind::ServerNotReady,
-            format!("extension pg_ark is not in database \"{}\"", settings::database()),
-        )
-        .hint("CREATE EXTENSION pg_ark there, or name its database in pg_ark.database.")
-    })
-}
-
-fn other_version(installed: &str) -> Option<Error> {
-    (installed != VERSION).then(|| {
-        let message = format!("the library has version {VERSION}, the SQL in its database {installed}");
-        Error::new(ErrorKind::VersionMismatch, message).hint(
-            "ALTER EXTENSION pg_ark UPDATE there; restart the server if pg_ark was upgraded since it started.",
-        )
-    })
+fn check_installed() -> Result<()> {
+    if sql::text("SELECT extversion FROM pg_extension WHERE extname = 'pg_ark'", &[])?.is_some() {
+        return Ok(());
+    }
+    let message = format!("extension pg_ark is not in database \"{}\"", settings::database());
+    Err(Error::new(ErrorKind::ServerNotReady, message)
+        .hint("CREATE EXTENSION pg_ark there, or name its database in pg_ark.database."))
 }
 
 fn is_as_it_was(known: &Known, fingerprint: u64) -> bool {

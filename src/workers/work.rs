@@ -6,15 +6,19 @@ use super::request::Request;
 use super::{backup, job};
 use crate::api::archiving::Progress;
 use crate::engine::{self, Target};
-use crate::postgres::{transaction, wal};
+use crate::postgres::{guc, interrupts, latch, progress, transaction, wal};
 use crate::{settings, translate};
 use pg_ark_contract::conversation::{Answer, Archived, BackupKind, Level, Task};
 use pg_ark_contract::retention::{PruneObject, PruneRow, Verdict};
 use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus, FindingRow, Severity};
 use pg_ark_contract::schedule::{JobKind, JobSpec};
 use pg_ark_contract::units::human_bytes;
-use pg_ark_contract::{Result, VERSION};
+use pg_ark_contract::{ErrorKind, Result, VERSION};
 use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+/// How often a run that waits for the lease tries to take it.
+const BUSY_PAUSE: Duration = Duration::from_secs(10);
 
 /// What came of a run, as far as it got.
 #[derive(Debug, Default)]
@@ -32,6 +36,38 @@ pub struct Done {
 /// # Errors
 /// What went wrong.
 pub fn run(spec: &JobSpec, target: &Target, limit: Limit, done: &mut Done) -> Result<()> {
+    let mut told = false;
+    loop {
+        let busy = match once(spec, target, limit, done) {
+            Err(error) if error.kind == ErrorKind::Busy => error,
+            other => return other,
+        };
+        // Another server's backup, or one that was started by hand: it ends, and then it is this run's turn.
+        if !told {
+            told = true;
+            translate::log(format!("pg_ark: job \"{}\" waits: {busy}", spec.name.escape_debug()));
+        }
+        progress::activity(&format!("pg_ark: job {} waits: {busy}", spec.name));
+        wait(limit)?;
+    }
+}
+
+/// Until it is worth another try.
+fn wait(limit: Limit) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        interrupts::check();
+        limit.check()?;
+        let left = BUSY_PAUSE.saturating_sub(began.elapsed()).min(limit.left());
+        if left.is_zero() {
+            return limit.check();
+        }
+        latch::sleep(left);
+        guc::reload_if_asked();
+    }
+}
+
+fn once(spec: &JobSpec, target: &Target, limit: Limit, done: &mut Done) -> Result<()> {
     match spec.kind {
         JobKind::Full | JobKind::Incremental | JobKind::Logical => take(spec, limit, done),
         JobKind::Prune => prune(target, limit, done),
