@@ -337,6 +337,32 @@ mod tests {
             assert_eq!(raised(write).state, "42501", "{write}");
         }
         assert_eq!(raised("SELECT * FROM ark.jobs").state, "42501");
+        assert_eq!(raised("SELECT ark.server_jobs()").state, "42501");
         assert_eq!(text("SELECT ark.unschedule('a')::text"), "true");
+    }
+
+    #[pg_test]
+    fn a_check_goes_on_without_the_right_to_see_jobs() {
+        Spi::run(
+            "CREATE ROLE ark_test_role; GRANT USAGE ON SCHEMA ark TO ark_test_role; \
+             GRANT EXECUTE ON FUNCTION ark.check, ark.server_jobs TO ark_test_role; SET LOCAL ROLE ark_test_role",
+        )
+        .expect("a role");
+        assert_eq!(text("SELECT status FROM ark.check() WHERE item = 'jobs'"), "warning");
+        let error = raised("SELECT ark.server_jobs()");
+        assert!(error.state == "42501" && error.hint.contains("pg_monitor"), "{error:?}");
+    }
+
+    #[pg_test]
+    fn check_says_what_is_missing_until_a_server_backs_itself_up() {
+        let row = |item: &str| {
+            text(&format!("SELECT status || ' ' || hint FROM ark.check() WHERE item = '{item}'"))
+        };
+        assert!(
+            row("scheduler").starts_with("warning") && row("scheduler").contains("shared_preload_libraries")
+        );
+        assert!(row("jobs").contains("ark.schedule('daily full'"));
+        assert!(row("retention").contains("ark.schedule('prune'"));
+        assert!(row("pg_ark.database").starts_with("warning"), "the tests' database is another");
     }
 }

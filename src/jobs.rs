@@ -18,13 +18,17 @@ const JOBS: &str = r#"SELECT coalesce(json_agg(json_build_object(
     'time_limit', ceil(extract(epoch FROM time_limit))::bigint,
     'label', label, 'level', level, 'deep', deep) ORDER BY name), '[]')::text FROM ark.job"#;
 
-/// Every job of the current database, by name; those that are not enabled too. For a worker and for a session; the
-/// caller must be in a transaction and may SELECT from the table.
+/// Every job of the current database, by name; those that are not enabled too. For a worker and for a session, in a
+/// transaction.
 ///
 /// # Errors
-/// As [`check`]; `Internal` when a row has an unexpected shape. What the server objects to is raised.
+/// As [`check`]; `PermissionDenied` when the caller may not read the table; `Internal` when a row has an unexpected shape.
 pub fn read() -> Result<Vec<JobSpec>> {
     check()?;
+    if sql::text("SELECT has_table_privilege('ark.job', 'SELECT')::text", &[])?.as_deref() != Some("true") {
+        return Err(Error::new(ErrorKind::PermissionDenied, "permission denied for table ark.job")
+            .hint("Members of pg_monitor may see the schedule."));
+    }
     sql::json(JOBS, &[])
 }
 

@@ -165,9 +165,7 @@ fn a_server_where_it_could_not_work_is_left_as_it_is() {
     let server = server(Cluster::builder().conf("max_worker_processes = 1"));
     let enable = format!("SELECT * FROM ark.enable('{}', protect => true)", repo.url());
     refused(&server, &enable, "55000", "cannot be protected yet: max_worker_processes", "raise");
-    assert_eq!(setting(&server, "pg_ark.repository"), "");
-    assert_eq!(server.psql("SELECT count(*) FROM ark.job"), "0");
-    assert_eq!(server.psql("SELECT count(*) FROM pg_file_settings WHERE sourcefile LIKE '%auto.conf'"), "0");
+    assert_untouched(&server);
 
     server.psql("CREATE DATABASE other");
     server.psql_db("other", "CREATE EXTENSION pg_ark");
@@ -181,6 +179,32 @@ fn a_server_where_it_could_not_work_is_left_as_it_is() {
         ),
     );
     assert!(said.starts_with("55000") && said.contains("belong to database \"postgres\""), "{said}");
+}
+
+#[track_caller]
+fn assert_untouched(server: &Cluster) {
+    assert_eq!(server.psql("SELECT count(*) FROM ark.job"), "0");
+    let written = "SELECT count(*) FROM pg_file_settings WHERE sourcefile LIKE '%auto.conf'";
+    assert_eq!(server.psql(written), "0");
+}
+
+#[test]
+fn a_server_that_would_not_start_again_is_not_told_to_restart() {
+    let (server, repo) = (server(Cluster::builder()), Repo::new());
+    let enable = format!("SELECT * FROM ark.enable('{}', protect => true)", repo.url());
+    for line in ["work_mem = 'nonsense'", "this is no setting", "checkpoint_timout = '5min'"] {
+        let path = server.data().join("postgresql.conf");
+        let before = std::fs::read(&path).expect("the configuration");
+        server.configure(&[line]);
+        refused(&server, &enable, "55000", "postgresql.conf, line", "Correct");
+        let found = server.psql("SELECT status, detail FROM ark.check() WHERE item = 'configuration'");
+        assert!(found.starts_with("error|") && found.contains("postgresql.conf, line"), "{found}");
+        std::fs::write(&path, before).expect("as it was");
+    }
+    assert_untouched(&server);
+    protect(&server, &repo);
+    // What waits for the restart is no fault.
+    assert_eq!(server.psql("SELECT status FROM ark.check() WHERE item = 'configuration'"), "ok");
 }
 
 #[test]

@@ -84,6 +84,7 @@ pub(super) fn server_and_repository(target: Option<&Target>) -> Result<Vec<Check
         Err(error) => failed("engine", &error),
     });
     rows.extend(server_rows(&facts));
+    rows.extend(configuration()?);
     rows.extend(archiving::checks()?);
     if let Some(target) = target.cloned().or_else(|| Target::from_settings().ok()) {
         rows.extend(repository_rows(&target));
@@ -162,6 +163,24 @@ fn server_rows(facts: &Facts) -> Vec<CheckRow> {
              owner.",
         ),
     ]
+}
+
+/// The first line of the server's files that it cannot take. A setting that needs a restart is told in the same words as
+/// one that cannot be, so those are left out.
+const FAULTY_LINE: &str = "SELECT coalesce((SELECT format('%s, line %s: %s', f.sourcefile, f.sourceline, \
+    concat_ws(': ', f.name, f.error)) FROM pg_file_settings f LEFT JOIN pg_settings s ON s.name = lower(f.name) \
+    WHERE f.error IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster' ORDER BY f.seqno LIMIT 1), '')";
+
+/// Whether the server can read its files; they are shown to superusers alone.
+fn configuration() -> Result<Option<CheckRow>> {
+    if !guc::is_superuser() {
+        return Ok(None);
+    }
+    let faulty = sql::text(FAULTY_LINE, &[])?.unwrap_or_default();
+    let hint =
+        "Correct the line: until then the server takes no change of its files, and may not start again.";
+    let detail = if faulty.is_empty() { "its files can be read".into() } else { faulty.clone() };
+    Ok(Some(ok_or(faulty.is_empty(), "configuration", detail, CheckStatus::Error, hint)))
 }
 
 /// What the engine finds, or why it could not be asked.

@@ -2,10 +2,10 @@
 
 use super::agenda::{Agenda, elsewhere};
 use crate::{settings, sql};
-use pg_ark_contract::Result;
 use pg_ark_contract::rows::{CheckRow, CheckStatus};
 use pg_ark_contract::schedule::{JobKind, JobSpec};
 use pg_ark_contract::settings::RunOn;
+use pg_ark_contract::{ErrorKind, Result};
 
 /// What the scheduler shows itself as (`pg_stat_activity.backend_type`).
 const SCHEDULER: &str = "pg_ark scheduler";
@@ -17,6 +17,9 @@ const SCHEDULER: &str = "pg_ark scheduler";
 pub fn checks() -> Result<Vec<CheckRow>> {
     let agenda = match Agenda::read() {
         Ok(agenda) => agenda,
+        Err(error) if error.kind == ErrorKind::PermissionDenied => {
+            return Ok(vec![row("jobs", CheckStatus::Warning, error.to_string(), error.hint)]);
+        }
         Err(error) => return Ok(vec![row("jobs", CheckStatus::Error, error.to_string(), error.hint)]),
     };
     let elsewhere = elsewhere()?;
