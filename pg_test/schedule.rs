@@ -364,5 +364,8 @@ mod tests {
         assert!(row("jobs").contains("ark.schedule('daily full'"));
         assert!(row("retention").contains("ark.schedule('prune'"));
         assert!(row("pg_ark.database").starts_with("warning"), "the tests' database is another");
+        assert_eq!(text("SELECT status FROM ark.check() WHERE item = 'pg_ark.timezone'"), "ok");
+        guc::apply_here(c"pg_ark.timezone", "Middle/Earth");
+        assert!(row("pg_ark.timezone").starts_with("error"));
     }
 }

@@ -263,3 +263,24 @@ fn dropping_the_extension_leaves_nothing() {
         assert_eq!(server.psql("SELECT count(*) FROM ark.jobs"), "0", "a new one begins anew");
     }
 }
+
+#[test]
+fn a_schedule_in_another_encoding_is_the_same() {
+    let server = server(Cluster::builder());
+    server.psql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    server.psql("ALTER SYSTEM SET pg_ark.database = 'latin'");
+    server.reload();
+    let there = |sql: &str| server.psql_db("latin", &format!("SET client_encoding = 'UTF8'; {sql}"));
+    there("CREATE EXTENSION pg_ark");
+    wait_until("the reload", LONG, || there("SHOW pg_ark.database") == "latin");
+    there("SELECT ark.schedule('größe 2', '@daily', label => 'für dich')");
+    assert_eq!(there("SELECT name, next_run > now() FROM ark.jobs"), "größe 2|t");
+    assert_eq!(there("SELECT label FROM ark.job"), "für dich");
+    assert_eq!(there("SELECT ark.unschedule('größe 2')"), "t");
+    let said = there(
+        "CREATE FUNCTION pg_temp.said() RETURNS text LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM ark.schedule('é' || chr(173), '@daily'); RETURN 'went on'; \
+         EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$; SELECT pg_temp.said()",
+    );
+    assert!(said.starts_with("22023") && said.contains("\\u{e9}"), "{said}");
+}

@@ -1,14 +1,13 @@
 //! How scheduling goes on this server: rows of `ark.check`.
 
 use super::agenda::{Agenda, elsewhere};
+use super::schedule::instants;
+use crate::workers::scheduler;
 use crate::{settings, sql};
 use pg_ark_contract::rows::{CheckRow, CheckStatus};
 use pg_ark_contract::schedule::{JobKind, JobSpec};
 use pg_ark_contract::settings::RunOn;
 use pg_ark_contract::{ErrorKind, Result};
-
-/// What the scheduler shows itself as (`pg_stat_activity.backend_type`).
-const SCHEDULER: &str = "pg_ark scheduler";
 
 /// Rows of `ark.check`. A table that cannot be read is a row of its own: the check goes on.
 ///
@@ -24,9 +23,10 @@ pub fn checks() -> Result<Vec<CheckRow>> {
     };
     let elsewhere = elsewhere()?;
     let mut rows = Vec::new();
-    rows.extend(scheduler(running()?, &agenda.jobs));
+    rows.extend(process(running()?, &agenda.jobs));
     rows.push(run_on(settings::run_on(), crate::postgres::wal::in_recovery()));
     rows.push(database(elsewhere));
+    rows.push(timezone());
     rows.extend(jobs(&agenda));
     rows.push(retention(&agenda.jobs));
     Ok(rows)
@@ -37,12 +37,12 @@ fn running() -> Result<Option<bool>> {
     let found = sql::text(
         "SELECT CASE WHEN pg_has_role(current_user, 'pg_read_all_stats', 'usage') THEN (SELECT count(*) > 0 \
          FROM pg_stat_get_activity(NULL) WHERE backend_type = $1)::text END",
-        &[SCHEDULER],
+        &[scheduler::WORKER],
     )?;
     Ok(found.map(|found| found == "true"))
 }
 
-fn scheduler(runs: Option<bool>, jobs: &[JobSpec]) -> Option<CheckRow> {
+fn process(runs: Option<bool>, jobs: &[JobSpec]) -> Option<CheckRow> {
     let item = "scheduler";
     if runs? {
         return Some(row(item, CheckStatus::Ok, "runs".into(), None));
@@ -80,6 +80,15 @@ fn database(elsewhere: Option<String>) -> CheckRow {
             let hint = "Connect to that database to see and change the schedule, or set pg_ark.database to this one.";
             row("pg_ark.database", CheckStatus::Warning, why, Some(hint.into()))
         }
+    }
+}
+
+/// Only the engine knows zones, so the server takes any text for the setting.
+fn timezone() -> CheckRow {
+    let (item, zone) = ("pg_ark.timezone", settings::timezone());
+    match instants("@daily", &zone) {
+        Ok(_) => row(item, CheckStatus::Ok, zone, None),
+        Err(error) => row(item, CheckStatus::Error, error.to_string(), error.hint),
     }
 }
 

@@ -52,7 +52,7 @@ fn agenda(jobs: Vec<JobSpec>, states: Vec<JobState>) -> Agenda {
 fn a_scheduler_that_is_missing_is_an_error_only_when_something_is_to_be_done() {
     let jobs = [job("a", JobKind::Full)];
     let off = [JobSpec { enabled: false, ..job("a", JobKind::Full) }];
-    let status = |runs, jobs: &[JobSpec]| scheduler(runs, jobs).map(|row| (row.status, row.hint.is_some()));
+    let status = |runs, jobs: &[JobSpec]| process(runs, jobs).map(|row| (row.status, row.hint.is_some()));
     assert_eq!(status(Some(true), &jobs), Some((CheckStatus::Ok, false)));
     assert_eq!(status(Some(false), &jobs), Some((CheckStatus::Error, true)));
     assert_eq!(status(Some(false), &off), Some((CheckStatus::Warning, true)));
