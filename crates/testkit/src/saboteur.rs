@@ -1,7 +1,8 @@
 //! A store that fails at the n-th call: [`Saboteur`] stands between a program and a real store and counts what passes.
 //!
 //! A store may fail; it does not lie. So a call that the saboteur spoils always ends with an error: nothing was done
-//! ([`Fault::Fail`], [`Fault::Gone`]), half of it ([`Fault::Tear`]) or all of it ([`Fault::Deny`]). "Half" is what a
+//! ([`Fault::Fail`], [`Fault::Gone`]), half of it ([`Fault::Tear`]) or all of it ([`Fault::Deny`]). It can let somebody else do
+//! something between two calls ([`Plan::interrupt_at`]). "Half" is what a
 //! store that keeps its promise can leave: not half an object under its name, but a piece under a passing one.
 
 use async_trait::async_trait;
@@ -46,6 +47,16 @@ struct State {
     calls: u64,
     strike: Option<(u64, Fault)>,
     struck: Option<String>,
+    meanwhile: Option<(u64, Meanwhile)>,
+}
+
+/// What somebody else does.
+struct Meanwhile(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 impl Plan {
@@ -57,6 +68,11 @@ impl Plan {
     /// Counts from 1 again, and strikes at call `number`.
     pub fn strike_at(&self, number: u64, fault: Fault) {
         *self.lock() = State { strike: Some((number, fault)), ..State::default() };
+    }
+
+    /// Counts from 1 again, and does `what` right before call `number`, as somebody else would.
+    pub fn interrupt_at(&self, number: u64, what: impl FnOnce() + Send + 'static) {
+        *self.lock() = State { meanwhile: Some((number, Meanwhile(Box::new(what)))), ..State::default() };
     }
 
     /// Lets everything pass from now on. Tells which call was struck, if one was: `put /path`.
@@ -87,6 +103,14 @@ impl Plan {
     fn next(&self, call: &str, path: &str) -> Option<Fault> {
         let mut state = self.lock();
         state.calls += 1;
+        let calls = state.calls;
+        if let Some((_, Meanwhile(what))) = state.meanwhile.take_if(|(number, _)| *number == calls) {
+            state.struck = Some(format!("{call} {path}"));
+            drop(state);
+            // The caller may be in the middle of an executor, of which a thread has one.
+            std::thread::spawn(what).join().expect("what somebody else did");
+            return None;
+        }
         let (number, fault) = state.strike?;
         let hit = state.calls == number || (matches!(fault, Fault::Gone(_)) && state.calls > number);
         if hit && state.struck.is_none() {

@@ -12,7 +12,7 @@ use super::removal::{Fate, Removal, restore};
 use super::rows::rows;
 use super::wal_removal::WalRemoval;
 use super::{plan, safety};
-use crate::repository::{Cluster, Record};
+use crate::repository::{Cluster, Record, layout};
 use crate::session::Session;
 use crate::wal::Archive;
 use chrono::{DateTime, Utc};
@@ -55,7 +55,12 @@ pub(super) fn prune_by(
     }
     let check = || session.check();
     let planned = Planned::make(cluster, planner, &check)?;
-    if !apply || !planned.is_needed(cluster) {
+    let is_needed = apply && planned.is_needed(cluster);
+    if !is_needed {
+        if apply {
+            // A new one that this hits is made again by its writer.
+            unborn(cluster)?.iter().for_each(|folder| drop(cluster.storage().remove_empty(folder)));
+        }
         return rows(cluster, &planned.found.stored, &planned.plan, &check);
     }
     let leases = Leases::take(cluster, session)?;
@@ -105,6 +110,9 @@ impl Work<'_> {
         for _ in 0..MOST_PLANS {
             let planned = Planned::make(self.cluster, self.planner, &check)?;
             self.restore(&planned.found.restorable)?;
+            for folder in unborn(self.cluster)? {
+                self.cluster.storage().remove_unborn(&folder, layout::RECORD);
+            }
             let mut rows = rows(self.cluster, &planned.found.stored, &planned.plan, &check)?;
             if self.backups(&planned, &rows, &mut gone)? {
                 continue;
@@ -159,6 +167,21 @@ impl Work<'_> {
     }
 }
 
+/// Folders of backups without a record. One that lost it last, when a prune was killed, is empty.
+fn unborn(cluster: &Cluster) -> Result<Vec<String>> {
+    let storage = cluster.storage();
+    let mut found = Vec::new();
+    for system in cluster.systems() {
+        let backups = layout::backups(cluster.name(), *system);
+        for name in storage.folders(&backups)?.into_iter().filter(|name| layout::is_backup_name(name)) {
+            let folder = format!("{backups}/{name}");
+            let is_unborn = matches!(storage.size(&format!("{folder}/{}", layout::RECORD)), Ok(None));
+            found.extend(is_unborn.then_some(folder));
+        }
+    }
+    Ok(found)
+}
+
 fn key(row: &PruneRow) -> (u64, String) {
     (row.system_identifier, row.object.clone())
 }
@@ -184,3 +207,7 @@ fn children_first(stored: &Stored, plan: &Plan) -> Vec<usize> {
     dropped.sort_by_cached_key(|index| std::cmp::Reverse(depth(*index)));
     dropped
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

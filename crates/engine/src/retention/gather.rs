@@ -41,6 +41,8 @@ pub(super) struct Beside {
     pub files: Vec<(Timeline, u64)>,
     /// Folders that hold neither segments nor such files: timeline and log.
     pub hollow: Vec<(Timeline, u32)>,
+    /// Timelines whose folder holds no such folder.
+    pub empty: Vec<Timeline>,
 }
 
 /// Reads records, objects' sizes, and the names in the archives of every system of the cluster.
@@ -67,8 +69,25 @@ pub(super) fn inventory(cluster: &Cluster, check: &dyn Fn() -> Result<()>) -> Re
         }
         without_record(cluster, system, &records, &pins, &mut found)?;
     }
+    keep_parents_of_unreadable(&mut found.stored);
     break_orphans(&mut found.stored);
     Ok(found)
+}
+
+/// Nobody knows the parent of an incremental backup whose record cannot be read: it may be any of its system.
+fn keep_parents_of_unreadable(stored: &mut Stored) {
+    let is_orphan =
+        |b: &&StoredBackup| b.state == BackupState::Unreadable && b.kind == BackupKind::Incremental;
+    let orphans = stored.backups.iter().filter(is_orphan);
+    let orphans: BTreeMap<u64, String> = orphans.map(|b| (b.system, b.backup.clone())).collect();
+    let complete = |b: &&mut StoredBackup| matches!(b.state, BackupState::Good | BackupState::Broken(_));
+    for backup in stored.backups.iter_mut().filter(complete) {
+        if let Some(orphan) = orphans.get(&backup.system) {
+            backup
+                .pinned
+                .get_or_insert_with(|| format!("{orphan}, whose record cannot be read, may need it"));
+        }
+    }
 }
 
 fn wal(cluster: &Cluster, system: u64, found: &mut Inventory, check: &dyn Fn() -> Result<()>) -> Result<()> {
@@ -80,7 +99,9 @@ fn wal(cluster: &Cluster, system: u64, found: &mut Inventory, check: &dyn Fn() -
     let per_log = (1u64 << 32) / segment_size.bytes();
     for timeline in archive.timelines()? {
         let mut content = Content::default();
-        for log in archive.logs(timeline)? {
+        let logs = archive.logs(timeline)?;
+        beside.empty.extend(logs.is_empty().then_some(timeline));
+        for log in logs {
             check()?;
             let folder = archive.list(timeline, log)?;
             let numbers = |lows: &[u32]| {

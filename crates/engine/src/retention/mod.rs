@@ -7,6 +7,8 @@
 //! 4. [`pins`]: backups that nobody may remove. [`policy_store`]: what the server keeps, for who works without it.
 
 pub mod apply;
+#[cfg(test)]
+mod fixture;
 pub mod gather;
 mod leases;
 pub mod model;

@@ -101,6 +101,7 @@ impl<'a> WalRemoval<'a> {
             || self.after != self.beside.pruned
             || self.beside.files.iter().any(leftover)
             || self.beside.hollow.iter().any(|(timeline, log)| self.meets(*timeline, *log))
+            || self.beside.empty.iter().any(|timeline| !self.after.runs(*timeline).is_empty())
     }
 
     /// Whether a `.partial` or `.backup` file of this segment goes: with the segments around it, and with the last one before
@@ -142,7 +143,9 @@ impl<'a> WalRemoval<'a> {
         let storage = self.archive.storage();
         for timeline in self.archive.timelines()? {
             let folder = self.archive.timeline_folder(timeline);
-            let mut is_touched = false;
+            if self.after.runs(timeline).is_empty() {
+                continue;
+            }
             for log in self.archive.logs(timeline)?.into_iter().filter(|log| self.meets(timeline, *log)) {
                 let below = self.archive.log_folder(timeline, log);
                 if let Some(link) = [&folder, &below].into_iter().find(|folder| storage.is_link(folder)) {
@@ -151,11 +154,8 @@ impl<'a> WalRemoval<'a> {
                     continue;
                 }
                 self.folder(timeline, log, leases)?;
-                is_touched = true;
             }
-            if is_touched {
-                storage.remove_empty(&folder);
-            }
+            storage.remove_empty(&folder);
         }
         self.remove_histories(leases)
     }
