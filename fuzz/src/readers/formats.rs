@@ -11,6 +11,7 @@ use pg_ark_engine::postgres::timeline::{TimelineHistory, timeline_of_history_fil
 use pg_ark_engine::postgres::wal_segment::{self, SegmentName};
 use pg_ark_engine::repository::layout;
 use pg_ark_engine::restore::config_text::{self, Include};
+use pg_ark_engine::schedule::cron::Schedule;
 use pg_ark_engine::stored::names as stored_names;
 use pg_ark_engine::wal::archive::WalFile;
 use sha2::{Digest, Sha256};
@@ -110,6 +111,23 @@ pub fn timeline_history(bytes: &[u8]) {
         }
         let again = TimelineHistory::parse(timeline, history.to_string().as_bytes()).unwrap();
         assert_eq!(again, history);
+    }
+}
+
+/// A cron text, and after the end of its line the name of a time zone.
+pub fn cron(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (cron, zone) = text.split_once('\n').unwrap_or((&text, "UTC"));
+    for now in ["2026-10-25T00:59:59Z", "2026-03-08T06:59:59Z", "2028-02-28T23:59:59Z"] {
+        let now = now.parse().unwrap();
+        match Schedule::chosen(cron, zone, now) {
+            Ok(schedule) => {
+                let next = schedule.next(now).unwrap();
+                assert!(next > now && schedule.last(next) == Some(next));
+                assert!(schedule.last(now).is_none_or(|last| last <= now));
+            }
+            Err(error) => assert_showable(&error),
+        }
     }
 }
 

@@ -42,6 +42,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "repository_record" => vec![golden("pgark.json")],
         "cluster_record" => vec![golden("main/cluster.json")],
         "lease" => vec![text(LEASE)],
+        "run_record" => vec![text(RUN), pg_ark_engine::repository::sealed::seal(RUN.as_bytes()).unwrap()],
         "manifest" => vec![golden("backup_manifest"), text(MANIFEST_2)],
         "archive_index" => vec![golden("base.tar.zst.index")],
         "wal_index" => vec![text(WAL_INDEX)],
@@ -76,6 +77,11 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             text("0000000A.history"),
             text("20261122T140921Z-full"),
             text("0/3000028"),
+        ],
+        "cron" => vec![
+            text("30 2 * * *\nEurope/Berlin"),
+            text("*/15 0-22/2 L,15W JAN-DEC +MON#2,5L\nAmerica/Havana"),
+            text("@weekly\nUTC"),
         ],
         "pages" => vec![[&[1; 12][..], &golden_tar("base.tar.zst")[3072..3072 + 16384]].concat()],
         "config_text" => vec![text(CONFIG)],
@@ -122,6 +128,26 @@ const LEASE: &str = r#"{
   "pid_start": 123456,
   "acquired_at": "2026-11-22T14:09:21Z",
   "expires_at": "2026-11-22T14:10:21Z"
+}"#;
+
+const RUN: &str = r#"{
+  "format": 1,
+  "job": "daily",
+  "kind": "verify",
+  "due_at": "2026-11-22T02:00:00Z",
+  "attempt": 1,
+  "status": "failed",
+  "failures": 2,
+  "started_at": "2026-11-22T02:00:01Z",
+  "finished_at": "2026-11-22T02:10:00Z",
+  "time_limit": 3600,
+  "host": "db1",
+  "machine": "b0071d00-0000-4000-8000-000000000000/pid:[4026531836]/db1",
+  "pid": 4711,
+  "pid_start": 123456,
+  "backup": null,
+  "result": null,
+  "error": {"kind": "io", "message": "could not read", "detail": null, "hint": null}
 }"#;
 
 const LABEL: &str = "START WAL LOCATION: 0/8529F0 (file 000000010000000000000008)\nCHECKPOINT LOCATION: 0/852A28\n\

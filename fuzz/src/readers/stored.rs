@@ -3,9 +3,11 @@
 use super::formats::assert_showable;
 use super::samples::{BACKUP, SYSTEM, golden};
 use pg_ark_contract::SegmentSize;
+use pg_ark_contract::schedule::{JobKind, JobSpec, MissedRuns, RunId, RunOutcome};
 use pg_ark_engine::codec::frame::{MAX_FRAME, MAX_STORED_FRAME};
 use pg_ark_engine::repository::record::{ArchiveRecord, ObjectRecord};
 use pg_ark_engine::repository::{Record, Repository, Storage, lease as leases};
+use pg_ark_engine::schedule;
 use pg_ark_engine::stored::index::{self as archive_indexes, FilePlace};
 use pg_ark_engine::wal::index::Index;
 use std::path::{Path, PathBuf};
@@ -125,6 +127,49 @@ pub fn lease(bytes: &[u8]) {
         let _ = cluster.release_dead_leases().inspect_err(assert_showable);
         let _ = std::fs::remove_file(place.path(&path));
         place.write(&place.backup("backup.json"), &golden("backup.json"));
+    });
+}
+
+/// The object of an attempt at a job.
+pub fn run_record(bytes: &[u8]) {
+    let (system, name) = (SYSTEM.parse().unwrap(), "20261122T020000Z.1.json");
+    let job = JobSpec {
+        name: "daily".into(),
+        kind: JobKind::Full,
+        cron: "0 2 * * *".into(),
+        timezone: "UTC".into(),
+        enabled: true,
+        since: "2026-11-20T00:00:00Z".into(),
+        time_limit: 3600,
+        label: None,
+        level: None,
+        deep: false,
+    };
+    PLACE.with(|place| {
+        place.write(&format!("main/{SYSTEM}/jobs/daily/{name}"), bytes);
+        let cluster = Repository::open(&place.url()).unwrap().cluster("main").unwrap();
+        let now = "2026-11-22T02:30:00Z".parse().unwrap();
+        let agenda = schedule::agenda(Ok(cluster.clone()), system, &[job], MissedRuns::Once, now);
+        assert!(
+            agenda.error.is_none() && agenda.jobs.iter().all(|state| state.error.is_none()),
+            "{agenda:?}"
+        );
+        for row in agenda.jobs.into_iter().flat_map(|state| state.running.into_iter().chain(state.last_run)) {
+            assert_eq!(
+                (&row.id.job[..], &row.id.due_at[..], row.id.attempt),
+                ("daily", "2026-11-22T02:00:00Z", 1)
+            );
+        }
+        let rows = schedule::runs(&cluster, Some(system), None, 10).unwrap();
+        assert!(rows.len() <= 1);
+        let outcome = RunOutcome { backup: None, result: None, error: None };
+        let run = RunId { job: "daily".into(), due_at: "2026-11-22T02:00:00Z".into(), attempt: 1 };
+        match schedule::end(&cluster, system, &run, &outcome) {
+            // It can be written again.
+            Ok(()) => assert_eq!(schedule::runs(&cluster, Some(system), None, 10).unwrap().len(), 1),
+            Err(error) => assert_showable(&error),
+        }
+        let _ = std::fs::remove_dir_all(place.path(&format!("main/{SYSTEM}/jobs")));
     });
 }
 

@@ -57,7 +57,7 @@ impl History {
                 "the run due at {} goes on on host \"{}\" since {}",
                 row.id.due_at,
                 row.host.escape_debug(),
-                row.started_at
+                row.started_at.escape_debug()
             ));
         }
         (newest.key >= key).then(|| format!("the run due at {} has been made already", row.id.due_at))
@@ -167,9 +167,10 @@ impl<'a> Judge<'a> {
                 None => {
                     record.status = RunStatus::Failed;
                     let error = Error::new(ErrorKind::Io, GONE);
-                    record.error = Some(
-                        error.hint(format!("The server's log on host \"{}\" may say why.", record.host)),
-                    );
+                    record.error = Some(error.hint(format!(
+                        "The server's log on host \"{}\" may say why.",
+                        record.host.escape_debug()
+                    )));
                 }
             }
         }
