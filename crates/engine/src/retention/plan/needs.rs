@@ -89,19 +89,20 @@ impl<'a> Needs<'a> {
         if backup.state == BackupState::Unreadable {
             self.whole = Some(Why::Unknown(index));
         }
-        if backup.kind == BackupKind::Logical {
+        if backup.kind == BackupKind::Logical || backup.state == BackupState::Failed {
             return;
         }
+        // One that is being removed has no way back, unless all of it is there.
+        let lives = is_complete(backup) || backup.state == BackupState::Running;
         let timeline = backup.timeline.filter(|timeline| timeline.0 > 0);
         let Some((timeline, start)) = timeline.zip(backup.start_lsn) else {
-            // One that failed, or is being removed, has no way back.
-            if is_complete(backup) || backup.state == BackupState::Running {
+            if lives {
                 self.whole.get_or_insert(Why::Unknown(index));
             }
             return;
         };
         let first = backup.stop_lsn.map_or(start, |stop| stop.min(start));
-        if followed || backup.stop_lsn.is_none() {
+        if followed || lives && backup.stop_lsn.is_none() {
             let before = self.followed.entry(timeline).or_insert((first, index));
             *before = (*before).min((first, index));
         }

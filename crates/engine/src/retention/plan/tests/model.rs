@@ -1,1 +1,184 @@
-//! Soon.
+//! Thousands of random histories: the plan says what the reference says, and loses nothing that it must not.
+
+use super::reference::Slow;
+use super::world::{World, pruned};
+use crate::retention::model::{BackupState, Plan, Stored, WalVerdict};
+use crate::retention::plan::plan;
+use crate::retention::safety;
+use chrono::{DateTime, TimeDelta, Utc};
+use pg_ark_contract::conversation::BackupKind;
+use pg_ark_contract::retention::{Policy, Verdict};
+use std::collections::BTreeSet;
+
+/// Histories, and what happens in each.
+const HISTORIES: u64 = 2500;
+const STEPS: u64 = 26;
+
+fn kept(plan: &Plan) -> BTreeSet<usize> {
+    plan.backups.iter().filter(|v| v.verdict == Verdict::Keep).map(|v| v.index).collect()
+}
+
+fn names(stored: &Stored, indexes: &BTreeSet<usize>) -> BTreeSet<String> {
+    indexes.iter().map(|index| stored.backups[*index].backup.clone()).collect()
+}
+
+/// Every stored segment, and whether it is kept.
+fn segments(plan: &Plan) -> Vec<((u64, pg_ark_contract::Timeline, u64), bool)> {
+    let of = |wal: &WalVerdict| {
+        let (system, timeline, keep) = (wal.system, wal.timeline, wal.verdict == Verdict::Keep);
+        (wal.run.first..=wal.run.last)
+            .map(move |number| ((system, timeline, number), keep))
+            .collect::<Vec<_>>()
+    };
+    plan.wal.iter().flat_map(of).collect()
+}
+
+/// All that there is to know about a plan that is wrong.
+fn told(stored: &Stored, policy: &Policy, now: DateTime<Utc>, plan: &Plan) -> String {
+    let mut told = format!("{policy:?}\nnow {now}, systems {:?}\n", stored.systems);
+    for verdict in &plan.backups {
+        let b = &stored.backups[verdict.index];
+        let place = (
+            b.system,
+            b.timeline.map(|t| t.0),
+            b.start_lsn.map(|l| l.0 >> 20),
+            b.stop_lsn.map(|l| l.0 >> 20),
+        );
+        let what = (b.kind, &b.state, &b.parent, b.damaged_pages, b.wal_included);
+        told += &format!(
+            "{} {place:?} {what:?} {:?}: {}: {}\n",
+            b.backup,
+            b.stopped_at,
+            verdict.verdict.as_str(),
+            verdict.rule
+        );
+    }
+    for (system, wal) in &stored.wal {
+        for history in wal.histories.values() {
+            told += &format!(
+                "{system} history {}: {}\n",
+                history.timeline,
+                history.to_string().replace('\n', ", ")
+            );
+        }
+        told += &format!("{system} written by {:?}\n", wal.written_by);
+    }
+    for w in &plan.wal {
+        told += &format!(
+            "{}/{} {}-{} {}: {}\n",
+            w.system,
+            w.timeline,
+            w.run.first,
+            w.run.last,
+            w.verdict.as_str(),
+            w.rule
+        );
+    }
+    told
+}
+
+/// The plan is what the reference says.
+fn same_as_reference(stored: &Stored, policy: &Policy, now: DateTime<Utc>, plan: &Plan) {
+    let slow = Slow::new(stored, policy, now);
+    let expected = slow.kept();
+    let told = || told(stored, policy, now, plan);
+    assert_eq!(names(stored, &kept(plan)), names(stored, &expected), "backups\n{}", told());
+    let bases = slow.bases();
+    for (segment, keep) in segments(plan) {
+        assert_eq!(keep, slow.needs(&expected, &bases, segment), "segment {segment:?}\n{}", told());
+    }
+    for history in &plan.histories {
+        let same = |system: u64| system == history.system;
+        let by_backup = expected.iter().map(|index| &stored.backups[*index]).any(|backup| {
+            let unknown = backup.timeline.is_none() && backup.kind != BackupKind::Logical;
+            same(backup.system) && (unknown || backup.timeline.is_some_and(|t| t <= history.timeline))
+        });
+        let by_wal = plan
+            .wal
+            .iter()
+            .any(|wal| same(wal.system) && wal.verdict == Verdict::Keep && wal.timeline <= history.timeline);
+        assert!(history.verdict == Verdict::Keep || !(by_backup || by_wal), "{history:?}");
+    }
+    let judged: u64 = plan.wal.iter().map(|wal| wal.run.count()).sum();
+    let held = stored.wal.values().flat_map(|wal| wal.segments.values().flatten());
+    assert_eq!(judged, held.map(|run| run.count()).sum::<u64>(), "each segment is judged once");
+    let order: Vec<usize> = plan.backups.iter().map(|verdict| verdict.index).collect();
+    assert_eq!(order.iter().copied().collect::<BTreeSet<_>>().len(), stored.backups.len());
+}
+
+/// Nothing that counts is lost when the plan is carried out.
+fn loses_nothing(world: &World, policy: &Policy, plan: &Plan, left: &Stored) {
+    let (before, after) = (Slow::new(&world.stored, policy, world.now), Slow::new(left, policy, world.now));
+    let begins = world.now - TimeDelta::seconds(i64::try_from(policy.window).unwrap());
+    for moment in world.moments.iter().filter(|moment| begins < moment.time && moment.time <= world.now) {
+        assert!(!before.restores(moment) || after.restores(moment), "{moment:?} is lost");
+    }
+    let kept = kept(plan);
+    for (place, &index) in kept.iter().enumerate() {
+        assert!(
+            !before.is_whole(index) || after.is_whole(place),
+            "{:?} is lost",
+            world.stored.backups[index]
+        );
+    }
+    let some = |slow: &Slow<'_>, count: usize| {
+        ((0..count).any(|index| slow.is_good(index)), (0..count).any(|index| slow.is_clean(index)))
+    };
+    let counts = (world.stored.backups.len(), left.backups.len());
+    assert_eq!(some(&before, counts.0), some(&after, counts.1), "the last good or undamaged backup is lost");
+    // An incremental backup without its parents is told as broken where backups are gathered.
+    let mut gathered = world.stored.clone();
+    for (index, backup) in gathered.backups.iter_mut().enumerate() {
+        if backup.state == BackupState::Good && !before.is_good(index) {
+            backup.state = BackupState::Broken("its parent".into());
+        }
+    }
+    safety::check(&gathered, plan).unwrap();
+}
+
+/// Carried out, the plan drops nothing more; and as time goes on nothing comes back.
+fn is_settled(world: &World, policy: &Policy, plan_now: &Plan, left: &Stored) {
+    let again = plan(left, policy, world.now).unwrap();
+    let dropped = |plan: &Plan| {
+        plan.backups.iter().any(|v| v.verdict == Verdict::Drop)
+            || plan.wal.iter().any(|v| v.verdict == Verdict::Drop)
+            || plan.histories.iter().any(|v| v.verdict == Verdict::Drop)
+    };
+    assert!(!dropped(&again), "the second run drops more: {again:#?}");
+    let ahead = world.stored.backups.iter().any(|b| b.stopped_at.is_some_and(|time| time > world.now));
+    if world.odd_clock && ahead {
+        return;
+    }
+    let later = plan(&world.stored, policy, world.now + TimeDelta::hours(30)).unwrap();
+    assert!(kept(&later).is_subset(&kept(plan_now)), "a backup comes back");
+    let gone: BTreeSet<_> = segments(plan_now).into_iter().filter(|(_, keep)| !keep).collect();
+    for (segment, keep) in segments(&later) {
+        assert!(!keep || !gone.contains(&(segment, false)), "segment {segment:?} comes back");
+    }
+}
+
+/// A history with its prunes.
+fn live(seed: u64) {
+    let mut world = World::new(seed);
+    let policy = world.policy();
+    for _ in 0..STEPS {
+        world.step();
+        if !world.random.one_in(6) {
+            continue;
+        }
+        let plan = plan(&world.stored, &policy, world.now).unwrap();
+        same_as_reference(&world.stored, &policy, world.now, &plan);
+        let left = pruned(&world.stored, &plan);
+        loses_nothing(&world, &policy, &plan, &left);
+        is_settled(&world, &policy, &plan, &left);
+        world.stored = left;
+    }
+}
+
+#[test]
+fn promise_4_no_history_loses_a_way_back() {
+    for seed in 0..HISTORIES {
+        let failed = std::panic::catch_unwind(|| live(seed));
+        assert!(failed.is_ok(), "history {seed}");
+    }
+}

@@ -1,1 +1,427 @@
-//! Soon.
+//! What the plan must say, asked in the slowest and plainest way: each backup, each segment and each moment alone,
+//! looking at everything anew.
+
+use super::world::Moment;
+use crate::postgres::timeline::TimelineHistory;
+use crate::retention::model::{BackupState, Stored, StoredBackup};
+use crate::retention::plan::calendar;
+use chrono::{DateTime, TimeDelta, Utc};
+use pg_ark_contract::conversation::BackupKind;
+use pg_ark_contract::retention::Policy;
+use pg_ark_contract::{Lsn, Timeline};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A repository, looked at slowly.
+pub struct Slow<'a> {
+    stored: &'a Stored,
+    policy: &'a Policy,
+    now: DateTime<Utc>,
+    begins: DateTime<Utc>,
+    // Asked so often that the answers are written down.
+    good: Vec<bool>,
+    clean: Vec<bool>,
+    stopped_by: Vec<Option<DateTime<Utc>>>,
+    lines: BTreeMap<(u64, Timeline), Vec<usize>>,
+}
+
+/// Timeline, start and stop.
+type Span = (Timeline, Lsn, Lsn);
+
+impl<'a> Slow<'a> {
+    pub fn new(stored: &'a Stored, policy: &'a Policy, now: DateTime<Utc>) -> Slow<'a> {
+        let begins = now - TimeDelta::seconds(i64::try_from(policy.window).unwrap());
+        let (good, clean, stopped_by) = (Vec::new(), Vec::new(), Vec::new());
+        let mut slow = Slow { stored, policy, now, begins, good, clean, stopped_by, lines: BTreeMap::new() };
+        slow.good = slow.all().map(|index| slow.find_good(index)).collect();
+        slow.clean = slow.all().map(|index| slow.find_clean(index)).collect();
+        slow.stopped_by = slow.all().map(|index| slow.find_stopped_by(index)).collect();
+        slow.lines = slow.tips().into_iter().map(|line| (line, slow.along(line.0, line.1))).collect();
+        slow
+    }
+
+    fn all(&self) -> std::ops::Range<usize> {
+        0..self.stored.backups.len()
+    }
+
+    fn backup(&self, index: usize) -> &'a StoredBackup {
+        &self.stored.backups[index]
+    }
+
+    fn is_logical(&self, index: usize) -> bool {
+        self.backup(index).kind == BackupKind::Logical
+    }
+
+    fn parent(&self, index: usize) -> Option<usize> {
+        let child = self.backup(index);
+        self.all().find(|other| {
+            let other = self.backup(*other);
+            other.system == child.system && Some(&other.backup) == child.parent.as_ref()
+        })
+    }
+
+    fn is_complete(&self, index: usize) -> bool {
+        matches!(self.backup(index).state, BackupState::Good | BackupState::Broken(_))
+    }
+
+    pub fn is_good(&self, index: usize) -> bool {
+        self.good[index]
+    }
+
+    pub fn is_clean(&self, index: usize) -> bool {
+        self.clean[index]
+    }
+
+    fn find_good(&self, index: usize) -> bool {
+        let backup = self.backup(index);
+        backup.state == BackupState::Good
+            && (backup.kind != BackupKind::Incremental
+                || self.parent(index).is_some_and(|parent| self.find_good(parent)))
+    }
+
+    fn find_clean(&self, index: usize) -> bool {
+        let of_parent = || self.parent(index).is_none_or(|parent| self.find_clean(parent));
+        let has_parent = self.backup(index).kind == BackupKind::Incremental;
+        self.is_good(index) && self.backup(index).damaged_pages == 0 && (!has_parent || of_parent())
+    }
+
+    fn span(&self, index: usize) -> Option<Span> {
+        let backup = self.backup(index);
+        let span = (backup.timeline?, backup.start_lsn?, backup.stop_lsn?);
+        self.is_complete(index).then_some(span)
+    }
+
+    /// `a` is newer than `b`.
+    fn is_newer(&self, a: usize, b: usize) -> bool {
+        let key = |index: usize| {
+            let b = self.backup(index);
+            (b.stopped_at.is_none(), b.stopped_at, b.stop_lsn, b.started_at, &b.backup, b.system)
+        };
+        key(a) > key(b)
+    }
+
+    fn is_past(&self, index: usize) -> bool {
+        self.backup(index).stopped_at.is_some_and(|time| time <= self.now)
+    }
+
+    fn is_newest_system(&self, system: u64) -> bool {
+        self.stored.systems.last() == Some(&system)
+    }
+
+    /// The history that is stored, or what can be said without.
+    fn history(&self, system: u64, timeline: Timeline) -> TimelineHistory {
+        let stored = self.stored.wal.get(&system).and_then(|wal| wal.histories.get(&timeline));
+        stored.cloned().unwrap_or(TimelineHistory::without_ancestors(timeline))
+    }
+
+    /// Whether WAL up to `lsn` of `from` may belong to the line of `tip`.
+    fn leads(&self, system: u64, from: Timeline, lsn: Lsn, tip: Timeline) -> bool {
+        let stored = self.stored.wal.get(&system).is_some_and(|wal| wal.histories.contains_key(&tip));
+        match stored || tip.0 == 1 {
+            true => self.history(system, tip).reaches(from, lsn),
+            false => from <= tip,
+        }
+    }
+
+    fn tips(&self) -> BTreeSet<(u64, Timeline)> {
+        let of_backups =
+            self.all().filter_map(|index| Some((self.backup(index).system, self.span(index)?.0)));
+        let mut tips: BTreeSet<(u64, Timeline)> = of_backups.collect();
+        for (system, wal) in &self.stored.wal {
+            let timelines = wal.segments.keys().chain(wal.histories.keys());
+            tips.extend(timelines.map(|timeline| (*system, *timeline)));
+        }
+        tips
+    }
+
+    /// Whether `a` comes before `b` in the WAL of a line.
+    fn precedes(&self, a: usize, b: usize) -> bool {
+        let key = |index: usize| self.span(index).map(|(timeline, _, stop)| (timeline, stop));
+        key(a) < key(b) || key(a) == key(b) && self.is_newer(b, a)
+    }
+
+    /// Backups along a line, in any order.
+    fn along(&self, system: u64, tip: Timeline) -> Vec<usize> {
+        let is_on = |index: &usize| {
+            let span = self.span(*index).filter(|_| self.backup(*index).system == system);
+            span.is_some_and(|(timeline, _, stop)| self.leads(system, timeline, stop, tip))
+        };
+        self.all().filter(is_on).collect()
+    }
+
+    /// Its time, or that of the earliest that follows it.
+    fn find_stopped_by(&self, index: usize) -> Option<DateTime<Utc>> {
+        let mut times = vec![self.backup(index).stopped_at];
+        if let Some((timeline, _, stop)) = self.span(index) {
+            for later in self.all().filter(|later| self.backup(*later).system == self.backup(index).system) {
+                let Some((tip, ..)) = self.span(later) else { continue };
+                let history = self.history(self.backup(index).system, tip);
+                if history.reaches(timeline, stop) && self.precedes(index, later) {
+                    times.push(self.backup(later).stopped_at);
+                }
+            }
+        }
+        times.into_iter().flatten().min()
+    }
+
+    fn is_inside(&self, index: usize) -> bool {
+        let told = self.backup(index).stopped_at;
+        told.is_some_and(|time| self.begins < time && time <= self.now)
+            || self.stopped_by[index].is_none_or(|time| time > self.begins)
+    }
+
+    fn is_before(&self, index: usize) -> bool {
+        self.is_good(index)
+            && !self.is_logical(index)
+            && self.stopped_by[index].is_some_and(|time| time <= self.begins)
+    }
+
+    fn reaches_window(&self, system: u64, tip: Timeline) -> bool {
+        let own = |index: usize| {
+            self.backup(index).system == system && self.span(index).is_some_and(|span| span.0 == tip)
+        };
+        if self.all().any(|index| own(index) && self.is_inside(index)) {
+            return true;
+        }
+        let place = |system: u64| self.stored.systems.iter().position(|other| *other == system);
+        let covered = self.all().any(|index| {
+            place(self.backup(index).system) > place(system)
+                && self.is_good(index)
+                && !self.is_logical(index)
+                && self.backup(index).stopped_at.is_some_and(|time| time <= self.begins)
+        });
+        let is_last = self.lines.keys().filter(|other| other.0 == system).max() == Some(&(system, tip));
+        let wal = self.stored.wal.get(&system).filter(|wal| wal.segments.contains_key(&tip));
+        let told = wal.and_then(|wal| wal.written_by.get(&tip));
+        is_last && !covered
+            || told.is_some_and(|time| *time > self.begins)
+            || wal.is_some() && told.is_none() && !covered
+    }
+
+    /// Whether moments of the window along this line are recovered from it.
+    fn is_base(&self, index: usize, system: u64, tip: Timeline) -> bool {
+        let along = &self.lines[&(system, tip)];
+        if !along.contains(&index) || !self.is_before(index) {
+            return false;
+        }
+        let better = |other: usize, upto: Option<usize>| {
+            self.is_before(other)
+                && self.precedes(index, other)
+                && upto.is_none_or(|upto| self.precedes(other, upto))
+        };
+        let newest_before = |upto: Option<usize>| {
+            let any = along.iter().any(|&other| better(other, upto));
+            let clean = along.iter().any(|&other| better(other, upto) && self.is_clean(other));
+            !any || self.is_clean(index) && !clean
+        };
+        let follows = |event: &usize| self.is_inside(*event) && self.precedes(index, *event);
+        along.iter().filter(|event| follows(event)).any(|event| newest_before(Some(*event)))
+            || self.reaches_window(system, tip) && newest_before(None)
+    }
+
+    /// None of `among` is newer; none of those that stopped by now when it did.
+    fn is_newest_of(&self, index: usize, among: &[usize]) -> bool {
+        let past: Vec<usize> = among.iter().copied().filter(|other| self.is_past(*other)).collect();
+        let among = if past.is_empty() { among } else { &past[..] };
+        among.contains(&index) && !among.iter().any(|other| self.is_newer(*other, index))
+    }
+
+    fn class(&self, index: usize) -> Vec<usize> {
+        self.all().filter(|other| self.is_logical(*other) == self.is_logical(index)).collect()
+    }
+
+    fn is_newest_good(&self, index: usize) -> bool {
+        let good: Vec<usize> = self.class(index).into_iter().filter(|other| self.is_good(*other)).collect();
+        let system = self.backup(index).system;
+        let own: Vec<usize> = good.iter().copied().filter(|o| self.backup(*o).system == system).collect();
+        self.is_newest_of(index, &good)
+            || !self.is_logical(index) && self.is_newest_system(system) && self.is_newest_of(index, &own)
+    }
+
+    fn stands_for_a_period(&self, index: usize) -> bool {
+        let zone = calendar::zone(&self.policy.timezone).unwrap();
+        let among: Vec<usize> =
+            self.class(index).into_iter().filter(|o| self.is_good(*o) && self.is_past(*o)).collect();
+        among.contains(&index)
+            && calendar::rules(self.policy).into_iter().any(|(_, period, count)| {
+                let of = |index: usize| period(calendar::date(zone, self.backup(index).stopped_at.unwrap()));
+                let better = |other: usize| match (self.is_clean(other), self.is_clean(index)) {
+                    (true, false) => true,
+                    (false, true) => false,
+                    _ => self.is_newer(other, index),
+                };
+                let first = !among.iter().any(|o| of(*o) == of(index) && better(*o));
+                let newer: BTreeSet<_> = among.iter().map(|o| of(*o)).filter(|p| *p > of(index)).collect();
+                first && newer.len() < count as usize
+            })
+    }
+
+    fn is_counted(&self, index: usize) -> bool {
+        let counts =
+            |o: usize| self.is_good(o) && self.is_past(o) && self.backup(o).kind != BackupKind::Incremental;
+        let newer = self.class(index).into_iter().filter(|o| counts(*o) && self.is_newer(*o, index)).count();
+        counts(index) && newer < self.policy.min_full as usize
+    }
+
+    fn is_kept_alone(&self, index: usize) -> bool {
+        let backup = self.backup(index);
+        let good: Vec<usize> = self.class(index).into_iter().filter(|o| self.is_good(*o)).collect();
+        let clean: Vec<usize> = good.iter().copied().filter(|o| self.is_clean(*o)).collect();
+        let own: Vec<usize> = good.iter().copied().filter(|o| self.backup(*o).damaged_pages == 0).collect();
+        let lately = self.begins.min(self.now - TimeDelta::days(7));
+        let by_state = match backup.state {
+            BackupState::Running | BackupState::Unreadable => true,
+            BackupState::Failed => backup.stopped_at.or(backup.started_at).is_some_and(|time| time > lately),
+            BackupState::Expiring => false,
+            BackupState::Good | BackupState::Broken(_) => {
+                good.is_empty() || backup.stopped_at.is_none_or(|time| time > self.begins)
+            }
+        };
+        by_state
+            || backup.pinned.is_some()
+            || self.is_newest_good(index)
+            || self.is_newest_of(index, &clean)
+            || self.is_newest_of(index, &own)
+            || self.is_counted(index)
+            || self.stands_for_a_period(index)
+            || self.lines.keys().any(|&(system, tip)| self.is_base(index, system, tip))
+    }
+
+    /// Every backup that must be kept.
+    pub fn kept(&self) -> BTreeSet<usize> {
+        let mut kept: BTreeSet<usize> = self.all().filter(|index| self.is_kept_alone(*index)).collect();
+        loop {
+            let parents: Vec<usize> = kept.iter().filter_map(|index| self.parent(*index)).collect();
+            let before = kept.len();
+            kept.extend(parents);
+            if kept.len() == before {
+                return kept;
+            }
+        }
+    }
+
+    /// Whether all WAL from its start on is kept, wherever it leads.
+    fn is_followed(&self, index: usize) -> bool {
+        let backup = self.backup(index);
+        let no_good = !self.class(index).into_iter().any(|other| self.is_good(other));
+        backup.state == BackupState::Running
+            || self.is_newest_good(index)
+            || self.is_complete(index) && no_good
+            || self.is_complete(index)
+                && backup.stopped_at.is_none_or(|time| time > self.begins)
+                && self.is_inside(index)
+    }
+
+    /// Every way into the window: its first base and its tip.
+    pub fn bases(&self) -> Vec<(usize, Timeline)> {
+        let of_tip = |(system, tip): (u64, Timeline)| {
+            let bases = self.all().filter(move |index| self.is_base(*index, system, tip));
+            bases.map(move |index| (index, tip)).collect::<Vec<_>>()
+        };
+        self.tips().into_iter().flat_map(of_tip).collect()
+    }
+
+    /// Whether a stored segment must be kept, when these backups are.
+    pub fn needs(
+        &self,
+        kept: &BTreeSet<usize>,
+        bases: &[(usize, Timeline)],
+        (system, timeline, number): (u64, Timeline, u64),
+    ) -> bool {
+        let size = self.stored.wal[&system].segment_size;
+        let physical: Vec<usize> =
+            self.all().filter(|o| self.backup(*o).system == system && !self.is_logical(*o)).collect();
+        let good: Vec<usize> = physical.iter().copied().filter(|o| self.is_good(*o)).collect();
+        let kept_here: Vec<usize> =
+            self.all().filter(|o| kept.contains(o) && self.backup(*o).system == system).collect();
+        let unreadable = kept_here.iter().any(|o| self.backup(*o).state == BackupState::Unreadable);
+        if unreadable || self.is_newest_system(system) && good.is_empty() {
+            return true;
+        }
+        let starts_before = |index: usize| {
+            let backup = self.backup(index);
+            let (from, start) = (backup.timeline.unwrap(), backup.start_lsn.unwrap());
+            self.leads(system, from, start, timeline) && size.segment_of(start) <= number
+        };
+        let of_backup = |index: usize| {
+            let stop = self.backup(index).stop_lsn;
+            let upto_stop = stop.is_some_and(|stop| number <= size.last_segment_before(stop));
+            let failed = self.backup(index).state == BackupState::Failed;
+            !failed && starts_before(index) && (self.is_followed(index) || upto_stop)
+        };
+        if physical.iter().any(|index| kept.contains(index) && of_backup(*index)) {
+            return true;
+        }
+        let on_the_way = |&(index, tip): &(usize, Timeline)| {
+            let (from, start, _) = self.span(index).unwrap();
+            let history = self.history(system, tip);
+            let known = history.contains(timeline) && (tip.0 == 1 || !history.entries.is_empty());
+            let passes =
+                if known || timeline == tip { true } else { self.leads(system, timeline, Lsn(0), tip) };
+            let left = history.end_of(timeline);
+            self.backup(index).system == system
+                && from <= timeline
+                && passes
+                && size.segment_of(start) <= number
+                && left.is_none_or(|left| number <= size.segment_of(left))
+        };
+        if bases.iter().any(on_the_way) {
+            return true;
+        }
+        let newest = good.iter().copied().find(|index| self.is_newest_of(*index, &good));
+        let led_to = physical.iter().any(|index| {
+            let backup = self.backup(*index);
+            kept.contains(index)
+                && self.is_followed(*index)
+                && self.leads(system, backup.timeline.unwrap(), backup.start_lsn.unwrap(), timeline)
+        });
+        let is_tip =
+            bases.iter().any(|(index, tip)| *tip == timeline && self.backup(*index).system == system);
+        self.is_newest_system(system)
+            && newest.is_some_and(|newest| self.backup(newest).timeline < Some(timeline))
+            && !led_to
+            && !is_tip
+            && self.reaches_window(system, timeline)
+    }
+
+    /// Whether a good backup and WAL without a hole lead to the moment.
+    pub fn restores(&self, moment: &Moment) -> bool {
+        let Some(wal) = self.stored.wal.get(&moment.system) else { return false };
+        let (size, history) = (wal.segment_size, self.history(moment.system, moment.timeline));
+        let holds = |number: u64| {
+            wal.segments.iter().any(|(timeline, runs)| {
+                let left = history.end_of(*timeline);
+                history.contains(*timeline)
+                    && left.is_none_or(|left| number <= size.segment_of(left))
+                    && runs.iter().any(|run| run.first <= number && number <= run.last)
+            })
+        };
+        // The newest first: it needs the least WAL.
+        self.all().rev().any(|index| {
+            let Some((timeline, start, stop)) = self.span(index) else { return false };
+            let first = match self.backup(index).wal_included {
+                true => size.last_segment_before(stop) + 1,
+                false => size.segment_of(start),
+            };
+            self.is_good(index)
+                && !self.is_logical(index)
+                && self.backup(index).system == moment.system
+                && stop <= moment.lsn
+                && history.reaches(timeline, stop)
+                && (first..=size.last_segment_before(moment.lsn)).all(holds)
+        })
+    }
+
+    /// Whether a backup has everything to become consistent.
+    pub fn is_whole(&self, index: usize) -> bool {
+        let Some((timeline, start, stop)) = self.span(index) else { return self.is_good(index) };
+        let backup = self.backup(index);
+        let wal = self.stored.wal.get(&backup.system);
+        let holds = |number: u64| {
+            let runs = wal.and_then(|wal| wal.segments.get(&timeline));
+            runs.is_some_and(|runs| runs.iter().any(|run| run.first <= number && number <= run.last))
+        };
+        let size = super::repo::size();
+        let mut needed = size.segment_of(start)..=size.last_segment_before(stop);
+        self.is_good(index) && (backup.wal_included || needed.all(holds))
+    }
+}
