@@ -31,3 +31,30 @@ BEGIN
                 'it makes the schema itself.';
     END IF;
 END $$;
+
+-- Refuses a library of another version: a session keeps the one that it loaded, and shared_preload_libraries the one that
+-- was there when the server started, whatever files came since.
+
+DO $$
+DECLARE
+    wanted pg_catalog.text;
+    loaded pg_catalog.text := 'an older one';
+BEGIN
+    SELECT e.extversion INTO STRICT wanted FROM pg_catalog.pg_extension e
+        WHERE e.extname OPERATOR(pg_catalog.=) 'pg_ark';
+    BEGIN
+        CREATE FUNCTION @extschema@.loaded_version() RETURNS pg_catalog.text VOLATILE LANGUAGE c
+            AS 'MODULE_PATHNAME', 'library_version_wrapper';
+        loaded := @extschema@.loaded_version();
+        DROP FUNCTION @extschema@.loaded_version();
+    EXCEPTION WHEN undefined_function THEN
+        NULL; -- A library that does not say its version.
+    END;
+    IF loaded OPERATOR(pg_catalog.<>) wanted THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = pg_catalog.format('the SQL of pg_ark has version %s, the library that is loaded %s', wanted, loaded),
+            HINT = 'Reconnect, or restart the server when pg_ark is in shared_preload_libraries, then try again. If that does '
+                'not help, run scripts/install for this server.';
+    END IF;
+END $$;

@@ -13,6 +13,7 @@
 //! * [`archive_view`]: promise 6, damage is loud: what is said about an archive.
 //! * [`archiver`]: promise 2, archived means stored. * [`archived_backups`]: backups without WAL of their own.
 //! * [`archiving`]: steps of tests whose servers archive. * [`recovery_cases`]: what PostgreSQL's own recovery tests hold.
+//! * [`manners`]: what a backup leaves to others.
 //! * [`moments`]: archive, backup, loss, and back to a moment, on every version.
 //! * [`targets`]: recovery to a moment: it lands there, or is refused before anything is written.
 //! * [`two_servers`]: one repository, two servers, one lease.
@@ -29,6 +30,7 @@
 //! * [`torture`]: kill -9 at random moments, of everything. * [`power_loss`]: what was told to be durable is.
 //! * [`io_faults`]: disks that are full or fail.
 //! * [`source_damage`]: promise 6, damage is loud: pages that are corrupt before they are backed up.
+//! * [`upgrade`]: library, engine and SQL of different versions.
 //! * [`validate`]: what is wrong with stored backups, asked by SQL.
 //! * [`waiting`]: what a caller that waits hears.
 //! * [`refusals`]: what bad input gets.
@@ -48,6 +50,7 @@ mod killed;
 mod large;
 mod layouts;
 mod load;
+mod manners;
 mod moments;
 mod old_wal;
 mod power_loss;
@@ -69,6 +72,7 @@ mod support;
 mod targets;
 mod torture;
 mod two_servers;
+mod upgrade;
 mod validate;
 mod verifybackup;
 mod waiting;

@@ -9,7 +9,7 @@ use super::schedule::{is_jobs_database, job_name};
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
 use crate::postgres::wal;
-use crate::{jobs, settings, translate};
+use crate::{jobs, settings, translate, version};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::schedule::{JobSpec, JobState, RunRow, RunStatus};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -88,6 +88,7 @@ pub fn server_jobs() -> TableIterator<
         name!(failures, Option<i32>),
     ),
 > {
+    version::require();
     let agenda = translate::or_raise(Agenda::read());
     let elsewhere = translate::or_raise(elsewhere());
     let rows: Vec<_> = agenda.jobs.iter().map(|job| row(&agenda, job, elsewhere.as_deref())).collect();
@@ -168,6 +169,7 @@ pub fn job_runs(
         name!(error, Option<Text>),
     ),
 > {
+    version::require();
     let rows = translate::or_raise(runs(name, max_runs.unwrap_or(100)));
     TableIterator::new(rows.into_iter().map(|run| {
         (

@@ -11,7 +11,7 @@ use crate::postgres::worker::{Entry, Handle, Life};
 use crate::postgres::{guc, interrupts, latch};
 use crate::workers::job;
 use crate::workers::request::Request;
-use crate::{archiving, settings, sql, translate};
+use crate::{archiving, settings, sql, translate, version};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
@@ -37,6 +37,7 @@ pub fn backup_start(
     wait: default!(Option<bool>, false),
     include_wal: default!(Option<bool>, "NULL"),
 ) -> String {
+    version::require();
     let request = translate::or_raise(request(kind, label, fast.unwrap_or(true), include_wal));
     translate::or_raise(start(&request, wait.unwrap_or(false)))
 }
@@ -222,6 +223,7 @@ fn complete(row: &str, name: String) -> String {
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn backup_stop(backup: Option<Text>) -> bool {
+    version::require();
     translate::or_raise(list::name(backup).and_then(|name| stop(&name)))
 }
 

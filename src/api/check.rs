@@ -94,9 +94,11 @@ pub(super) fn server_and_repository(target: Option<&Target>) -> Result<Vec<Check
 
 fn version(facts: &Facts) -> CheckRow {
     let sql = facts.extension.clone().unwrap_or_default();
-    let equal = sql == VERSION;
     let detail = format!("library {VERSION}, SQL {sql}");
-    ok_or(equal, "version", detail, CheckStatus::Error, "Run ALTER EXTENSION pg_ark UPDATE, then reconnect.")
+    match crate::version::check() {
+        Ok(()) => row("version", CheckStatus::Ok, detail, None),
+        Err(error) => row("version", CheckStatus::Error, detail, error.hint),
+    }
 }
 
 /// Who can see what only superusers should.

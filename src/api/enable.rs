@@ -4,7 +4,7 @@ use super::{archiving, protect};
 use crate::engine::{self, Target};
 use crate::postgres::guc;
 use crate::postgres::text::Text;
-use crate::{settings, sql, translate};
+use crate::{settings, sql, translate, version};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::prelude::*;
@@ -18,6 +18,7 @@ pub fn enable(
     repository: Option<Text>,
     protect: default!(Option<bool>, false),
 ) -> TableIterator<'static, (name!(item, Text), name!(status, Text), name!(hint, Option<Text>))> {
+    version::require();
     let repository = repository.map_or(Ok(String::new()), |url| url.decode());
     let rows = repository.and_then(|url| run(&url, protect.unwrap_or(false)));
     TableIterator::new(

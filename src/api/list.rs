@@ -3,7 +3,7 @@
 use crate::engine::{self, Target};
 use crate::postgres::text::{Document, Text};
 use crate::postgres::types::PgLsn;
-use crate::translate;
+use crate::{translate, version};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -37,6 +37,7 @@ pub fn list_backups() -> TableIterator<
         name!(pin_reason, Option<Text>),
     ),
 > {
+    version::require();
     let rows = translate::or_raise(backups());
     TableIterator::new(rows.into_iter().map(|row| {
         (
@@ -83,6 +84,7 @@ pub fn signed(value: u64) -> i64 {
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn show(backup: Option<Text>) -> Document {
+    version::require();
     Document(translate::or_raise(name(backup).and_then(|name| record(&name))))
 }
 

@@ -5,7 +5,7 @@ use super::list::{self, signed};
 use super::validate::check_name;
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
-use crate::{settings, translate};
+use crate::{settings, translate, version};
 use pg_ark_contract::Result;
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::retention::PruneRow;
@@ -28,6 +28,7 @@ pub fn prune(
         name!(bytes, Option<i64>),
     ),
 > {
+    version::require();
     // NULL is the default: nothing is removed that was not asked for.
     let rows = translate::or_raise(pruned(!dry_run.unwrap_or(true)));
     TableIterator::new(rows.into_iter().map(|row| {
@@ -53,6 +54,7 @@ fn pruned(apply: bool) -> Result<Vec<PruneRow>> {
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn pin(backup: Option<Text>, reason: default!(Option<Text>, "NULL")) -> bool {
+    version::require();
     let task = backup_name(backup).and_then(|backup| {
         let reason = reason.map(|reason| reason.decode()).transpose()?;
         check_one_line("reason", reason.as_deref())?;
@@ -65,6 +67,7 @@ pub fn pin(backup: Option<Text>, reason: default!(Option<Text>, "NULL")) -> bool
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn unpin(backup: Option<Text>) -> bool {
+    version::require();
     translate::or_raise(backup_name(backup).and_then(|backup| changed(Task::Unpin { backup })))
 }
 

@@ -10,7 +10,7 @@ use super::validate::parse_level;
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
 use crate::postgres::wal;
-use crate::{jobs, settings, sql, translate, workers};
+use crate::{jobs, settings, sql, translate, version, workers};
 use pg_ark_contract::conversation::{Answer, Level, Task};
 use pg_ark_contract::schedule::{JobKind, check_job_name};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -32,6 +32,7 @@ pub fn schedule(
     level: default!(Option<Text>, "NULL"),
     deep: default!(Option<bool>, "NULL"),
 ) -> Option<TimestampWithTimeZone> {
+    version::require();
     let asked = Asked { name, cron, kind, timezone, label, enabled: enabled.unwrap_or(true), level, deep };
     let next = asked.check().and_then(|job| {
         check_place()?;
@@ -47,6 +48,7 @@ pub fn schedule(
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn unschedule(name: Option<Text>) -> bool {
+    version::require();
     let removed = job_name(name).and_then(|name| {
         check_place()?;
         jobs::check()?;

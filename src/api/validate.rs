@@ -5,7 +5,7 @@ use super::list;
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
 use crate::postgres::wal;
-use crate::{settings, translate};
+use crate::{settings, translate, version};
 use pg_ark_contract::conversation::{Answer, Archived, BackupKind, Level, Task};
 use pg_ark_contract::rows::FindingRow;
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -32,6 +32,7 @@ pub fn validate(
         name!(hint, Option<Text>),
     ),
 > {
+    version::require();
     let rows = translate::or_raise(task(backup, level).and_then(findings));
     TableIterator::new(rows.into_iter().map(|row| {
         (

@@ -5,7 +5,7 @@ use crate::engine::{self, Target};
 use crate::postgres::text::Text;
 use crate::postgres::types::PgLsn;
 use crate::postgres::wal;
-use crate::translate;
+use crate::{translate, version};
 use pg_ark_contract::Result;
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::rows::{ArchiveRow, WindowRow};
@@ -33,6 +33,7 @@ pub fn verify_archive(
         name!(detail, Option<Text>),
     ),
 > {
+    version::require();
     let rows = translate::or_raise(archive_rows(deep.unwrap_or(false)));
     TableIterator::new(rows.into_iter().map(|row| {
         (
@@ -74,6 +75,7 @@ pub fn recovery_windows() -> TableIterator<
         name!(note, Text),
     ),
 > {
+    version::require();
     let rows = translate::or_raise(window_rows());
     TableIterator::new(rows.into_iter().map(|row| {
         (
