@@ -42,7 +42,10 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "repository_record" => vec![golden("pgark.json")],
         "cluster_record" => vec![golden("main/cluster.json")],
         "lease" => vec![text(LEASE)],
-        "run_record" => vec![text(RUN), pg_ark_engine::repository::sealed::seal(RUN.as_bytes()).unwrap()],
+        "run_record" => sealed(RUN),
+        "pin" => sealed(PIN),
+        "pruned" => sealed(PRUNED),
+        "retention_policy" => sealed(POLICY),
         "manifest" => vec![golden("backup_manifest"), text(MANIFEST_2)],
         "archive_index" => vec![golden("base.tar.zst.index")],
         "wal_index" => vec![text(WAL_INDEX)],
@@ -129,6 +132,39 @@ const LEASE: &str = r#"{
   "acquired_at": "2026-11-22T14:09:21Z",
   "expires_at": "2026-11-22T14:10:21Z"
 }"#;
+
+/// Without a seal and with one.
+fn sealed(text: &str) -> Vec<Vec<u8>> {
+    let bytes = text.as_bytes();
+    vec![bytes.to_vec(), pg_ark_engine::repository::sealed::seal(bytes).unwrap()]
+}
+
+const PIN: &str = r#"{
+  "format": 1,
+  "reason": "for the auditors",
+  "pinned_at": "2026-11-22T02:00:00Z"
+}
+"#;
+
+const PRUNED: &str = r#"{
+  "format": 1,
+  "pruned_at": "2026-11-22T02:00:00Z",
+  "segment_size": 1048576,
+  "segments": [
+    {"first": "000000010000000000000002", "last": "000000010000000100000041"},
+    {"first": "000000020000000100000042", "last": "000000020000000100000042"}
+  ],
+  "histories": ["00000002.history"]
+}
+"#;
+
+const POLICY: &str = r#"{
+  "format": 1,
+  "policy": {"window": 604800, "min_full": 2, "daily": 7, "weekly": 4, "monthly": 12, "yearly": 3, "timezone": "Europe/Berlin"},
+  "pruned_at": "2026-11-22T02:00:00Z",
+  "host": "db1"
+}
+"#;
 
 const RUN: &str = r#"{
   "format": 1,

@@ -7,9 +7,14 @@ use pg_ark_contract::schedule::{JobKind, JobSpec, MissedRuns, RunId, RunOutcome}
 use pg_ark_engine::codec::frame::{MAX_FRAME, MAX_STORED_FRAME};
 use pg_ark_engine::repository::record::{ArchiveRecord, ObjectRecord};
 use pg_ark_engine::repository::{Record, Repository, Storage, lease as leases};
+use pg_ark_engine::retention;
+use pg_ark_engine::retention::model::Stored;
+use pg_ark_engine::retention::policy_store::StoredPolicy;
 use pg_ark_engine::schedule;
 use pg_ark_engine::stored::index::{self as archive_indexes, FilePlace};
 use pg_ark_engine::wal::index::Index;
+use pg_ark_engine::wal::survey::Look;
+use pg_ark_engine::wal::{Archive, Pruned};
 use std::path::{Path, PathBuf};
 
 /// A repository of one backup whose objects are replaced one by one.
@@ -228,4 +233,49 @@ pub fn wal_index(bytes: &[u8]) {
             let _ = std::fs::remove_dir_all(place.path(&format!("main/{SYSTEM}/wal")));
         }
     });
+}
+
+/// A pin: whatever it holds, its backup is pinned.
+pub fn pin(bytes: &[u8]) {
+    PLACE.with(|place| {
+        let path = format!("main/{SYSTEM}/pins/{BACKUP}.json");
+        place.write(&path, bytes);
+        let records = place.list().expect("a damaged pin hides nothing");
+        assert!(records.iter().all(|record| record.pinned), "{records:?}");
+        let cluster = Repository::open(&place.url()).unwrap().cluster("main").unwrap();
+        let stored = retention::gather::gather(&cluster, &|| Ok(())).unwrap();
+        assert!(stored.backups.iter().all(|backup| backup.pinned.is_some()), "{stored:?}");
+        assert!(retention::unpin(&cluster, BACKUP).unwrap());
+        assert!(place.list().unwrap().iter().all(|record| !record.pinned));
+    });
+}
+
+/// What retention removed.
+pub fn pruned(bytes: &[u8]) {
+    let size = SegmentSize::new(1 << 20).unwrap();
+    if let Ok(pruned) = Pruned::parse(bytes, "pruned.json", size).inspect_err(assert_showable) {
+        for (timeline, runs) in &pruned.segments {
+            let first = runs.first().expect("no timeline without runs");
+            assert!(first.first <= first.last && pruned.holds(*timeline, first.last), "{pruned:?}");
+        }
+    }
+    PLACE.with(|place| {
+        place.write(&format!("main/{SYSTEM}/wal/pruned.json"), bytes);
+        let cluster = Repository::open(&place.url()).unwrap().cluster("main").unwrap();
+        let archive = Archive::of(&cluster, SYSTEM.parse().unwrap());
+        let look = Look::take(&archive, &|| Ok(())).expect("it hinders nobody");
+        look.pruned.iter().for_each(assert_showable);
+        // Without it nobody knows what to note: nothing is removed then.
+        let _ = retention::gather::gather(&cluster, &|| Ok(())).inspect_err(assert_showable);
+        let _ = std::fs::remove_dir_all(place.path(&format!("main/{SYSTEM}/wal")));
+    });
+}
+
+/// What a server keeps.
+pub fn retention_policy(bytes: &[u8]) {
+    let read = StoredPolicy::parse(bytes, "retention.json").inspect_err(assert_showable);
+    let Ok(stored) = read else { return };
+    // Whatever it asks for, a plan is made, or refused with a reason.
+    let now = stored.pruned_at;
+    let _ = retention::plan::plan(&Stored::default(), &stored.policy, now).inspect_err(assert_showable);
 }

@@ -77,6 +77,22 @@ fn a_backup_that_finished_meanwhile_is_not_ended() {
 }
 
 #[test]
+fn promise_4_a_backup_that_expires_is_not_ended_by_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = repository(dir.path());
+    let folder = put(&cluster, DEAD, BackupStatus::Failed);
+    let mut record = Record::load(cluster.storage(), &folder).unwrap().unwrap();
+    record.other.insert(crate::repository::record::EXPIRING.into(), serde_json::Value::Bool(true));
+    record.finished_at = None;
+    record.save(cluster.storage(), &folder).unwrap();
+    clear_up(&cluster, 7, &session()).unwrap();
+    jobs::abandon(&cluster, None, "it was killed").unwrap();
+    jobs::abandon(&cluster, Some(DEAD), "it was killed").unwrap();
+    assert!(has_data(&cluster, &folder));
+    assert_eq!(Record::load(cluster.storage(), &folder).unwrap().unwrap(), record);
+}
+
+#[test]
 fn promise_5_a_backup_removes_nothing_outside_the_repository() {
     let dir = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();

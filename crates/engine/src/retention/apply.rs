@@ -59,7 +59,9 @@ pub(super) fn prune_by(
     if !is_needed {
         if apply {
             // A new one that this hits is made again by its writer.
-            unborn(cluster)?.iter().for_each(|folder| drop(cluster.storage().remove_empty(folder)));
+            for folder in unborn(cluster)? {
+                cluster.storage().remove_empty(&folder);
+            }
         }
         return rows(cluster, &planned.found.stored, &planned.plan, &check);
     }

@@ -100,3 +100,28 @@ fn a_timeline_of_which_nothing_is_left_is_a_gap() {
     let crossing = Record { stop_lsn: Some(Lsn(5 * SIZE + 90)), ..backup(1, 4, 5) };
     gaps(&left, &[], &[crossing], &[]);
 }
+
+#[test]
+fn what_retention_removed_is_no_gap_unless_a_backup_needs_it() {
+    let mut one = survey(&[(1, &[run(2, 3), run(9, 12)], &[])], &[(2, 1, 13)]);
+    gaps(&one, &[], &[], &[(1, 4, 8)]);
+    one.pruned.segments.insert(Timeline(1), vec![run(1, 1), run(4, 6)]);
+    gaps(&one, &[], &[], &[(1, 7, 8)]);
+    one.pruned.segments.insert(Timeline(1), vec![run(1, 1), run(4, 8)]);
+    gaps(&one, &[], &[], &[]);
+    // A writer brought a line back.
+    gaps(&one, &[(1, run(5, 5))], &[], &[]);
+    let size = one.segment_size;
+    let evidence = Evidence::weigh(&one, BTreeMap::new(), &[]);
+    assert_eq!(evidence.pruned[&Timeline(1)], [run(1, 1), run(4, 8)]);
+    assert!(evidence.absence(Timeline(1), run(4, 8), size).starts_with("retention removed segments"));
+    assert!(evidence.absence(Timeline(1), run(13, 13), size).ends_with("is missing"));
+    // What a backup needs is lost, whoever removed it.
+    gaps(&one, &[], &[backup(1, 3, 4)], &[(1, 4, 4)]);
+    let evidence = Evidence::weigh(&one, BTreeMap::new(), &[backup(1, 3, 4)]);
+    assert_eq!(evidence.pruned[&Timeline(1)], [run(1, 1), run(5, 8)]);
+    // It says nothing about what is there.
+    one.pruned.segments.insert(Timeline(1), vec![run(1, 10)]);
+    let evidence = Evidence::weigh(&one, BTreeMap::new(), &[]);
+    assert_eq!(evidence.pruned[&Timeline(1)], [run(1, 1), run(4, 8)]);
+}

@@ -258,3 +258,32 @@ fn absent_means_proven_absent_from_an_archive_that_is_there() {
     plain(&place, "00000003.history", "damaged");
     assert_eq!(look(&place, 1, 5).unwrap_err().kind, ErrorKind::Corrupt);
 }
+
+#[test]
+fn promise_3_what_retention_removed_is_not_absent() {
+    use crate::wal::survey::Run;
+    let place = Place::new();
+    for number in [8, 9] {
+        store(&place, 1, number);
+    }
+    let mut pruned = Pruned::default();
+    pruned.segments.insert(Timeline(1), vec![Run { first: 2, last: 7 }]);
+    // Nothing of timeline 2 is left, nor of 3.
+    pruned.segments.insert(Timeline(2), vec![Run { first: 10, last: 12 }]);
+    pruned.histories.extend([Timeline(2), Timeline(3)]);
+    pruned.save(&place.archive(), size()).unwrap();
+    lost(look(&place, 1, 4), &["000000010000000000000004\" was removed by retention", "pruned.json"]);
+    lost(look(&place, 2, 12), &["was removed by retention"]);
+    lost(look(&place, 2, 9), &["is missing", "Retention removed 00000002000000000000000A"]);
+    lost(history(&place.archive(), Timeline(3), size()), &["Retention removed 00000003.history"]);
+    lost(history(&place.archive(), Timeline(2), size()), &["Retention removed 00000002.history"]);
+    assert_eq!(look(&place, 1, 8), Ok(Verdict::Present));
+    assert_eq!(look(&place, 1, 10), Ok(Verdict::Absent));
+    assert_eq!(look(&place, 2, 13), Ok(Verdict::Absent));
+    assert_eq!(history(&place.archive(), Timeline(4), size()), Ok(Verdict::Absent));
+    // Damaged, it does not keep a recovery from its end.
+    let path = place.repository.storage().folder().join(place.archive().pruned_path());
+    std::fs::write(path, "{").unwrap();
+    assert_eq!(look(&place, 1, 10), Ok(Verdict::Absent));
+    lost(look(&place, 1, 4), &["is missing"]);
+}

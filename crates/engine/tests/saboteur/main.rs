@@ -1,6 +1,7 @@
 //! What if the store fails at the n-th call? For every n: nothing false is complete, nothing true is lost, and the next
 //! attempt works.
 
+mod prune;
 mod scene;
 mod sweep;
 

@@ -100,6 +100,11 @@ impl Original {
         Path::new(&self.task.data_directory)
     }
 
+    /// The repository that scenes are copies of.
+    pub fn repository(&self) -> PathBuf {
+        self.scratch.path().join("repository")
+    }
+
     pub fn system(&self) -> u64 {
         self.task.system_identifier
     }

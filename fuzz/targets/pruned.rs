@@ -1,0 +1,5 @@
+//! Fuzz target: hostile bytes for the reader "pruned".
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pg_ark_fuzz::readers::run("pruned", bytes));
