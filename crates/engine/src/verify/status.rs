@@ -4,7 +4,8 @@ use super::{archive_of, recent, records_of};
 use crate::repository::{Cluster, Record};
 use crate::schedule;
 use crate::wal::archive::Archive;
-use crate::wal::moments::{Moments, is_damage, shown_time};
+use crate::wal::moments::{Moments, is_damage, is_unreadable, shown_time};
+use crate::wal::pruned::Pruned;
 use crate::wal::survey::Survey;
 use chrono::{DateTime, SecondsFormat, Utc};
 use pg_ark_contract::rows::{BackupStatus, StatusRow};
@@ -37,6 +38,12 @@ pub fn status(
             part.survey
         }
         None => Survey::empty(SegmentSize::default()),
+    };
+    row.pruned_at = match Pruned::load(&archive, survey.segment_size) {
+        Ok(pruned) => pruned.at.map(shown),
+        // Verification tells of it.
+        Err(e) if is_unreadable(&e) => None,
+        Err(e) => return Err(e),
     };
     match in_time(check, |check| recent::window(cluster, &archive, &survey, &records, check))? {
         Some(found) => (row.window, row.gap) = (found.window, found.gap),
