@@ -30,6 +30,7 @@
 //! * [`torture`]: kill -9 at random moments, of everything. * [`power_loss`]: what was told to be durable is.
 //! * [`io_faults`]: disks that are full or fail.
 //! * [`source_damage`]: promise 6, damage is loud: pages that are corrupt before they are backed up.
+//! * [`metrics`]: what is said about a server that backs itself up.
 //! * [`upgrade`]: library, engine and SQL of different versions.
 //! * [`validate`]: what is wrong with stored backups, asked by SQL.
 //! * [`waiting`]: what a caller that waits hears.
@@ -51,6 +52,7 @@ mod large;
 mod layouts;
 mod load;
 mod manners;
+mod metrics;
 mod moments;
 mod old_wal;
 mod power_loss;
