@@ -4,7 +4,7 @@ use crate::support::{Ready, Running, ready};
 use pg_ark_testkit::process::{
     CONTINUE, INTERRUPT, KILL, QUIT, STOP, Signal, TERMINATE, descendants, is_alive, is_reaped, send_signal,
 };
-use pg_ark_testkit::{Builder, Cluster, LONG, Repo, SHORT, StopMode, holds_within, wait_until};
+use pg_ark_testkit::{Builder, Cluster, LONG, Repo, SHORT, StopMode, holds_within, run, wait_until};
 use std::path::Path;
 
 /// What the scheduler says when nothing is wrong any more.
@@ -278,6 +278,62 @@ fn a_run_that_hangs_stops_no_other_and_ends_at_its_limit() {
     wait_until("the end of the engine", LONG, || !is_alive(running.engine));
     ready.assert_nothing_left_behind();
     assert_eq!(told(server, "job \"nightly\" failed (attempt 1)"), 1, "{}", server.log());
+}
+
+#[test]
+fn a_run_that_the_server_keeps_waiting_is_ended_too() {
+    let ready = scheduled(Cluster::builder());
+    let server = &ready.server;
+    let [checkpointer] = server.pids("checkpointer")[..] else { panic!("one checkpointer") };
+    send_signal(checkpointer, STOP);
+    schedule(server, "nightly", "full", ", time_limit => '2 s'");
+    ready.wait_for_phase("waiting for checkpoint to finish");
+    wait_for_runs(server, "nightly", "failed|1");
+    let error = server.psql("SELECT error FROM ark.job_runs('nightly')");
+    assert!(error.contains("took longer than its limit of 2 s"), "{error}");
+    send_signal(checkpointer, CONTINUE);
+}
+
+#[test]
+fn a_row_that_makes_no_sense_is_told_once_and_hinders_no_other() {
+    let ready = scheduled(Cluster::builder());
+    let server = &ready.server;
+    schedule(server, "bad cron", "verify_archive", "");
+    schedule(server, "bad zone", "verify_archive", "");
+    schedule(server, "nightly", "full", "");
+    server.psql("UPDATE ark.job SET cron = 'whenever' WHERE name = 'bad cron'");
+    server.psql("UPDATE ark.job SET timezone = 'Nowhere/Else' WHERE name = 'bad zone'");
+    wait_for_runs(server, "nightly", "done|1");
+    is_told_once(server, "job \"bad cron\" is never due");
+    is_told_once(server, "job \"bad zone\" is never due");
+    server.psql("SELECT ark.unschedule(name) FROM ark.jobs WHERE name LIKE 'bad%'");
+    is_well_again(server, 1);
+}
+
+#[test]
+fn without_a_free_worker_slot_nothing_runs_and_that_is_told_once() {
+    // One is the scheduler's, one the logical replication launcher's.
+    let ready = scheduled(Cluster::builder().conf("max_worker_processes = 2"));
+    let server = &ready.server;
+    is_told_once(server, "could not start a background worker: every slot is taken");
+    server.configure(&["max_worker_processes = 4"]);
+    server.restart();
+    schedule(server, "nightly", "full", "");
+    wait_for_runs(server, "nightly", "done|1");
+}
+
+#[test]
+fn a_server_of_pg_upgrade_is_left_alone() {
+    let ready = scheduled(Cluster::builder());
+    let server = &ready.server;
+    schedule(server, "nightly", "full", "");
+    wait_for_runs(server, "nightly", "done|1");
+    server.stop(StopMode::Fast);
+    let mut pg_ctl = server.pg().tool("pg_ctl");
+    pg_ctl.args(["start", "-w", "-s", "-o", "-b", "-D"]).arg(server.data()).arg("-l").arg(server.log_path());
+    run(&mut pg_ctl).ok();
+    assert_eq!(server.pids("walwriter").len(), 1, "it runs");
+    assert_eq!(server.pids("pg_ark"), [0; 0]);
 }
 
 #[test]

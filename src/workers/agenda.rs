@@ -50,6 +50,8 @@ pub struct Due {
     pub run: RunId,
     /// What it does.
     pub kind: JobKind,
+    /// Seconds after which it is ended.
+    pub time_limit: u32,
 }
 
 /// The answer.
@@ -156,7 +158,7 @@ fn fingerprint(target: &Target, jobs: &[JobSpec]) -> u64 {
 
 fn ask(target: &Target, jobs: Vec<JobSpec>, fingerprint: u64, mut problems: Vec<Error>) -> Result<Report> {
     progress::activity("pg_ark: asks the engine which jobs are due");
-    let kinds = jobs.iter().map(|job| (job.name.clone(), job.kind)).collect::<Vec<_>>();
+    let specs: Vec<_> = jobs.iter().map(|job| (job.name.clone(), job.kind, job.time_limit)).collect();
     let task = Task::Agenda {
         system_identifier: wal::system_identifier(),
         jobs,
@@ -170,11 +172,11 @@ fn ask(target: &Target, jobs: Vec<JobSpec>, fingerprint: u64, mut problems: Vec<
     let running = states.iter().any(|state| state.running.is_some());
     let known = error.is_none().then_some(Known { fingerprint, wake_at, running });
     problems.extend(error);
-    let kind = |name: &str| kinds.iter().find(|(known, _)| known == name).map(|(_, kind)| *kind);
-    let mut due: Vec<Due> = states
-        .into_iter()
-        .filter_map(|state| Some(Due { kind: kind(&state.name)?, run: state.due? }))
-        .collect();
+    let of = |run: RunId| {
+        let (_, kind, time_limit) = specs.iter().find(|(name, ..)| *name == run.job)?;
+        Some(Due { kind: *kind, time_limit: *time_limit, run })
+    };
+    let mut due: Vec<Due> = states.into_iter().filter_map(|state| of(state.due?)).collect();
     due.sort_by_key(|due| due.kind.backup().is_none());
     Ok(Report { jobs: true, known, due, problems })
 }
@@ -211,7 +213,7 @@ mod tests {
         let report = Report {
             jobs: true,
             known: Some(known(None, true)),
-            due: vec![Due { run, kind: JobKind::VerifyArchive }; 10_000],
+            due: vec![Due { run, kind: JobKind::VerifyArchive, time_limit: u32::MAX }; 10_000],
             problems: vec![problem; 100],
         };
         let text = fitting(report);

@@ -86,7 +86,7 @@ mod tests {
         refused.add("b", None);
         assert_eq!(refused.errors().len(), 1, "nothing is wrong with it");
         let run = RunId { job: "b".into(), due_at: String::new(), attempt: 1 };
-        refused.keep(&[Due { run, kind: JobKind::Prune }]);
+        refused.keep(&[Due { run, kind: JobKind::Prune, time_limit: 60 }]);
         assert!(!refused.waits("a") && refused.waits("b"));
         refused.remove("b");
         assert_eq!(refused.pause(), None);

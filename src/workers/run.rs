@@ -101,10 +101,10 @@ fn begin(target: &Target, spec: &JobSpec, run: &RunId, limit: Limit) -> Result<b
 
 /// Why it really failed: the server only says that a statement was cancelled, the engine that it takes too long.
 fn reason(error: Error, limit: Limit) -> Error {
-    match (worker::stop_reason(), limit.check()) {
-        (Some(reason), _) => Error::new(ErrorKind::Cancelled, format!("the run was {reason}")),
-        (None, Err(over)) => over,
-        (None, Ok(())) => error,
+    match (limit.check(), worker::stop_reason()) {
+        (Err(over), _) => over,
+        (Ok(()), Some(reason)) => Error::new(ErrorKind::Cancelled, format!("the run was {reason}")),
+        (Ok(()), None) => error,
     }
 }
 

@@ -10,6 +10,7 @@
 //! attempt in the repository and ends. It never waits without looking at SIGTERM.
 
 use super::agenda::{self, Due, Known, Question, Report};
+use super::limit::Limit;
 use super::problems::Problems;
 use super::refused::{Refused, pause};
 use super::run::{self, Order};
@@ -35,6 +36,8 @@ const LOOK_MIN: Duration = Duration::from_secs(1);
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 /// How long a worker that was told to end may take before the scheduler goes on without it.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// Seconds that a worker may take beyond its limit: to tell its engine, and to write down what happened.
+const OVER_LIMIT: u32 = 60;
 /// The server wakes this process when a worker ends; in case it does not.
 const LIFE_TICK: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,8 @@ struct Started {
     channel: Channel,
     /// Its attempt is in the repository: what comes of it is told by its worker.
     begun: bool,
+    /// The worker ends at its limit by itself; one that the server keeps waiting does not see that it is over.
+    limit: Limit,
 }
 
 #[derive(Default)]
@@ -101,6 +106,9 @@ impl Scheduler {
         for run in &mut self.runs {
             if !run.begun && run.channel.read().0 == State::Started {
                 (run.begun, news) = (true, true);
+            }
+            if run.limit.check().is_err() {
+                run.handle.terminate();
             }
         }
         let runs = std::mem::take(&mut self.runs);
@@ -230,7 +238,8 @@ impl Scheduler {
         let channel = Channel::create(&serde_json::to_vec(&order).unwrap_or_default());
         let kind = if due.kind.backup().is_some() { backup::WORKER } else { run::WORKER };
         let handle = register(kind, Entry::Run, &channel)?;
-        self.runs.push(Started { due, handle, channel, begun: false });
+        let limit = Limit::from_now(due.time_limit.saturating_add(OVER_LIMIT));
+        self.runs.push(Started { due, handle, channel, begun: false, limit });
         Ok(())
     }
 
