@@ -80,10 +80,10 @@ impl Schedule {
         let mut wall = local.naive_local();
         for _ in 0..MOST_REPEATED {
             wall = self.cron.find_next_occurrence(&wall, false).ok()?;
-            match self.instant(wall)? {
-                instant if instant > after => return Some(instant),
-                // In an hour that comes twice.
-                _ => {}
+            let instant = self.instant(wall)?;
+            // In an hour that comes twice, one that was due the first time is not due again.
+            if instant > after {
+                return Some(instant);
             }
         }
         None
@@ -98,14 +98,14 @@ impl Schedule {
         }
         // The wall may have shown a later time already, if it was put back.
         let offset = |time: DateTime<Tz>| time.offset().fix().local_minus_utc();
-        let before = local.clone().checked_sub_signed(Duration::minutes(LARGEST_CHANGE))?;
-        let put_back = offset(before).saturating_sub(offset(local.clone())).max(0);
+        let before = local.checked_sub_signed(Duration::minutes(LARGEST_CHANGE))?;
+        let put_back = offset(before).saturating_sub(offset(local)).max(0);
         let mut wall = local.naive_local().checked_add_signed(Duration::seconds(i64::from(put_back) + 1))?;
         for _ in 0..MOST_REPEATED {
             wall = self.cron.find_previous_occurrence(&wall, false).ok()?;
-            match self.instant(wall)? {
-                instant if instant <= until => return Some(instant),
-                _ => {}
+            let instant = self.instant(wall)?;
+            if instant <= until {
+                return Some(instant);
             }
         }
         None

@@ -106,7 +106,8 @@ pub fn of(judge: &Judge<'_>, folder: &str, kind: JobKind, except: Option<Key>) -
     Ok(history)
 }
 
-/// At most `limit` attempts in `folder`, newest first.
+/// At most `limit` attempts in `folder`, newest first; none when not one of them can be read, since nobody knows then what
+/// they did (`verify` names them).
 ///
 /// # Errors
 /// What the store said.
