@@ -112,3 +112,7 @@ fn needed(start: pg_ark_contract::Lsn, backup: &StoredBackup, size: SegmentSize)
     };
     Some(Run { first: size.segment_of(start), last })
 }
+
+#[cfg(test)]
+#[path = "safety_tests.rs"]
+mod tests;

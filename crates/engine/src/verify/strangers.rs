@@ -1,17 +1,19 @@
 //! What lies in the folders above the backups and the archive and was not put there by pg_ark, and tickets of writers
-//! and attempts at jobs that cannot be read.
+//! and attempts at jobs, pins and policies that cannot be read.
 
 use super::backup::wal::is_own;
 use super::findings::{Finding, Findings};
 use super::loose::of_error;
 use crate::repository::lease::Lease;
+use crate::repository::pins::Pin;
 use crate::repository::record::parse_json;
 use crate::repository::storage::PROBE;
 use crate::repository::{Cluster, Storage, layout};
+use crate::retention::policy_store;
 use crate::schedule::runs::{self, Key};
-use pg_ark_contract::Result;
 use pg_ark_contract::rows::{FindingRow, Severity};
 use pg_ark_contract::settings::is_name;
+use pg_ark_contract::{ErrorKind, Result};
 
 /// Largest ticket that is read, in bytes.
 const MAX_TICKET: u64 = 64 << 10;
@@ -22,7 +24,10 @@ const TICKET: &str = "It says who writes backups: the next backup waits until it
 const ATTEMPT: &str =
     "It says what came of a scheduled job, and counts as an attempt that failed. Remove it.";
 
-/// Warnings about strangers, tickets and attempts.
+const PIN: &str = "Its backup is kept all the same. Pin it again, or unpin it.";
+const POLICY: &str = "The server writes it anew when it prunes; until then pgark prune wants options.";
+
+/// Warnings about strangers, and about tickets, attempts, pins and retention.json that cannot be read.
 ///
 /// # Errors
 /// What the store said.
@@ -56,6 +61,14 @@ pub fn strangers(cluster: &Cluster) -> Result<Vec<FindingRow>> {
         look(storage, &folder, &findings, &|name| name.starts_with(ticket), &is_folder)?;
         tickets(storage, &folder, &lease, &findings)?;
         attempts(cluster, *system, &findings)?;
+        pins(storage, cluster.name(), *system, &findings)?;
+    }
+    if let Err(error) = policy_store::load(cluster) {
+        if !is_own(&error) && error.kind != ErrorKind::FormatTooNew {
+            return Err(error);
+        }
+        let finding = of_error(layout::retention(cluster.name()), &error);
+        findings.add(Finding { severity: Severity::Warning, ..finding }.hint(POLICY));
     }
     Ok(findings.into_rows(None, cluster.name(), &mut |_| None))
 }
@@ -83,6 +96,27 @@ fn look(
         let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
         let finding = Finding::new(Severity::Warning, path, "was not stored by pg_ark");
         findings.add(finding.hint("Look what it is. pg_ark neither reads nor removes it."));
+    }
+    Ok(())
+}
+
+/// Pins that cannot be read, and what is none.
+fn pins(storage: &Storage, cluster: &str, system: u64, findings: &Findings) -> Result<()> {
+    let folder = layout::pins(cluster, system);
+    let is_pin = |name: &str| name.strip_suffix(".json").is_some_and(layout::is_backup_name);
+    look(storage, &folder, findings, &is_pin, &is_pin)?;
+    let files = storage.files(&folder).unwrap_or_default();
+    for path in files.into_iter().filter(|path| is_pin(path.rsplit('/').next().unwrap_or_default())) {
+        let read = storage.get(&path, layout::MAX_RECORD).and_then(|bytes| match bytes {
+            Some(bytes) => Pin::parse(&bytes, &storage.display(&path)).map(drop),
+            None => Ok(()),
+        });
+        match read {
+            Err(error) if is_own(&error) || error.kind == ErrorKind::FormatTooNew => {
+                findings.add(Finding { severity: Severity::Warning, ..of_error(path, &error) }.hint(PIN));
+            }
+            other => other?,
+        }
     }
     Ok(())
 }
@@ -180,5 +214,29 @@ mod tests {
             "x",
         ];
         assert_eq!(told(), folders);
+    }
+
+    #[test]
+    fn pins_and_policies_that_cannot_be_read_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", dir.path().display());
+        let (repository, _) = Repository::open_or_create(&url).unwrap();
+        let mut cluster = repository.cluster("main").unwrap();
+        cluster.remember_system(7, 150_000).unwrap();
+        let storage = repository.storage();
+        Pin::new(Some("audit")).save(storage, &layout::pin("main", 7, "20261122T020000Z-full")).unwrap();
+        policy_store::save(&cluster, &pg_ark_contract::retention::Policy::default(), chrono::Utc::now())
+            .unwrap();
+        assert_eq!(strangers(&cluster).unwrap(), []);
+        assert!(policy_store::load(&cluster).unwrap().is_some());
+        let bad = layout::pin("main", 7, "20261123T020000Z-full");
+        let stranger = format!("{}/notes", layout::pins("main", 7));
+        for path in [&bad, &stranger, &layout::retention("main")] {
+            storage.put(path, &b"{"[..]).unwrap();
+        }
+        let rows = strangers(&cluster).unwrap();
+        assert!(rows.iter().all(|row| row.severity == Severity::Warning && row.hint.is_some()), "{rows:#?}");
+        let objects: Vec<_> = rows.into_iter().map(|row| row.object).collect();
+        assert_eq!(objects, [bad, stranger, layout::retention("main")]);
     }
 }

@@ -20,6 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Runs and histories that are remembered, the newest ones: behind older ones nothing is stored any more.
 const MOST: usize = 10_000;
 
+/// What to do about a damaged file.
+const DAMAGED: &str = "Get it back from a copy. Nothing is pruned before; if you remove it, holes that retention made are told as gaps.";
+
 /// What retention removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pruned {
@@ -60,7 +63,12 @@ impl Pruned {
         let path = archive.pruned_path();
         match archive.storage().get(&path, layout::MAX_RECORD)? {
             None => Ok(Pruned::default()),
-            Some(bytes) => Pruned::parse(&bytes, &archive.storage().display(&path), size),
+            Some(bytes) => {
+                Pruned::parse(&bytes, &archive.storage().display(&path), size).map_err(|e| match e.kind {
+                    ErrorKind::Corrupt => e.hint(DAMAGED),
+                    _ => e,
+                })
+            }
         }
     }
 
