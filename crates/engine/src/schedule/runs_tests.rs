@@ -414,7 +414,7 @@ fn a_store_that_fails_never_leads_to_two_runs_of_one_attempt() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
     fn whatever_lies_in_a_jobs_folder_ends_no_schedule(
         files in proptest::collection::vec(
