@@ -4,9 +4,14 @@ use super::repo::{Repo, SYSTEM, day, days, full};
 use crate::retention::model::StoredBackup;
 
 const NEW: u64 = 99;
+const OLD: u64 = 3;
 
 fn of_new(backup: StoredBackup) -> StoredBackup {
     StoredBackup { system: NEW, ..backup }
+}
+
+fn of_old(backup: StoredBackup) -> StoredBackup {
+    StoredBackup { system: OLD, ..backup }
 }
 
 fn upgraded(backups: impl IntoIterator<Item = StoredBackup>) -> Repo {
@@ -80,6 +85,14 @@ fn calendars_and_counts_look_at_all_systems() {
 fn promise_4_the_newest_system_keeps_its_newest_backup_whatever_its_clock_said() {
     let backups = [of_new(full("new", day(0), 5)), full("old", day(5), 40)];
     assert_eq!(upgraded(backups).plan(&days(1), day(100)).kept(), ["new", "old"]);
+    // Nor is it lost when it ends behind the place where the newest timeline begins.
+    let backups = [full("new", day(0), 30), of_old(full("old", day(5), 40))];
+    let mut repo =
+        Repo::new(backups).wal(1, 0, 40).wal(2, 25, 60).history(2, &[(1, 25)]).written_by(1, day(1));
+    repo.0.systems = vec![OLD, SYSTEM];
+    let shown = repo.plan(&days(1), day(100));
+    assert_eq!(shown.backup("new"), "keep: newest good backup");
+    assert_eq!(shown.wal(1), ["0-29 drop: no backup needs it", "30-40 keep: from new on"]);
 }
 
 #[test]

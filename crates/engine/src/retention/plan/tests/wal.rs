@@ -178,3 +178,16 @@ fn backups_that_carry_their_wal_need_no_archive() {
     let shown = Repo::new(backups).plan(&days(3), day(10));
     assert_eq!(shown.kept(), ["b", "c"]);
 }
+
+#[test]
+fn promise_4_a_timeline_may_be_left_before_it_began() {
+    // A standby that followed timeline 2 was promoted before it came to where timeline 2 began: "b" is not on its line.
+    let backups = [full("a", day(0), 10), full("b", day(5), 30)];
+    let repo = Repo::new(backups).wal(1, 0, 40).wal(2, 40, 45).wal(3, 25, 60);
+    let repo = repo.history(2, &[(1, 40)]).history(3, &[(1, 40), (2, 25)]);
+    let repo = repo.written_by(1, day(5)).written_by(2, day(6)).written_by(3, day(20));
+    let shown = repo.plan(&days(3), day(20));
+    assert_eq!(shown.backup("a"), "keep: reaches the window's beginning");
+    assert_eq!(shown.wal(3), ["25-60 keep: from a on"]);
+    assert_eq!(shown.wal(1)[1], "10-25 keep: from a on");
+}
