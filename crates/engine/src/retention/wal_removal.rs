@@ -124,7 +124,7 @@ impl<'a> WalRemoval<'a> {
         let first = u64::from(log) * per_log;
         // A `.partial` may follow what was removed.
         let runs = self.after.runs(timeline).iter();
-        runs.clone().any(|run| run.first <= first + per_log - 1 && first <= run.last.saturating_add(1))
+        runs.clone().any(|run| run.first < first + per_log && first <= run.last.saturating_add(1))
     }
 
     /// Does it. `now` is noted.
