@@ -5,6 +5,7 @@ mod calendar;
 mod hostile;
 mod model;
 mod reference;
+mod reference_wal;
 mod repo;
 mod rules;
 mod simulation;

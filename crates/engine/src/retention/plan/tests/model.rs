@@ -1,7 +1,8 @@
 //! Thousands of random histories: the plan says what the reference says, and loses nothing that it must not.
 
 use super::reference::Slow;
-use super::world::{World, pruned};
+use super::repo::pruned;
+use super::world::World;
 use crate::retention::model::{BackupState, Plan, Stored, WalVerdict};
 use crate::retention::plan::plan;
 use crate::retention::safety;

@@ -1,7 +1,6 @@
 //! What the plan must say, asked in the slowest and plainest way: each backup, each segment and each moment alone,
-//! looking at everything anew.
+//! looking at everything anew. [`super::reference_wal`] asks about WAL and moments.
 
-use super::world::Moment;
 use crate::postgres::timeline::TimelineHistory;
 use crate::retention::model::{BackupState, Stored, StoredBackup};
 use crate::retention::plan::calendar;
@@ -13,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A repository, looked at slowly.
 pub struct Slow<'a> {
-    stored: &'a Stored,
+    pub(super) stored: &'a Stored,
     policy: &'a Policy,
     now: DateTime<Utc>,
     begins: DateTime<Utc>,
@@ -39,15 +38,15 @@ impl<'a> Slow<'a> {
         slow
     }
 
-    fn all(&self) -> std::ops::Range<usize> {
+    pub(super) fn all(&self) -> std::ops::Range<usize> {
         0..self.stored.backups.len()
     }
 
-    fn backup(&self, index: usize) -> &'a StoredBackup {
+    pub(super) fn backup(&self, index: usize) -> &'a StoredBackup {
         &self.stored.backups[index]
     }
 
-    fn is_logical(&self, index: usize) -> bool {
+    pub(super) fn is_logical(&self, index: usize) -> bool {
         self.backup(index).kind == BackupKind::Logical
     }
 
@@ -59,7 +58,7 @@ impl<'a> Slow<'a> {
         })
     }
 
-    fn is_complete(&self, index: usize) -> bool {
+    pub(super) fn is_complete(&self, index: usize) -> bool {
         matches!(self.backup(index).state, BackupState::Good | BackupState::Broken(_))
     }
 
@@ -84,7 +83,7 @@ impl<'a> Slow<'a> {
         self.is_good(index) && self.backup(index).damaged_pages == 0 && (!has_parent || of_parent())
     }
 
-    fn span(&self, index: usize) -> Option<Span> {
+    pub(super) fn span(&self, index: usize) -> Option<Span> {
         let backup = self.backup(index);
         let span = (backup.timeline?, backup.start_lsn?, backup.stop_lsn?);
         self.is_complete(index).then_some(span)
@@ -103,18 +102,18 @@ impl<'a> Slow<'a> {
         self.backup(index).stopped_at.is_some_and(|time| time <= self.now)
     }
 
-    fn is_newest_system(&self, system: u64) -> bool {
+    pub(super) fn is_newest_system(&self, system: u64) -> bool {
         self.stored.systems.last() == Some(&system)
     }
 
     /// The history that is stored, or what can be said without.
-    fn history(&self, system: u64, timeline: Timeline) -> TimelineHistory {
+    pub(super) fn history(&self, system: u64, timeline: Timeline) -> TimelineHistory {
         let stored = self.stored.wal.get(&system).and_then(|wal| wal.histories.get(&timeline));
         stored.cloned().unwrap_or(TimelineHistory::without_ancestors(timeline))
     }
 
     /// Whether WAL up to `lsn` of `from` may belong to the line of `tip`.
-    fn leads(&self, system: u64, from: Timeline, lsn: Lsn, tip: Timeline) -> bool {
+    pub(super) fn leads(&self, system: u64, from: Timeline, lsn: Lsn, tip: Timeline) -> bool {
         let stored = self.stored.wal.get(&system).is_some_and(|wal| wal.histories.contains_key(&tip));
         match stored || tip.0 == 1 {
             true => self.history(system, tip).reaches(from, lsn),
@@ -175,7 +174,7 @@ impl<'a> Slow<'a> {
             && self.stopped_by[index].is_some_and(|time| time <= self.begins)
     }
 
-    fn reaches_window(&self, system: u64, tip: Timeline) -> bool {
+    pub(super) fn reaches_window(&self, system: u64, tip: Timeline) -> bool {
         let own = |index: usize| {
             self.backup(index).system == system && self.span(index).is_some_and(|span| span.0 == tip)
         };
@@ -219,7 +218,7 @@ impl<'a> Slow<'a> {
     }
 
     /// None of `among` is newer; none of those that stopped by now when it did.
-    fn is_newest_of(&self, index: usize, among: &[usize]) -> bool {
+    pub(super) fn is_newest_of(&self, index: usize, among: &[usize]) -> bool {
         let past: Vec<usize> = among.iter().copied().filter(|other| self.is_past(*other)).collect();
         let among = if past.is_empty() { among } else { &past[..] };
         among.contains(&index) && !among.iter().any(|other| self.is_newer(*other, index))
@@ -300,7 +299,7 @@ impl<'a> Slow<'a> {
     }
 
     /// Whether all WAL from its start on is kept, wherever it leads.
-    fn is_followed(&self, index: usize) -> bool {
+    pub(super) fn is_followed(&self, index: usize) -> bool {
         let backup = self.backup(index);
         let no_good = !self.class(index).into_iter().any(|other| self.is_good(other));
         backup.state == BackupState::Running
@@ -318,110 +317,5 @@ impl<'a> Slow<'a> {
             bases.map(move |index| (index, tip)).collect::<Vec<_>>()
         };
         self.tips().into_iter().flat_map(of_tip).collect()
-    }
-
-    /// Whether a stored segment must be kept, when these backups are.
-    pub fn needs(
-        &self,
-        kept: &BTreeSet<usize>,
-        bases: &[(usize, Timeline)],
-        (system, timeline, number): (u64, Timeline, u64),
-    ) -> bool {
-        let size = self.stored.wal[&system].segment_size;
-        let physical: Vec<usize> =
-            self.all().filter(|o| self.backup(*o).system == system && !self.is_logical(*o)).collect();
-        let good: Vec<usize> = physical.iter().copied().filter(|o| self.is_good(*o)).collect();
-        let kept_here: Vec<usize> =
-            self.all().filter(|o| kept.contains(o) && self.backup(*o).system == system).collect();
-        let unreadable = kept_here.iter().any(|o| self.backup(*o).state == BackupState::Unreadable);
-        if unreadable || self.is_newest_system(system) && good.is_empty() {
-            return true;
-        }
-        let starts_before = |index: usize| {
-            let backup = self.backup(index);
-            let (from, start) = (backup.timeline.unwrap(), backup.start_lsn.unwrap());
-            self.leads(system, from, start, timeline) && size.segment_of(start) <= number
-        };
-        let of_backup = |index: usize| {
-            let stop = self.backup(index).stop_lsn;
-            let upto_stop = stop.is_some_and(|stop| number <= size.last_segment_before(stop));
-            let failed = self.backup(index).state == BackupState::Failed;
-            !failed && starts_before(index) && (self.is_followed(index) || upto_stop)
-        };
-        if physical.iter().any(|index| kept.contains(index) && of_backup(*index)) {
-            return true;
-        }
-        let on_the_way = |&(index, tip): &(usize, Timeline)| {
-            let (from, start, _) = self.span(index).unwrap();
-            let history = self.history(system, tip);
-            let known = history.contains(timeline) && (tip.0 == 1 || !history.entries.is_empty());
-            let passes =
-                if known || timeline == tip { true } else { self.leads(system, timeline, Lsn(0), tip) };
-            let left = history.end_of(timeline);
-            self.backup(index).system == system
-                && from <= timeline
-                && passes
-                && size.segment_of(start) <= number
-                && left.is_none_or(|left| number <= size.segment_of(left))
-        };
-        if bases.iter().any(on_the_way) {
-            return true;
-        }
-        let newest = good.iter().copied().find(|index| self.is_newest_of(*index, &good));
-        let led_to = physical.iter().any(|index| {
-            let backup = self.backup(*index);
-            kept.contains(index)
-                && self.is_followed(*index)
-                && self.leads(system, backup.timeline.unwrap(), backup.start_lsn.unwrap(), timeline)
-        });
-        let is_tip =
-            bases.iter().any(|(index, tip)| *tip == timeline && self.backup(*index).system == system);
-        self.is_newest_system(system)
-            && newest.is_some_and(|newest| self.backup(newest).timeline < Some(timeline))
-            && !led_to
-            && !is_tip
-            && self.reaches_window(system, timeline)
-    }
-
-    /// Whether a good backup and WAL without a hole lead to the moment.
-    pub fn restores(&self, moment: &Moment) -> bool {
-        let Some(wal) = self.stored.wal.get(&moment.system) else { return false };
-        let (size, history) = (wal.segment_size, self.history(moment.system, moment.timeline));
-        let holds = |number: u64| {
-            wal.segments.iter().any(|(timeline, runs)| {
-                let left = history.end_of(*timeline);
-                history.contains(*timeline)
-                    && left.is_none_or(|left| number <= size.segment_of(left))
-                    && runs.iter().any(|run| run.first <= number && number <= run.last)
-            })
-        };
-        // The newest first: it needs the least WAL.
-        self.all().rev().any(|index| {
-            let Some((timeline, start, stop)) = self.span(index) else { return false };
-            let first = match self.backup(index).wal_included {
-                true => size.last_segment_before(stop) + 1,
-                false => size.segment_of(start),
-            };
-            self.is_good(index)
-                && !self.is_logical(index)
-                && self.backup(index).system == moment.system
-                && stop <= moment.lsn
-                && history.reaches(timeline, stop)
-                && (first..=size.last_segment_before(moment.lsn)).all(holds)
-        })
-    }
-
-    /// Whether a backup has everything to become consistent.
-    pub fn is_whole(&self, index: usize) -> bool {
-        let Some((timeline, start, stop)) = self.span(index) else { return self.is_good(index) };
-        let backup = self.backup(index);
-        let wal = self.stored.wal.get(&backup.system);
-        let holds = |number: u64| {
-            let runs = wal.and_then(|wal| wal.segments.get(&timeline));
-            runs.is_some_and(|runs| runs.iter().any(|run| run.first <= number && number <= run.last))
-        };
-        let size = super::repo::size();
-        let mut needed = size.segment_of(start)..=size.last_segment_before(stop);
-        self.is_good(index) && (backup.wal_included || needed.all(holds))
     }
 }

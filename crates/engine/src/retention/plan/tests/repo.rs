@@ -3,7 +3,7 @@
 use crate::postgres::timeline::{Entry, TimelineHistory};
 use crate::retention::model::{BackupState, Plan, Stored, StoredBackup, StoredWal, WalVerdict};
 use crate::retention::plan::plan;
-use crate::wal::survey::Run;
+use crate::wal::survey::{Run, joined};
 use chrono::{DateTime, TimeDelta, Utc};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::retention::{Policy, Verdict};
@@ -169,4 +169,29 @@ impl Shown {
         let kept = self.plan.histories.iter().filter(|history| history.verdict == Verdict::Keep);
         kept.map(|history| history.timeline.0).collect()
     }
+}
+
+/// What is left when the plan was carried out.
+pub fn pruned(stored: &Stored, plan: &Plan) -> Stored {
+    let mut left = Stored { systems: stored.systems.clone(), ..Stored::default() };
+    let mut kept: Vec<usize> =
+        plan.backups.iter().filter(|v| v.verdict == Verdict::Keep).map(|v| v.index).collect();
+    kept.sort_unstable();
+    left.backups = kept.into_iter().map(|index| stored.backups[index].clone()).collect();
+    for (system, wal) in &stored.wal {
+        let empty = StoredWal { segment_size: wal.segment_size, ..StoredWal::default() };
+        left.wal.insert(*system, empty);
+    }
+    for verdict in plan.wal.iter().filter(|verdict| verdict.verdict == Verdict::Keep) {
+        let (from, wal) = (&stored.wal[&verdict.system], left.wal.get_mut(&verdict.system).unwrap());
+        let runs = wal.segments.entry(verdict.timeline).or_default();
+        runs.push(verdict.run);
+        *runs = joined(std::mem::take(runs));
+        wal.written_by.extend(from.written_by.get_key_value(&verdict.timeline));
+    }
+    for verdict in plan.histories.iter().filter(|verdict| verdict.verdict == Verdict::Keep) {
+        let history = stored.wal[&verdict.system].histories[&verdict.timeline].clone();
+        left.wal.get_mut(&verdict.system).unwrap().histories.insert(verdict.timeline, history);
+    }
+    left
 }

@@ -1,8 +1,8 @@
 //! A cluster that is backed up every night and pruned every hour for more than a year, with failovers and an upgrade.
 
 use super::reference::Slow;
-use super::repo::{day, lsn, size};
-use super::world::{Moment, Random, pruned};
+use super::repo::{day, lsn, pruned, size};
+use super::world::{Moment, Random};
 use crate::postgres::timeline::{Entry, TimelineHistory};
 use crate::retention::model::{BackupState, Stored, StoredBackup, StoredWal};
 use crate::retention::plan::plan;

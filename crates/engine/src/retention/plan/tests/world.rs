@@ -3,11 +3,11 @@
 
 use super::repo::{day, history, lsn, size};
 use crate::postgres::timeline::{Entry, TimelineHistory};
-use crate::retention::model::{BackupState, Plan, Stored, StoredBackup, StoredWal};
+use crate::retention::model::{BackupState, Stored, StoredBackup, StoredWal};
 use crate::wal::survey::{Run, joined};
 use chrono::{DateTime, TimeDelta, Utc};
 use pg_ark_contract::conversation::BackupKind;
-use pg_ark_contract::retention::{Policy, Verdict};
+use pg_ark_contract::retention::Policy;
 use pg_ark_contract::{Lsn, Timeline};
 
 /// Numbers that look random and are the same for the same seed (SplitMix64).
@@ -304,29 +304,4 @@ impl World {
             timezone: ["UTC", "Europe/Berlin", "America/New_York"][usize::try_from(few(3)).unwrap()].into(),
         }
     }
-}
-
-/// What is left when the plan was carried out.
-pub fn pruned(stored: &Stored, plan: &Plan) -> Stored {
-    let mut left = Stored { systems: stored.systems.clone(), ..Stored::default() };
-    let mut kept: Vec<usize> =
-        plan.backups.iter().filter(|v| v.verdict == Verdict::Keep).map(|v| v.index).collect();
-    kept.sort_unstable();
-    left.backups = kept.into_iter().map(|index| stored.backups[index].clone()).collect();
-    for (system, wal) in &stored.wal {
-        let empty = StoredWal { segment_size: wal.segment_size, ..StoredWal::default() };
-        left.wal.insert(*system, empty);
-    }
-    for verdict in plan.wal.iter().filter(|verdict| verdict.verdict == Verdict::Keep) {
-        let (from, wal) = (&stored.wal[&verdict.system], left.wal.get_mut(&verdict.system).unwrap());
-        let runs = wal.segments.entry(verdict.timeline).or_default();
-        runs.push(verdict.run);
-        *runs = joined(std::mem::take(runs));
-        wal.written_by.extend(from.written_by.get_key_value(&verdict.timeline));
-    }
-    for verdict in plan.histories.iter().filter(|verdict| verdict.verdict == Verdict::Keep) {
-        let history = stored.wal[&verdict.system].histories[&verdict.timeline].clone();
-        left.wal.get_mut(&verdict.system).unwrap().histories.insert(verdict.timeline, history);
-    }
-    left
 }
