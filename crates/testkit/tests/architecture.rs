@@ -246,6 +246,25 @@ fn assert_table(marker: &str, table: &str) {
     }
 }
 
+/// Functions that tell of another version in their answer, because they say what is wrong with the server.
+const TELL_THE_VERSION: [&str; 3] = ["check", "server_metrics", "server_status"];
+
+#[test]
+fn every_sql_function_asks_for_its_version_first() {
+    let mut seen = 0;
+    for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("src/api/")) {
+        for declared in text.split("#[pg_extern").skip(1) {
+            let (_, rest) = declared.split_once("pub fn ").unwrap_or_else(|| panic!("{path}: no function"));
+            let name = rest.split('(').next().unwrap_or_default();
+            let (_, body) = rest.split_once("{\n").unwrap_or_else(|| panic!("{path}: {name} has no body"));
+            let asks = body.trim_start().starts_with("version::require();");
+            assert_eq!(asks, !TELL_THE_VERSION.contains(&name), "{path}: {name}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 15, "found only {seen} functions: this test looks in the wrong place");
+}
+
 #[test]
 fn the_readme_shows_every_setting() {
     let mut table = String::from("| setting | default | takes effect | meaning | why this default |\n");

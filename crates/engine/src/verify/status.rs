@@ -46,6 +46,8 @@ pub fn status(
         Err(e) => return Err(e),
     };
     match in_time(check, |check| recent::window(cluster, &archive, &survey, &records, check))? {
+        // A backup before the part that was looked at says nothing about it.
+        Some(found) if found.window.is_none() && row.partial => {}
         Some(found) => (row.window, row.gap) = (found.window, found.gap),
         None => row.partial = true,
     }
