@@ -1,5 +1,8 @@
 //! Arguments and help.
 
+use crate::commands::jobs::{self, JobsArgs};
+use crate::commands::pins::{self, PinArgs};
+use crate::commands::prune::{self, PruneArgs};
 use crate::commands::wal_get::{self, WalGetArgs};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use pg_ark_contract::conversation::Level;
@@ -10,9 +13,16 @@ use std::path::PathBuf;
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "pgark", version, about = "Lists, shows and restores pg_ark backups", max_term_width = 100)]
-#[command(long_about = "Lists, shows and restores pg_ark backups with nothing but the repository: \
-    the server that was backed up is not needed.")]
+#[command(
+    name = "pgark",
+    version,
+    about = "Lists, verifies, prunes and restores pg_ark backups",
+    max_term_width = 100
+)]
+#[command(
+    long_about = "Lists, verifies, prunes and restores pg_ark backups with nothing but the repository: \
+    the server that was backed up is not needed."
+)]
 pub struct Cli {
     /// URL of the repository, for example file:///backups
     #[arg(long, global = true, env = "PGARK_REPO", value_name = "URL", hide_env_values = true)]
@@ -70,6 +80,21 @@ pub enum Command {
     /// Show from which moment to which the cluster can be restored
     #[command(after_help = WINDOWS_EXAMPLES)]
     Windows,
+    /// Show what the servers' scheduled jobs did
+    #[command(after_help = jobs::EXAMPLES)]
+    Jobs(JobsArgs),
+    /// Remove backups and WAL that the retention rules do not keep
+    #[command(after_help = prune::EXAMPLES)]
+    Prune(PruneArgs),
+    /// Keep a backup until it is unpinned
+    #[command(after_help = pins::PIN_EXAMPLES)]
+    Pin(PinArgs),
+    /// Let retention decide about a backup again
+    #[command(after_help = pins::UNPIN_EXAMPLES)]
+    Unpin {
+        /// Name of the backup
+        backup: String,
+    },
     /// Store a WAL file, for the server's archive_command
     #[command(after_help = WAL_PUSH_EXAMPLES)]
     WalPush(WalPushArgs),

@@ -63,6 +63,28 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     rows.iter().map(|row| line(row, &widths)).collect::<Vec<_>>().join("\n")
 }
 
+/// A table whose last column is text of any length: it is wrapped, never cut. A row: its other cells, and that text.
+pub fn told<const N: usize>(head: &[&str], rows: &[([String; N], &str)]) -> String {
+    let names: Vec<String> = head.iter().map(|cell| (*cell).to_string()).collect();
+    let (names, last) = names.split_at(N.min(names.len()));
+    let cell = |text: &String| printable(text.lines().next().unwrap_or_default());
+    let body = rows.iter().map(|(cells, text)| (cells.iter().map(cell).collect(), printable(text)));
+    let heading = (names.to_vec(), last.concat());
+    let rows: Vec<(Vec<String>, String)> = std::iter::once(heading).chain(body).collect();
+    let width = |column: usize| {
+        rows.iter().filter_map(|(cells, _)| cells.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    let indent = widths.iter().map(|width| width + 2).sum();
+    let line = |(cells, text): &(Vec<String>, String)| {
+        let cells: String =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+        let lines = format!("{cells}{}", wrapped(text, indent));
+        lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 fn line(row: &[String], widths: &[usize]) -> String {
     let mut line = String::new();
     for (number, (cell, width)) in row.iter().zip(widths).enumerate() {

@@ -2,6 +2,7 @@
 
 use crate::output;
 use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_engine::session::Session;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,4 +43,28 @@ pub fn stop_flag() -> Result<Arc<AtomicBool>> {
             .map_err(|e| Error::io("could not catch signals", &e))?;
     }
     Ok(flag)
+}
+
+/// Stops the work of `session` when the user or the system asks to stop; a second signal ends the process at once.
+///
+/// # Errors
+/// When the signals cannot be caught.
+pub fn stop_session(session: &Arc<Session>) -> Result<()> {
+    let caught = |e: std::io::Error| Error::io("could not catch signals", &e);
+    let seen = Arc::new(AtomicBool::new(false));
+    let code = i32::from(ErrorKind::Cancelled.exit_code());
+    let all = [SIGHUP, SIGINT, SIGTERM];
+    for signal in all {
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&seen)).map_err(caught)?;
+        signal_hook::flag::register(signal, Arc::clone(&seen)).map_err(caught)?;
+    }
+    let mut signals = signal_hook::iterator::Signals::new(all).map_err(caught)?;
+    let session = Arc::clone(session);
+    let wait = move || {
+        for signal in signals.forever() {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+            session.stop(Error::new(ErrorKind::Cancelled, format!("stopped by {name}")));
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(caught)
 }

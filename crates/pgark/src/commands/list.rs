@@ -91,7 +91,10 @@ fn note(row: &BackupRow, warnings: usize) -> String {
         1 => Some("1 warning".to_string()),
         several => Some(format!("{several} warnings")),
     };
-    let pinned = row.pinned.then(|| "pinned".to_string());
+    let pinned = row.pinned.then(|| match row.pin_reason.as_deref() {
+        Some(reason) if !reason.is_empty() => format!("pinned: {reason}"),
+        _ => "pinned".to_string(),
+    });
     let parts = [row.error.clone(), damaged, warned, pinned, row.label.clone()];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
@@ -134,6 +137,9 @@ mod tests {
         row.label = Some("nightly".into());
         row.pinned = true;
         assert_eq!(note(&row, 2), "2 warnings; pinned; nightly");
+        row.pin_reason = Some("before 16".into());
+        assert_eq!(note(&row, 0), "pinned: before 16; nightly");
+        row.pin_reason = None;
         row.damaged_pages = 1;
         assert!(note(&row, 2).starts_with("1 damaged page; "));
         row.damaged_pages = 3;

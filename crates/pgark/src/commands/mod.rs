@@ -1,7 +1,10 @@
 //! One file per command: from arguments to the engine, and from its answer to stdout.
 
 mod check;
+pub mod jobs;
 mod list;
+pub mod pins;
+pub mod prune;
 mod restore;
 mod restore_text;
 mod show;
@@ -30,6 +33,10 @@ pub fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Verify(arguments) => verify::run(&open(cli)?, arguments, cli.format),
         Command::VerifyArchive(arguments) => verify_archive::run(&open(cli)?, arguments, cli.format),
         Command::Windows => windows::run(&open(cli)?, cli.format),
+        Command::Jobs(arguments) => jobs::run(cli, &open(cli)?, arguments, cli.format),
+        Command::Prune(arguments) => prune::run(cli, &open(cli)?, arguments, cli.format),
+        Command::Pin(arguments) => pins::pin(&open(cli)?, arguments, cli.format),
+        Command::Unpin { backup } => pins::unpin(&open(cli)?, backup, cli.format),
         Command::WalPush(arguments) => wal_push::run(cli, arguments),
         Command::Restore(arguments) => restore::run(&open(cli)?, arguments, cli.format),
     }

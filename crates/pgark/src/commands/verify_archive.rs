@@ -92,7 +92,7 @@ fn cells(row: &ArchiveRow) -> Vec<String> {
 }
 
 /// The first name whole, of the last one what differs: `000000010000000000000003..08`.
-fn names(first: &str, last: &str) -> String {
+pub fn names(first: &str, last: &str) -> String {
     let equal = first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
     match last.get(equal.min(last.len().saturating_sub(2))..) {
         Some(differs) if first != last => format!("{first}..{differs}"),
@@ -122,13 +122,15 @@ mod tests {
 
     #[test]
     fn what_is_found_decides_the_exit_code() {
-        use ArchiveStatus::{Damaged, Gap, NoHistory, Ok, Stranger};
+        use ArchiveStatus::{Damaged, Gap, NoHistory, Ok, Pruned, Stranger};
         let code = |found: &[ArchiveStatus]| {
             let rows: Vec<_> = found.iter().map(|status| row(*status, None)).collect();
             judge(&rows).err().map_or(0, |error| error.kind.exit_code())
         };
         assert_eq!(code(&[]), 0);
         assert_eq!(code(&[Ok, Ok]), 0);
+        assert_eq!(code(&[Pruned, Ok]), 0, "retention did it");
+        assert_eq!(code(&[Pruned, Gap]), 19);
         assert_eq!(code(&[Ok, Gap, Gap]), 19);
         for fault in [Damaged, Stranger, NoHistory] {
             assert_eq!(code(&[Ok, fault]), 13);
