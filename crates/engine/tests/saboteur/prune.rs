@@ -83,7 +83,7 @@ fn promise_4_a_prune_that_is_struck_anywhere_leaves_what_it_keeps_restorable() {
         prune(&scene.cluster()).unwrap_or_else(|e| panic!("{case}, then {e:?}"));
         let left: Vec<String> =
             scene.cluster().backups().unwrap().into_iter().map(|record| record.backup).collect();
-        assert_eq!(left, [newest.clone()], "{case}");
+        assert_eq!(&left, std::slice::from_ref(newest), "{case}");
         let backups = scene.folder.join(format!("main/{}/backups", original.system()));
         assert_eq!(fs::read_dir(backups).unwrap().count(), 1, "{case}");
         assert_kept(scene, case);
