@@ -54,7 +54,7 @@ BEGIN
         RAISE EXCEPTION USING
             ERRCODE = 'object_not_in_prerequisite_state',
             MESSAGE = pg_catalog.format('the SQL of pg_ark has version %s, the library that is loaded %s', wanted, loaded),
-            HINT = 'Reconnect, or restart the server when pg_ark is in shared_preload_libraries, then try again. If that does '
-                'not help, run scripts/install for this server.';
+            HINT = 'Reconnect, or restart the server when pg_ark is in shared_preload_libraries, then try again. If that '
+                'does not help, run scripts/install for this server.';
     END IF;
 END $$;

@@ -1,5 +1,5 @@
-//! Rows of `ark.check` about what surrounds a repository: how long its space lasts, whether its clock and the server's agree,
-//! and which disks would be lost together.
+//! Rows of `ark.check` about what surrounds a repository: how long its space lasts, whether its clock and the server's
+//! agree, and which disks would be lost together.
 
 use crate::backup;
 use crate::repository::{Cluster, Record, Storage};
