@@ -25,8 +25,11 @@ const PART_SIZE: usize = 8 << 20;
 /// Bytes of small pieces collected before they count as one.
 const SMALL_SIZE: usize = 64 << 10;
 
-/// Objects, and reads, of so many bytes leave nothing in the page cache that was not there.
+/// Objects of so many bytes leave nothing in the page cache that was not there.
 const LARGE: usize = 128 << 10;
+
+/// Neither do reads of so many: frames of well compressed data are small, and the kernel would read ahead.
+const LARGE_READ: usize = 16 << 10;
 
 /// Seconds before and after 1970 that a calendar of 250,000 years holds: more make `chrono` panic.
 const LAST_SECOND: u64 = 7_889_400_000_000;
@@ -210,7 +213,7 @@ impl Storage {
         self.refuse_special(path)?;
         let options = GetOptions { range: Some(range.clone().into()), ..Default::default() };
         let read = async { self.store.get_opts(&location, options).await?.bytes().await };
-        let file = (len >= LARGE).then(|| std::fs::File::open(self.folder.join(path)).ok()).flatten();
+        let file = (len >= LARGE_READ).then(|| std::fs::File::open(self.folder.join(path)).ok()).flatten();
         let brought = file.as_ref().map(|file| Brought::ask(file, range.clone()));
         let read = block_on(read);
         if let (Some(file), Some(brought)) = (file, brought) {
