@@ -42,6 +42,10 @@ const CLEARED: &str = "archive_cleanup_command = ''
 recovery_end_command = ''
 ";
 
+/// Reading ahead asks for segments behind the target (xlogprefetcher.c). Where one of them is missing, behind a gap or
+/// because retention removed it, recovery would end though it never needs it.
+const NO_READING_AHEAD: &str = "recovery_prefetch = off\n";
+
 /// Without it, recovery takes the folder of an in-place tablespace for damage (xlogrecovery.c,
 /// CheckTablespaceDirectory).
 const IN_PLACE: &str = "allow_in_place_tablespaces = on\n";
@@ -134,6 +138,9 @@ fn settings(plan: &RecoveryPlan) -> String {
     set(&mut lines, "recovery_target_inclusive", inclusive);
     set(&mut lines, "recovery_target_action", plan.action.as_str());
     lines.push_str(CLEARED);
+    if !own.is_empty() {
+        lines.push_str(NO_READING_AHEAD);
+    }
     if !plan.standby {
         lines.push_str("recovery_min_apply_delay = '0'\n");
     }
