@@ -125,7 +125,7 @@ impl Handle {
             let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
             let registered = pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle);
             pg_sys::MemoryContextSwitchTo(context);
-            registered.then_some(Handle(handle))
+            registered.then(|| Handle(handle))
         }
     }
 
@@ -149,7 +149,8 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: allocated by `register` in a context that is never reset, and not used after this.
+        // SAFETY: allocated by `register`, which makes no handle without it, in a context that is never reset; not used
+        // after this.
         unsafe { pg_sys::pfree(self.0.cast()) }
     }
 }
