@@ -268,7 +268,7 @@ fn dropping_the_extension_leaves_nothing() {
 fn a_schedule_in_another_encoding_is_the_same() {
     let server = server(Cluster::builder());
     server.psql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
-    server.psql("ALTER SYSTEM SET pg_ark.database = 'latin'");
+    server.configure(&["pg_ark.database = 'latin'"]);
     server.reload();
     let there = |sql: &str| server.psql_db("latin", &format!("SET client_encoding = 'UTF8'; {sql}"));
     there("CREATE EXTENSION pg_ark");
