@@ -2,13 +2,15 @@
 # shellcheck shell=bash
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-ROUNDS=3 SCALE=130 WANTED='' JOBS=2
+ROUNDS=3 SCALE=130 WANTED='' JOBS=2 TIME=20 RATE=20480
 usage() { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0; }
 while [ $# -gt 0 ]; do
   case $1 in
     --rounds) ROUNDS=$2; shift ;;
     --scale) SCALE=$2; shift ;;
     --jobs) JOBS=$2; shift ;;
+    --time) TIME=$2; shift ;;
+    --rate) RATE=$2; shift ;;
     --pg-config) WANTED=$2; shift ;;
     -h | --help) usage ;;
     *) die "unknown option \"$1\"" "See $0 --help." ;;
@@ -81,6 +83,29 @@ report() { # TITLE PEER...
     theirs=$(median "${SERIES[$peer]}")
     printf '  %-44s %8s   %8s   %s\n' "$peer" "$theirs" \
       "$(awk -v a="$ours" -v b="$theirs" 'BEGIN{printf "%.2f", a/b}')" "${SERIES[$peer]}"
+  done
+}
+
+# Transactions per second of a pgbench run of TIME seconds, added to the named series.
+throughput() { # NAME OPTION...
+  local name=$1
+  shift
+  pg "$B/pgbench" -h "$W" -p $PORT -n -c 4 -j 2 -T "$TIME" "$@" postgres >"$W/out" 2>&1 || { cat "$W/out" >&2; die "pgbench failed"; }
+  SERIES[$name]+="$(awk '/^tps = /{printf "%.0f", $3; exit}' "$W/out") "
+}
+
+# Prints each series of throughput, and the ratio of each median to the first one's.
+report_throughput() { # TITLE FIRST OTHER...
+  local title=$1 base name middle
+  shift
+  base=$(median "${SERIES[$1]}")
+  printf '\n%s: %s MB, %s s each, %s rounds in turns\n' "$title" "$size" "$TIME" "$ROUNDS"
+  printf '  %-44s %8s   %8s   %s\n' '' median ratio 'all rounds (tps)'
+  for name in "$@"; do
+    [ -n "${SERIES[$name]:-}" ] || continue
+    middle=$(median "${SERIES[$name]}")
+    printf '  %-44s %8s   %8s   %s\n' "$name" "$middle" \
+      "$(awk -v a="$middle" -v b="$base" 'BEGIN{printf "%.2f", b ? a/b : 0}')" "${SERIES[$name]}"
   done
 }
 
