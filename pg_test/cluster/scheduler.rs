@@ -316,6 +316,8 @@ fn without_a_free_worker_slot_nothing_runs_and_that_is_told_once() {
     let ready = scheduled(Cluster::builder().conf("max_worker_processes = 2"));
     let server = &ready.server;
     is_told_once(server, "could not start a background worker: every slot is taken");
+    let error = server.try_psql("SELECT ark.backup_start()").unwrap_err();
+    assert!(error.message().contains("every slot is taken"), "{error}");
     server.configure(&["max_worker_processes = 4"]);
     server.restart();
     schedule(server, "nightly", "full", "");
