@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
+
 # shellcheck disable=SC2034 # not every script uses all of them
 ROUNDS=3 SCALE=130 WANTED='' JOBS=2 TIME=20 RATE=20480
 usage() { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0; }
@@ -11,8 +12,7 @@ while [ $# -gt 0 ]; do
     --scale) SCALE=$2; shift ;;
     --jobs) JOBS=$2; shift ;;
     --time) TIME=$2; shift ;;
-    # shellcheck disable=SC2034
-    --rate) RATE=$2; shift ;;
+    --rate) export RATE=$2; shift ;;
     --pg-config) WANTED=$2; shift ;;
     -h | --help) usage ;;
     *) die "unknown option \"$1\"" "See $0 --help." ;;
