@@ -2,6 +2,7 @@
 //! (`scripts/install`; `PG_CONFIG` chooses another), and link neither the extension nor the engine.
 //!
 //! * [`support`]: the steps that tests share.
+//! * [`sixty_days`]: a server that is left alone. * [`retention`]: promise 4. * [`scheduled`]: steps with a clock.
 //! * [`full_backup`]: promise 1, a complete backup is restorable.
 //! * [`by_hand`]: the same with public tools alone.
 //! * [`interrupts`]: what ends a backup, and what does not.
