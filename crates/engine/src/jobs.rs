@@ -7,6 +7,7 @@ use crate::repository::access;
 use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::lease::{self, Life};
 use crate::repository::record::Record;
+use crate::repository::reserve;
 use crate::retention;
 use crate::schedule;
 use crate::session::Session;
@@ -15,6 +16,7 @@ use crate::wal::archiver;
 use chrono::Utc;
 use pg_ark_contract::conversation::{Answer, Job, Task};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
+use pg_ark_contract::schedule::JobKind;
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
 use std::path::Path;
 
@@ -45,7 +47,12 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         Task::Check { data_directory } => Ok(Answer::Checks(check(job, data_directory))),
         Task::Backup(task) => {
             let storage = Storage::open(&job.repository)?;
-            backup::run(storage, &job.cluster, task, session).map(|row| Answer::Backup(Box::new(row)))
+            let row = backup::run(storage, &job.cluster, task, session)?;
+            // A backup that is complete stays so, whatever comes after.
+            if let Ok(cluster) = cluster(job, session) {
+                reserve::make(&cluster);
+            }
+            Ok(Answer::Backup(Box::new(row)))
         }
         Task::Archive(task) => match archiver::run(&job.repository, &job.cluster, task, session)? {},
         Task::Abandon { backup, reason } => {
@@ -88,7 +95,11 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         }
         Task::RunBegin { system_identifier, job: spec, run } => {
             let cluster = cluster(job, session)?;
-            let (begun, why) = schedule::begin(&cluster, *system_identifier, spec, run, job.parent_pid)?;
+            let begin = || schedule::begin(&cluster, *system_identifier, spec, run, job.parent_pid);
+            let (begun, why) = match spec.kind {
+                JobKind::Prune => reserve::spend(&cluster, &|time| session.pause(time), begin)?,
+                _ => begin()?,
+            };
             Ok(Answer::RunBegun { begun, why })
         }
         Task::RunEnd { system_identifier, run, outcome } => {
@@ -104,7 +115,9 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             let now = Utc::now();
             let rows = retention::prune(&cluster, policy, *apply, now, session)?;
             if *apply {
-                retention::policy_store::save(&cluster, policy, now)?;
+                let save = || retention::policy_store::save(&cluster, policy, now);
+                reserve::spend(&cluster, &|time| session.pause(time), save)?;
+                reserve::make(&cluster);
             }
             Ok(Answer::Pruned(rows))
         }

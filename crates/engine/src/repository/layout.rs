@@ -15,6 +15,8 @@ pub const MANIFEST: &str = "backup_manifest";
 pub const PRUNED: &str = "pruned.json";
 /// What is kept, in a cluster's folder.
 pub const RETENTION: &str = "retention.json";
+/// Room for removing, a folder in a cluster's folder.
+pub const RESERVE: &str = "reserve";
 
 /// Largest JSON record that is read, in bytes.
 pub const MAX_RECORD: u64 = 8 << 20;
@@ -52,6 +54,16 @@ pub fn pin(cluster: &str, system_identifier: u64, backup: &str) -> String {
 /// `<cluster>/retention.json`: what is kept.
 pub fn retention(cluster: &str) -> String {
     format!("{cluster}/{RETENTION}")
+}
+
+/// `<cluster>/reserve`.
+pub fn reserves(cluster: &str) -> String {
+    format!("{cluster}/{RESERVE}")
+}
+
+/// `<cluster>/reserve/<n>`: room for removing.
+pub fn reserve(cluster: &str, number: u32) -> String {
+    format!("{}/{number}", reserves(cluster))
 }
 
 /// `<cluster>/<system identifier>/jobs`.

@@ -8,6 +8,7 @@
 //! * [`pins`]: backups that retention never removes.
 //! * [`sealed`]: how a record proves that it is what was written.
 //! * [`lease`]: one writer per cluster.
+//! * [`reserve`]: room that is kept for removing when the disk is full.
 //! * [`process`]: which process wrote something, and whether it is still there.
 //! * [`access`]: whether others may change what is stored.
 //! * [`catalog`]: opening a repository, finding clusters and backups, judging their state.
@@ -23,6 +24,7 @@ pub mod pins;
 pub mod process;
 pub mod record;
 pub mod removal;
+pub mod reserve;
 pub mod sealed;
 pub mod storage;
 

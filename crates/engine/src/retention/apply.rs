@@ -12,7 +12,7 @@ use super::removal::{Fate, Removal, restore};
 use super::rows::rows;
 use super::wal_removal::WalRemoval;
 use super::{plan, safety};
-use crate::repository::{Cluster, Record, layout};
+use crate::repository::{Cluster, Record, layout, reserve};
 use crate::session::Session;
 use crate::wal::Archive;
 use chrono::{DateTime, Utc};
@@ -26,7 +26,7 @@ const MOST_PLANS: u32 = 10;
 /// Makes a plan of what is stored.
 type Planner<'a> = dyn Fn(&Stored) -> Result<Plan> + 'a;
 
-/// The verdict on everything that is stored; with `apply`, what was dropped is gone.
+/// The verdict on everything that is stored; with `apply`, what was dropped is gone, also from a full disk ([`reserve`]).
 ///
 /// # Errors
 /// `Busy` when somebody else holds the lease of one of the cluster's systems; what the store said. `Internal` when the plan
@@ -38,7 +38,9 @@ pub fn prune(
     now: DateTime<Utc>,
     session: &Session,
 ) -> Result<Vec<PruneRow>> {
-    prune_by(cluster, &|stored| plan::plan(stored, policy, now), apply, now, session)
+    let pause = |time| session.pause(time);
+    let work = || prune_by(cluster, &|stored| plan::plan(stored, policy, now), apply, now, session);
+    if apply { reserve::spend(cluster, &pause, work) } else { work() }
 }
 
 /// As [`prune`], with any plan.

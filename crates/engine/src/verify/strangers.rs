@@ -51,7 +51,7 @@ pub fn strangers(cluster: &Cluster) -> Result<Vec<FindingRow>> {
         cluster.name(),
         &findings,
         &|name| matches!(name, "cluster.json" | layout::RETENTION),
-        &is_system,
+        &|name| name == layout::RESERVE || is_system(name),
     )?;
     for system in cluster.systems() {
         let lease = layout::lease(cluster.name(), *system);
