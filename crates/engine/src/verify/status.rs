@@ -2,6 +2,7 @@
 
 use super::{archive_of, recent, records_of};
 use crate::repository::{Cluster, Record};
+use crate::retention::policy_store;
 use crate::schedule;
 use crate::wal::archive::Archive;
 use crate::wal::moments::{Moments, is_damage, is_unreadable, shown_time};
@@ -27,7 +28,10 @@ pub fn status(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<StatusRow> {
     let mut row = StatusRow { free_bytes: cluster.storage().free_bytes(), ..StatusRow::default() };
-    let Some(archive) = archive_of(cluster, system_identifier) else { return Ok(row) };
+    let Some(archive) = archive_of(cluster, system_identifier) else {
+        row.pruned_at = pruned_at(cluster, Ok(None))?;
+        return Ok(row);
+    };
     let records = records_of(cluster, &archive)?;
     backups(&records, &mut row);
     let part = recent::part(&archive, check)?;
@@ -39,12 +43,7 @@ pub fn status(
         }
         None => Survey::empty(SegmentSize::default()),
     };
-    row.pruned_at = match Pruned::load(&archive, survey.segment_size) {
-        Ok(pruned) => pruned.at.map(shown),
-        // Verification tells of it.
-        Err(e) if is_unreadable(&e) => None,
-        Err(e) => return Err(e),
-    };
+    row.pruned_at = pruned_at(cluster, Pruned::load(&archive, survey.segment_size).map(|pruned| pruned.at))?;
     match in_time(check, |check| recent::window(cluster, &archive, &survey, &records, check))? {
         // A backup before the part that was looked at says nothing about it.
         Some(found) if found.window.is_none() && row.partial => {}
@@ -87,6 +86,22 @@ fn period(job: &JobSpec) -> Option<u64> {
     let next: Vec<_> = next.iter().filter_map(|text| time(Some(text))).collect();
     let between = next.windows(2).filter_map(|pair| u64::try_from((pair[1] - pair[0]).num_seconds()).ok());
     between.max()
+}
+
+/// When the cluster was last pruned: by its server, whether there was anything to remove or not, or by hand, which is known
+/// when WAL went (`by_hand`).
+fn pruned_at(cluster: &Cluster, by_hand: Result<Option<DateTime<Utc>>>) -> Result<Option<String>> {
+    let by_server = policy_store::load(cluster).map(|stored| stored.map(|stored| stored.pruned_at));
+    let mut newest = None;
+    for told in [by_server, by_hand] {
+        match told {
+            Ok(at) => newest = newest.max(at),
+            // Verification tells of it.
+            Err(e) if is_unreadable(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(newest.map(shown))
 }
 
 /// What `work` gives; `None` when it takes too long.

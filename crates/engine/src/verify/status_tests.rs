@@ -106,3 +106,30 @@ fn a_repository_that_is_away_is_part_of_the_answer() {
     let stop = || Err(Error::new(ErrorKind::Cancelled, "stop"));
     assert!(told(away(), None, &[], MissedRuns::Once, &stop).is_err());
 }
+
+#[test]
+fn when_it_was_pruned_is_known_also_when_nothing_was_dropped() {
+    let stored = Stored::new();
+    let cluster = crate::repository::Repository::open(stored.cluster.storage().url()).unwrap();
+    let cluster = cluster.cluster(stored.cluster.name()).unwrap();
+    let archive = Archive::of(&cluster, SYSTEM_IDENTIFIER);
+    let now = || status(&cluster, Some(SYSTEM_IDENTIFIER), &|| Ok(())).unwrap().pruned_at;
+    let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
+    assert_eq!(now(), None);
+    // By hand, then by the server, which finds nothing to drop.
+    let mut by_hand = Pruned::default();
+    by_hand.at = Some(at(1_795_000_000));
+    by_hand.save(&archive, size()).unwrap();
+    assert_eq!(now().as_deref(), Some("2026-11-18T11:06:40Z"));
+    policy_store::save(&cluster, &pg_ark_contract::retention::Policy::default(), at(1_795_000_060)).unwrap();
+    assert_eq!(now().as_deref(), Some("2026-11-18T11:07:40Z"));
+    // And by hand again.
+    by_hand.at = Some(at(1_795_000_120));
+    by_hand.save(&archive, size()).unwrap();
+    assert_eq!(now().as_deref(), Some("2026-11-18T11:08:40Z"));
+    // What cannot be read says nothing, and hides nothing.
+    cluster.storage().put(&archive.pruned_path(), &b"{"[..]).unwrap();
+    assert_eq!(now().as_deref(), Some("2026-11-18T11:07:40Z"));
+    cluster.storage().put(&crate::repository::layout::retention(cluster.name()), &b"{"[..]).unwrap();
+    assert_eq!(now(), None);
+}
