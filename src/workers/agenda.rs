@@ -92,17 +92,27 @@ fn fitting(mut report: Report) -> String {
         problem.detail = problem.detail.as_deref().map(cut);
         problem.hint = problem.hint.as_deref().map(cut);
     }
-    loop {
-        let text = serde_json::to_string(&report).unwrap_or_default();
-        if text.len() <= ANSWER_SIZE || (report.problems.len() <= 1 && report.due.is_empty()) {
-            return text;
-        }
-        if report.problems.len() > 1 {
-            report.problems.pop();
-        } else {
-            report.due.pop();
-        }
-    }
+    // One problem tells most; what is due comes before the others.
+    let mut more = report.problems.split_off(report.problems.len().min(1));
+    let mut due = std::mem::take(&mut report.due);
+    let least = serde_json::to_string(&report).unwrap_or_default();
+    let mut room = ANSWER_SIZE.saturating_sub(least.len());
+    keep_fitting(&mut due, &mut room);
+    keep_fitting(&mut more, &mut room);
+    report.due = due;
+    report.problems.extend(more);
+    serde_json::to_string(&report).unwrap_or_default()
+}
+
+/// Drops from the end what there is no room for, in bytes of JSON.
+fn keep_fitting<T: Serialize>(list: &mut Vec<T>, room: &mut usize) {
+    let mut fits = |item: &&T| {
+        // With the comma.
+        let left = serde_json::to_string(item).ok().and_then(|text| room.checked_sub(text.len() + 1));
+        left.map(|left| *room = left).is_some()
+    };
+    let count = list.iter().take_while(|item| fits(item)).count();
+    list.truncate(count);
 }
 
 fn look(channel: &Channel) -> Result<Report> {
