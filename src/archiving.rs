@@ -2,7 +2,7 @@
 //!
 //! A backup that leans on the archive, `ark.check`, `ark.enable` and `ark.status` all ask here.
 
-use crate::postgres::guc;
+use crate::postgres::{guc, wal};
 use crate::settings::is_our_library;
 use pg_ark_contract::{Error, ErrorKind, Result};
 
@@ -90,7 +90,8 @@ impl Settings {
     }
 }
 
-/// Whether a backup stores the WAL that it needs itself: as it was asked, else when nothing of ours archives.
+/// Whether a backup stores the WAL that it needs itself: as it was asked, else when nothing of ours archives, and on a
+/// standby, which ends no segment by itself and would wait for an idle primary.
 ///
 /// # Errors
 /// `ServerNotReady` when it shall not, but nothing of ours archives.
@@ -104,7 +105,7 @@ pub fn include_wal(asked: Option<bool>) -> Result<bool> {
                 "Leave include_wal out, or let pg_ark archive first: SELECT * FROM ark.check() says how.",
             ));
     }
-    Ok(asked.unwrap_or(!archiver.is_ours()))
+    Ok(asked.unwrap_or_else(|| !archiver.is_ours() || wal::in_recovery()))
 }
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ fn a_waiting_backup_can_be_stopped() {
 }
 
 #[test]
-fn a_standby_leans_on_what_its_primary_archives() {
+fn a_standby_brings_its_wal_or_leans_on_what_its_primary_archives() {
     let ready = archiving(Cluster::builder());
     ready.server.pgbench(&["-i", "-q", "-s", "1"]);
     let standby = ready.server.create_standby(&[]);
@@ -174,10 +174,12 @@ fn a_standby_leans_on_what_its_primary_archives() {
     ready.server.psql("CHECKPOINT");
     ready.server.wait_for_standby(&standby);
     standby.psql("CHECKPOINT");
-    let vain = "SET pg_ark.archive_wait = '2s'; SELECT ark.backup_start(wait => true)";
+    let own = standby.psql("SELECT ark.backup_start(wait => true)");
+    assert_eq!(ready.backup_row("status, wal_included", &own), "complete|t", "without the idle primary");
+    let vain = "SET pg_ark.archive_wait = '2s'; SELECT ark.backup_start(include_wal => false, wait => true)";
     let error = standby.try_psql(vain).expect_err("nothing ends the segment");
     assert!(error.to_string().contains("pg_switch_wal() on the primary"), "{error}");
-    let session = standby.psql_background("SELECT ark.backup_start(wait => true)");
+    let session = standby.psql_background("SELECT ark.backup_start(include_wal => false, wait => true)");
     let phase = "SELECT phase FROM pg_stat_progress_basebackup";
     wait_until("the wait for the archive", LONG, || {
         standby.psql(phase) == "waiting for wal archiving to finish"

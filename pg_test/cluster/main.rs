@@ -3,6 +3,7 @@
 //!
 //! * [`support`]: the steps that tests share.
 //! * [`sixty_days`]: a server that is left alone. * [`retention`]: promise 4. * [`scheduled`]: steps with a clock.
+//! * [`failover`]: who acts, before and after a promotion.
 //! * [`full_backup`]: promise 1, a complete backup is restorable.
 //! * [`by_hand`]: the same with public tools alone.
 //! * [`interrupts`]: what ends a backup, and what does not.
@@ -45,6 +46,7 @@ mod by_hand;
 mod damage;
 mod debian;
 mod encodings;
+mod failover;
 mod full_backup;
 mod interrupts;
 mod io_faults;
