@@ -399,12 +399,20 @@ pub fn busy(storage: &Storage, holder: &Lease) -> Error {
         holder.acquired_at.format("%Y-%m-%d %H:%M:%S UTC")
     );
     let error = Error::new(ErrorKind::Busy, message);
+    let is_backup = layout::is_backup_name(&holder.purpose);
     if holder.life() != Life::Elsewhere {
-        return error.hint("Wait for it, or stop it with ark.backup_stop.");
+        return error.hint(match is_backup {
+            true => "Wait for it, or stop it with ark.backup_stop.",
+            false => "Wait until it has ended, then try again.",
+        });
     }
     let (silent, minutes) = minutes_left(storage, holder);
+    let wait = match is_backup {
+        true => "Wait for it, or call ark.backup_stop on that host's server.",
+        false => "Wait until it has ended, then try again.",
+    };
     error.detail(format!("Its lease was last renewed {} seconds ago.", silent.max(0))).hint(format!(
-        "Wait for it, or call ark.backup_stop on that host's server. If that host is gone for good, the lease ends by itself in {minutes} minutes: the next backup then takes over."
+        "{wait} If that host is gone for good, the lease ends by itself in {minutes} minutes: the next backup then takes over."
     ))
 }
 

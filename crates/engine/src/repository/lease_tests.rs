@@ -154,6 +154,20 @@ fn clocks_that_are_wrong_by_minutes_take_nothing_from_the_living() {
 }
 
 #[test]
+fn only_a_backup_is_to_be_stopped_as_one() {
+    let (_dir, storage) = storage();
+    for (purpose, is_backup) in [("20260101T000000Z-full", true), ("prune", false)] {
+        let hint = |lease: &Lease| busy(&storage, lease).hint.unwrap();
+        let own = Lease::new(purpose);
+        held().insert(own.token.clone());
+        for hint in [hint(&own), hint(&elsewhere(purpose, 0))] {
+            assert_eq!(hint.contains("ark.backup_stop"), is_backup, "{hint}");
+            assert!(hint.starts_with("Wait"), "{hint}");
+        }
+    }
+}
+
+#[test]
 fn a_silent_lease_of_another_machine_is_taken_over() {
     let (_dir, storage) = storage();
     // Old by the store's clock; or from the future, since that clock was set back.
