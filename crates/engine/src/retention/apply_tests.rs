@@ -386,6 +386,27 @@ fn promise_4_what_cannot_be_read_is_kept_with_all_wal() {
 }
 
 #[test]
+fn promise_4_a_record_that_ends_before_it_begins_is_no_good_backup() {
+    let place = Place::new();
+    let cluster = place.cluster();
+    let folder = cluster.backup_folder(SYSTEM, NEWEST);
+    let good = Record::load(cluster.storage(), &folder).unwrap().unwrap();
+    for wal_included in [false, true] {
+        for (start, stop) in [(good.stop_lsn, good.start_lsn), (good.start_lsn, good.start_lsn)] {
+            let mut record = Record { wal_included, start_lsn: start, stop_lsn: stop, ..good.clone() };
+            let mut wal = record.archives[0].clone();
+            wal.content = crate::repository::record::ArchiveContent::Wal;
+            record.archives.extend(wal_included.then_some(wal));
+            record.save(cluster.storage(), &folder).unwrap();
+            let state = place.states().remove(NEWEST);
+            assert!(matches!(&state, Some(BackupState::Broken(why)) if why.contains("ends at")), "{state:?}");
+        }
+    }
+    good.save(cluster.storage(), &folder).unwrap();
+    assert_eq!(place.states().remove(NEWEST), Some(BackupState::Good));
+}
+
+#[test]
 fn a_living_holder_of_the_lease_is_named() {
     let place = Place::new();
     let before = place.tree();

@@ -244,6 +244,9 @@ fn lacking_wal(record: &Record, wal: Option<&StoredWal>) -> Option<String> {
     else {
         return Some("its record does not say which WAL it needs".to_string());
     };
+    if stop <= start {
+        return Some(format!("its record says that it ends at {stop}, and begins at {start}"));
+    }
     if record.wal_included {
         let has_own = record.archive(ArchiveContent::Wal).is_some();
         return (!has_own).then(|| "its record names no WAL".to_string());
