@@ -5,6 +5,7 @@
 //! * [`sixty_days`]: a server that is left alone. * [`retention`]: promise 4. * [`scheduled`]: steps with a clock.
 //! * [`failover`]: who acts, before and after a promotion.
 //! * [`full_backup`]: promise 1, a complete backup is restorable.
+//! * [`full_repository`]: a repository on a full disk can be pruned.
 //! * [`by_hand`]: the same with public tools alone.
 //! * [`interrupts`]: what ends a backup, and what does not.
 //! * [`killed`]: engines that die, disks that fill up, repositories that vanish.
@@ -48,6 +49,7 @@ mod debian;
 mod encodings;
 mod failover;
 mod full_backup;
+mod full_repository;
 mod interrupts;
 mod io_faults;
 mod killed;
