@@ -2,8 +2,8 @@
 
 use super::{archiving, scheduling};
 use crate::engine::{self, Target};
-use crate::postgres::guc;
 use crate::postgres::text::Text;
+use crate::postgres::{guc, wal};
 use crate::{settings, sql, translate};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::rows::{CheckRow, CheckStatus};
@@ -188,7 +188,10 @@ fn configuration() -> Result<Option<CheckRow>> {
 /// What the engine finds, or why it could not be asked.
 fn repository_rows(target: &Target) -> Vec<CheckRow> {
     let answer = settings::data_directory()
-        .and_then(|data_directory| engine::ask_within(target, Task::Check { data_directory }, Some(PATIENCE)))
+        .and_then(|data_directory| {
+            let system_identifier = Some(wal::system_identifier());
+            engine::ask_within(target, Task::Check { data_directory, system_identifier }, Some(PATIENCE))
+        })
         .and_then(|answer| match answer {
             Answer::Checks(rows) => Ok(rows),
             other => Err(engine::unexpected(&other)),

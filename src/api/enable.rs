@@ -2,8 +2,8 @@
 
 use super::{archiving, protect};
 use crate::engine::{self, Target};
-use crate::postgres::guc;
 use crate::postgres::text::Text;
+use crate::postgres::{guc, wal};
 use crate::{settings, sql, translate, version};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -40,8 +40,10 @@ fn run(repository: &str, protect: bool) -> Result<Vec<Row>> {
         protect::check_place()?;
     }
     let jobs = if protect { protect::jobs()? } else { Vec::new() };
-    let opened = engine::ask(&target, Task::Open { data_directory: settings::data_directory()? })?;
-    let Answer::Opened { created, id } = opened else { return Err(engine::unexpected(&opened)) };
+    let system_identifier = Some(wal::system_identifier());
+    let task = Task::Open { data_directory: settings::data_directory()?, system_identifier };
+    let opened = engine::ask(&target, task)?;
+    let Answer::Opened { created, id, foreign } = opened else { return Err(engine::unexpected(&opened)) };
     let advised = if protect { protect::refuse_faults(&target)? } else { Vec::new() };
     set_for_server(repository)?;
     let mut rows = vec![
@@ -56,6 +58,10 @@ fn run(repository: &str, protect: bool) -> Result<Vec<Row>> {
             Some(format!("Backups go to {repository} as cluster {}.", target.cluster)),
         ),
     ];
+    if let Some(foreign) = foreign {
+        translate::warn_error("pg_ark", &foreign);
+        rows.extend((!protect).then(|| ("cluster".into(), "advised".into(), foreign.hint)));
+    }
     if protect {
         rows.extend(advised);
         rows.extend(protect::run(&jobs)?);

@@ -18,6 +18,9 @@ pub fn problems(protection: &Protection, age: impl Fn(&str) -> Option<i64>) -> V
         Some(error) => problems.push(error.to_string()),
         None => problems.extend(of_backups(protection, &age)),
     }
+    problems.extend(protection.stored.foreign.as_ref().map(|foreign| {
+        format!("{}: nothing of this server is stored there, set pg_ark.cluster", foreign.message)
+    }));
     problems.extend(of_archiving(protection));
     problems.extend(of_scheduler(protection));
     problems.extend(of_jobs(protection));

@@ -117,6 +117,9 @@ fn promise_6_an_archive_that_ends_too_early_is_told() {
 #[test]
 fn backups_and_windows() {
     only("there is no complete backup", |p| p.stored.last_backup = None);
+    only("has become another's: nothing of this server is stored there", |p| {
+        p.stored.foreign = Some(Error::new(ErrorKind::ForeignCluster, "it has become another's"));
+    });
     only("holds 2 damaged pages", |p| p.stored.last_backup.as_mut().expect("one").damaged_pages = 2);
     only("nothing after 60 can be restored: a hole", |p| p.stored.gap = Some("a hole".into()));
     let late = |p: &mut Protection| {

@@ -5,6 +5,7 @@ use super::list::{self, signed};
 use super::validate::check_name;
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
+use crate::postgres::wal;
 use crate::{settings, translate, version};
 use pg_ark_contract::Result;
 use pg_ark_contract::conversation::{Answer, Task};
@@ -44,7 +45,8 @@ pub fn prune(
 
 fn pruned(apply: bool) -> Result<Vec<PruneRow>> {
     let target = Target::from_settings()?;
-    match engine::ask(&target, Task::Prune { policy: settings::retention(), apply })? {
+    let system_identifier = Some(wal::system_identifier());
+    match engine::ask(&target, Task::Prune { policy: settings::retention(), apply, system_identifier })? {
         Answer::Pruned(rows) => Ok(rows),
         other => Err(engine::unexpected(&other)),
     }

@@ -109,7 +109,8 @@ fn take(spec: &JobSpec, limit: Limit, done: &mut Done) -> Result<()> {
 }
 
 fn prune(target: &Target, limit: Limit, done: &mut Done) -> Result<()> {
-    let task = Task::Prune { policy: settings::retention(), apply: true };
+    let system_identifier = Some(wal::system_identifier());
+    let task = Task::Prune { policy: settings::retention(), apply: true, system_identifier };
     match engine::ask_within(target, task, Some(limit.left()))? {
         Answer::Pruned(rows) => done.result = Some(removed(&rows)),
         other => return Err(engine::unexpected(&other)),

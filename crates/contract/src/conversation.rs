@@ -65,6 +65,9 @@ pub enum Task {
     Open {
         /// The server's data directory: a repository inside it is refused.
         data_directory: String,
+        /// The server's system identifier: it is told when the cluster is another's.
+        #[serde(default)]
+        system_identifier: Option<u64>,
     },
     /// Answer with [`Answer::Backups`], oldest first.
     List,
@@ -77,6 +80,9 @@ pub enum Task {
     Check {
         /// The server's data directory.
         data_directory: String,
+        /// The server's system identifier.
+        #[serde(default)]
+        system_identifier: Option<u64>,
     },
     /// Take a backup.
     Backup(Box<BackupTask>),
@@ -176,6 +182,9 @@ pub enum Task {
         policy: Policy,
         /// Do it. Needs the lease.
         apply: bool,
+        /// That of the server that asks: one that is not the cluster's newest is refused to apply it.
+        #[serde(default)]
+        system_identifier: Option<u64>,
     },
     /// Answer with [`Answer::Pinned`]: keeps a backup until it is unpinned.
     Pin {
@@ -480,6 +489,9 @@ pub enum Answer {
         created: bool,
         /// The repository's UUID.
         id: String,
+        /// Why the cluster is not the server's: it is another's, or was taken over.
+        #[serde(default)]
+        foreign: Option<Error>,
     },
     /// For [`Task::List`].
     Backups(Vec<BackupRow>),

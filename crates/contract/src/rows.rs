@@ -226,6 +226,9 @@ pub struct StatusRow {
     /// Why the repository gives no answer: then nothing else is known but what is next of [`StatusRow::jobs`].
     #[serde(default)]
     pub error: Option<Error>,
+    /// Another server has taken the cluster's name over: nothing more of this one is stored or removed.
+    #[serde(default)]
+    pub foreign: Option<Error>,
     /// State of the jobs that were asked about, in their order.
     #[serde(default)]
     pub jobs: Vec<JobState>,

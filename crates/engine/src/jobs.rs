@@ -8,6 +8,7 @@ use crate::repository::catalog::{self, Cluster, Repository};
 use crate::repository::lease::{self, Life};
 use crate::repository::record::Record;
 use crate::repository::reserve;
+use crate::repository::standing::Standing;
 use crate::retention;
 use crate::schedule;
 use crate::session::Session;
@@ -15,6 +16,7 @@ use crate::verify::{self, Depth, Request, Telling};
 use crate::wal::archiver;
 use chrono::Utc;
 use pg_ark_contract::conversation::{Answer, Job, Task};
+use pg_ark_contract::retention::{Policy, PruneRow};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
 use pg_ark_contract::schedule::JobKind;
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
@@ -33,7 +35,7 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         .hint("Install library and engine together with scripts/install, and check pg_ark.engine_path."));
     }
     match &job.task {
-        Task::Open { data_directory } => open(job, data_directory),
+        Task::Open { data_directory, system_identifier } => open(job, data_directory, *system_identifier),
         Task::List => {
             let rows = cluster(job, session)?.backups()?.iter().map(|r| r.row()).collect();
             Ok(Answer::Backups(rows))
@@ -44,7 +46,9 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
                 .map_err(|e| Error::new(ErrorKind::Internal, "could not write a record as JSON").detail(e))?;
             Ok(Answer::Record { json })
         }
-        Task::Check { data_directory } => Ok(Answer::Checks(check(job, data_directory))),
+        Task::Check { data_directory, system_identifier } => {
+            Ok(Answer::Checks(check(job, data_directory, *system_identifier)))
+        }
         Task::Backup(task) => {
             let storage = Storage::open(&job.repository)?;
             let row = backup::run(storage, &job.cluster, task, session)?;
@@ -110,16 +114,13 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             let cluster = cluster(job, session)?;
             schedule::runs(&cluster, *system_identifier, name.as_deref(), *limit).map(Answer::Runs)
         }
-        Task::Prune { policy, apply } => {
+        Task::Prune { policy, apply, system_identifier } => {
             let cluster = cluster(job, session)?;
-            let now = Utc::now();
-            let rows = retention::prune(&cluster, policy, *apply, now, session)?;
-            if *apply {
-                let save = || retention::policy_store::save(&cluster, policy, now);
-                reserve::spend(&cluster, &|time| session.pause(time), save)?;
-                reserve::make(&cluster);
+            match apply {
+                true => prune(&cluster, policy, *system_identifier, session),
+                false => retention::prune(&cluster, policy, false, Utc::now(), session),
             }
-            Ok(Answer::Pruned(rows))
+            .map(Answer::Pruned)
         }
         Task::Pin { backup, reason } => {
             let cluster = cluster(job, session)?;
@@ -131,7 +132,13 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         }
         Task::Status { system_identifier, jobs, missed_runs } => {
             let (cluster, check) = (cluster(job, session), || session.check());
-            let row = verify::status::told(cluster, *system_identifier, jobs, *missed_runs, &check)?;
+            let standing = cluster.as_ref().ok().zip(*system_identifier);
+            // What the store says against it, it says against the rest too.
+            let standing = standing.and_then(|(cluster, system)| Standing::of(cluster, system).ok());
+            let mut row = verify::status::told(cluster, *system_identifier, jobs, *missed_runs, &check)?;
+            if let Some(Standing::Superseded(error)) = standing {
+                row.foreign = Some(error);
+            }
             Ok(Answer::Status(Box::new(row)))
         }
     }
@@ -145,13 +152,38 @@ fn cluster(job: &Job, session: &Session) -> Result<Cluster> {
     Ok(cluster)
 }
 
-fn open(job: &Job, data_directory: &str) -> Result<Answer> {
+/// Removes what `policy` does not keep, and remembers that it was this server's policy.
+fn prune(
+    cluster: &Cluster,
+    policy: &Policy,
+    system_identifier: Option<u64>,
+    session: &Session,
+) -> Result<Vec<PruneRow>> {
+    if let Some(system) = system_identifier {
+        Standing::of(cluster, system)?.must_be_newest()?;
+    }
+    let now = Utc::now();
+    let rows = retention::prune(cluster, policy, true, now, session)?;
+    let save = || retention::policy_store::save(cluster, policy, now);
+    if let Err(error) = reserve::spend(cluster, &|time| session.pause(time), save) {
+        // What was to be removed is gone, and that was the task.
+        let message = format!("the rules of this prune were not written down for \"pgark prune\": {error}");
+        session.warn(message, error.hint);
+    }
+    reserve::make(cluster);
+    Ok(rows)
+}
+
+fn open(job: &Job, data_directory: &str, system_identifier: Option<u64>) -> Result<Answer> {
     let storage = Storage::open(&job.repository)?;
     catalog::refuse_inside(&storage, Path::new(data_directory))?;
     crate::repository::layout::check_cluster_name(&job.cluster)?;
     let (repository, created) = Repository::open_or_create(&job.repository)?;
     repository.probe()?;
-    Ok(Answer::Opened { created, id: repository.id().to_string() })
+    let cluster = repository.cluster(&job.cluster)?;
+    let standing = system_identifier.map(|system| Standing::of(&cluster, system)).transpose()?;
+    let foreign = standing.and_then(Standing::remark);
+    Ok(Answer::Opened { created, id: repository.id().to_string(), foreign })
 }
 
 /// Marks a backup whose writer is dead as failed, and removes what it left; without a name, every such backup.
@@ -193,7 +225,7 @@ fn abandon_one(cluster: &Cluster, record: Record, reason: &str) -> Result<()> {
 }
 
 /// What the engine can tell about the repository, one row per thing looked at.
-pub fn check(job: &Job, data_directory: &str) -> Vec<CheckRow> {
+pub fn check(job: &Job, data_directory: &str, system_identifier: Option<u64>) -> Vec<CheckRow> {
     let mut rows = Vec::new();
     let mut row = |item: &str, result: Result<String>| {
         let ok = result.is_ok();
@@ -242,10 +274,24 @@ pub fn check(job: &Job, data_directory: &str) -> Vec<CheckRow> {
             )
         }),
     );
+    rows.extend(cluster.as_ref().ok().zip(system_identifier).map(|(cluster, system)| owner(cluster, system)));
     rows.extend(space);
     rows.extend(outlook::clock(repository.storage()));
     rows.extend(outlook::device(repository.storage(), Path::new(data_directory)));
     rows.extend(outlook::tablespaces(repository.storage(), Path::new(data_directory)));
     rows.push(access::check(repository.storage().folder()));
     rows
+}
+
+/// Whether the cluster is that of the server.
+fn owner(cluster: &Cluster, system_identifier: u64) -> CheckRow {
+    let (status, error) = match Standing::of(cluster, system_identifier) {
+        Ok(Standing::Newest) => {
+            let detail = format!("\"{}\" is no other server's", cluster.name());
+            return CheckRow { item: "cluster".into(), status: CheckStatus::Ok, detail, hint: None };
+        }
+        Ok(Standing::Unseen(error)) => (CheckStatus::Warning, error),
+        Ok(Standing::Superseded(error)) | Err(error) => (CheckStatus::Error, error),
+    };
+    CheckRow { item: "cluster".into(), status, detail: error.to_string(), hint: error.hint }
 }

@@ -5,6 +5,7 @@ use super::lease;
 use super::pins;
 use super::record::{FORMAT, Record};
 use super::sealed::{self, Seal};
+use super::standing;
 use super::storage::{PROBE, Storage};
 use chrono::Utc;
 use pg_ark_contract::rows::BackupStatus;
@@ -255,14 +256,7 @@ impl Cluster {
         }
         if record.systems.iter().any(|s| s.system_identifier == id) {
             let newest = record.systems.last().map_or("", |s| s.system_identifier.as_str());
-            return Err(Error::new(
-                ErrorKind::ForeignCluster,
-                format!("cluster \"{}\" has meanwhile become that of system identifier {newest}", self.name),
-            )
-            .hint(format!(
-                "Give each server a name of its own: set pg_ark.cluster. If the other server is gone for good, remove its entry from \"{}\", and the line with \"crc32c\", which fits no more.",
-                self.storage.display(&layout::cluster_record(&self.name))
-            )));
+            return Err(standing::superseded(self, newest));
         }
         record.systems.push(SystemRecord {
             system_identifier: id,
@@ -486,7 +480,7 @@ fn load_record(storage: &Storage) -> Result<Option<RepositoryRecord>> {
     Ok(load(storage, layout::REPOSITORY)?.map(|(record, _)| record))
 }
 
-fn load_cluster(storage: &Storage, name: &str) -> Result<Option<ClusterRecord>> {
+pub(super) fn load_cluster(storage: &Storage, name: &str) -> Result<Option<ClusterRecord>> {
     Ok(load(storage, &layout::cluster_record(name))?.map(|(record, _)| record))
 }
 

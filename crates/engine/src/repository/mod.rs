@@ -11,6 +11,7 @@
 //! * [`reserve`]: room that is kept for removing when the disk is full.
 //! * [`process`]: which process wrote something, and whether it is still there.
 //! * [`access`]: whether others may change what is stored.
+//! * [`standing`]: whether a cluster is still that of a server.
 //! * [`catalog`]: opening a repository, finding clusters and backups, judging their state.
 //!
 //! Nothing read from here is trusted: sizes are bounded, names are checked, JSON may be anything.
@@ -26,6 +27,7 @@ pub mod record;
 pub mod removal;
 pub mod reserve;
 pub mod sealed;
+pub mod standing;
 pub mod storage;
 
 pub use catalog::{Cluster, Repository};
