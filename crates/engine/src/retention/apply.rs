@@ -53,7 +53,9 @@ pub(super) fn prune_by(
 ) -> Result<Vec<PruneRow>> {
     if let Some(damage) = cluster.damage().filter(|_| apply) {
         // Which system is the newest is not known.
-        return Err(damage.clone());
+        return Err(damage.clone().hint(
+            "Which server of the cluster is the newest is not known, so nothing is removed. Get the object back from a copy, or mend it by hand.",
+        ));
     }
     let check = || session.check();
     let planned = Planned::make(cluster, planner, &check)?;

@@ -381,8 +381,18 @@ fn promise_4_what_cannot_be_read_is_kept_with_all_wal() {
     std::fs::write(path, "nonsense").unwrap();
     let before = place.tree();
     let error = place.prune(SOME).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Corrupt, "{error:?}");
+    assert!(error.kind == ErrorKind::Corrupt && error.message.contains("00000003.history"), "{error:?}");
+    assert!(error.hint.is_some_and(|hint| hint.contains("nothing is removed")));
     assert_same(&place.tree(), &before, "a damaged history");
+    // The order of the systems: a dry run goes by their folders, and only shows.
+    let place = original.copy();
+    std::fs::write(place.dir.path().join("main/cluster.json"), "{").unwrap();
+    let before = place.tree();
+    let error = place.prune(SOME).unwrap_err();
+    assert!(error.kind == ErrorKind::Corrupt && error.message.contains("cluster.json"), "{error:?}");
+    assert!(error.hint.is_some_and(|hint| hint.contains("nothing is removed")));
+    keeping_rows(&place, SOME, false);
+    assert_same(&place.tree(), &before, "a damaged cluster.json");
 }
 
 #[test]

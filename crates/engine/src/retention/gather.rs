@@ -21,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Why a backup counts as pinned whose folder retention may not clear.
 pub(super) const LINK: &str = "its folder is a link, behind which nothing is removed";
 
+/// What to do about a history that cannot be read.
+const NO_HISTORY: &str = "Without it nobody knows which WAL the backups need, so nothing is removed. Get the object back from a copy, or from pg_wal of a server that has this timeline.";
+
 /// Everything that is stored, and what retention began and did not end.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
@@ -93,7 +96,10 @@ fn keep_parents_of_unreadable(stored: &mut Stored) {
 fn wal(cluster: &Cluster, system: u64, found: &mut Inventory, check: &dyn Fn() -> Result<()>) -> Result<()> {
     let archive = Archive::of(cluster, system);
     let segment_size = archive.segment_size()?.unwrap_or_default();
-    let (histories, _) = archive.histories()?;
+    let (histories, _) = archive.histories().map_err(|e| match e.kind {
+        ErrorKind::Corrupt => e.hint(NO_HISTORY),
+        _ => e,
+    })?;
     let mut wal = StoredWal { segment_size, histories, ..StoredWal::default() };
     let mut beside = Beside::default();
     let per_log = (1u64 << 32) / segment_size.bytes();
