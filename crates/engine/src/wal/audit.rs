@@ -3,15 +3,20 @@
 //!
 //! An index can be lost, and two writers may overwrite each other's lines. So nothing that is merely absent from one is
 //! worse than a warning; what a line says about a file that is stored as it is counts, because nothing else proves it.
+//!
+//! Retention notes what it removes, then takes the lines out, then removes the files. So what was noted is looked up again
+//! before anything is told to be missing, and of files that are still there no line is asked.
 
 use super::archive::{Archive, WalFile};
 use super::index::Index;
 use super::index_line::FileFacts;
+use super::moments::is_unreadable;
+use super::pruned::Pruned;
 use super::survey::Survey;
 use crate::postgres::timeline::timeline_of_history_file;
 use crate::postgres::wal_segment::SegmentName;
 use pg_ark_contract::rows::Severity;
-use pg_ark_contract::{ErrorKind, Result, Timeline};
+use pg_ark_contract::{ErrorKind, Result, SegmentSize, Timeline};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -63,6 +68,7 @@ pub struct Extent {
 struct Audit<'a> {
     archive: &'a Archive,
     survey: &'a Survey,
+    pruned: Pruned,
     extent: Extent,
     check: &'a dyn Fn() -> Result<()>,
     until: Option<Instant>,
@@ -79,7 +85,8 @@ pub fn audit(
     extent: Extent,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Vec<Remark>> {
-    let mut audit = Audit { archive, survey, extent, check, until: None, remarks: Vec::new() };
+    let pruned = survey.pruned.clone();
+    let mut audit = Audit { archive, survey, pruned, extent, check, until: None, remarks: Vec::new() };
     audit.histories()?;
     for timeline in archive.timelines()? {
         let newest = archive.logs(timeline)?.last().copied();
@@ -96,33 +103,54 @@ impl Audit<'_> {
         let path = format!("{}/{}", self.archive.folder(), super::archive::INDEX);
         let files = self.archive.storage().files(&self.archive.folder())?;
         let names = files.iter().map(|path| path.rsplit('/').next().unwrap_or_default());
+        let size = self.survey.segment_size;
         let names: BTreeSet<&str> = names.filter(|name| timeline_of_history_file(name).is_some()).collect();
-        let lacks = |index: &Index| names.iter().filter(|name| index.file(name).is_none()).count();
-        let Some(index) = self.index(&path, None, !names.is_empty(), &|index| lacks(index) > 0)? else {
+        let named =
+            |pruned: &Pruned| names.iter().filter(|name| !is_pruned(pruned, size, name)).copied().collect();
+        let lacking = |pruned: &Pruned, index: &Index| {
+            let named: Vec<&str> = named(pruned);
+            named.into_iter().filter(|name| index.file(name).is_none()).count()
+        };
+        let Some(index) =
+            self.index(&path, None, &|pruned| !named(pruned).is_empty(), &|pruned, index| {
+                lacking(pruned, index) > 0
+            })?
+        else {
             return Ok(());
         };
         for (name, _) in index.files().filter(|(name, _)| !names.contains(name)) {
             // It may have been stored since the listing.
-            if !self.is_pruned(name) && self.archive.find(name)?.is_none() {
+            if self.archive.find(name)?.is_none() && !self.was_pruned(name)? {
                 self.file(name, Severity::Error, GONE)?;
             }
         }
-        if self.extent.absences
-            && index.is_there()
-            && let Some(first) = names.iter().find(|name| index.file(name).is_none())
-        {
-            let finding = lacking(lacks(&index), names.len(), "histories", first);
+        let named = named(&self.pruned);
+        let first = named.iter().find(|name| index.file(name).is_none());
+        if let Some(first) = first.filter(|_| self.extent.absences && index.is_there()) {
+            let finding = told_lacking(lacking(&self.pruned, &index), named.len(), "histories", first);
             self.add(Severity::Warning, None, &path, finding, ENTER);
         }
         Ok(())
     }
 
-    /// Whether retention removed a file, if it is not there: a writer may have brought its line back.
-    fn is_pruned(&self, name: &str) -> bool {
-        let pruned = &self.survey.pruned;
-        let segment = name.get(..24).and_then(|stem| SegmentName::parse(stem, self.survey.segment_size));
-        segment.is_some_and(|of| pruned.holds(of.timeline, of.number))
-            || timeline_of_history_file(name).is_some_and(|of| pruned.histories.contains(&of))
+    /// Whether retention removed a file that is not there, by what it has noted until now: a writer may have brought its
+    /// line back.
+    fn was_pruned(&mut self, name: &str) -> Result<bool> {
+        let size = self.survey.segment_size;
+        if !is_pruned(&self.pruned, size, name) {
+            self.look_again()?;
+        }
+        Ok(is_pruned(&self.pruned, size, name))
+    }
+
+    /// Reads once more what retention removed. A file that cannot be read is told by whoever took the survey.
+    fn look_again(&mut self) -> Result<()> {
+        match Pruned::load(self.archive, self.survey.segment_size) {
+            Ok(pruned) => self.pruned = pruned,
+            Err(e) if is_unreadable(&e) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     fn folder(&mut self, timeline: Timeline, log: u32, is_newest: bool) -> Result<()> {
@@ -133,14 +161,17 @@ impl Audit<'_> {
             true => self.archive.list(timeline, log)?.segments.iter().filter_map(named).collect(),
             false => Vec::new(),
         };
-        let wanted = !segments.is_empty();
-        let Some(index) = self.index(&path, Some(timeline), wanted, &|_| false)? else { return Ok(()) };
+        let due = |pruned: &Pruned| -> Vec<SegmentName> {
+            segments.iter().filter(|name| !pruned.holds(timeline, name.number)).copied().collect()
+        };
+        let wanted = |pruned: &Pruned| !due(pruned).is_empty();
+        let Some(index) = self.index(&path, Some(timeline), &wanted, &|_, _| false)? else { return Ok(()) };
         for (name, facts) in index.files() {
             (self.check)()?;
-            if self.is_pruned(name) && self.archive.find(name)?.is_none() {
-                continue;
-            }
             if let Some(why) = self.changed(name, facts)? {
+                if why == GONE && self.was_pruned(name)? {
+                    continue;
+                }
                 // Recovery does without it.
                 self.file(name, Severity::Warning, &why)?;
             }
@@ -149,25 +180,29 @@ impl Audit<'_> {
             return Ok(());
         }
         let lacks = |name: &&SegmentName| index.get(name.number).is_none();
+        if due(&self.pruned).iter().any(|name| lacks(&name)) {
+            self.look_again()?;
+        }
+        let segments = due(&self.pruned);
         let coming = segments.iter().rev().take_while(lacks).count();
         let due = if is_newest && coming <= NEWEST { segments.len() - coming } else { segments.len() };
         let due = segments.get(..due).unwrap_or_default();
         if let Some(first) = due.iter().find(lacks) {
             let count = due.iter().filter(lacks).count();
-            let finding = lacking(count, segments.len(), "segments", &first.file_name(size));
+            let finding = told_lacking(count, segments.len(), "segments", &first.file_name(size));
             self.add(Severity::Warning, Some(timeline), &path, finding, REMAKE);
         }
         Ok(())
     }
 
-    /// The index of a folder; `None` when it cannot be read, which is told, as are its faults. One that is `wanted` and
-    /// not there is told too, if it does not come. `may_come` says that a line may.
+    /// The index of a folder; `None` when it cannot be read, which is told, as are its faults. One that is `wanted`,
+    /// whatever retention removed, and not there is told too, if it does not come. `may_come` says that a line may.
     fn index(
         &mut self,
         path: &str,
         timeline: Option<Timeline>,
-        wanted: bool,
-        may_come: &dyn Fn(&Index) -> bool,
+        wanted: &dyn Fn(&Pruned) -> bool,
+        may_come: &dyn Fn(&Pruned, &Index) -> bool,
     ) -> Result<Option<Index>> {
         let index = loop {
             let index = match Index::load(self.archive.storage(), path, self.survey.segment_size) {
@@ -179,14 +214,22 @@ impl Audit<'_> {
                 }
                 Err(e) => return Err(e),
             };
-            let absent = self.extent.absences && wanted && (!index.is_there() || may_come(&index));
-            if !absent || Instant::now() >= *self.until.get_or_insert_with(|| Instant::now() + PATIENCE) {
+            let absences = self.extent.absences;
+            let absent = |pruned: &Pruned| {
+                absences && wanted(pruned) && (!index.is_there() || may_come(pruned, &index))
+            };
+            if absent(&self.pruned) {
+                self.look_again()?;
+            }
+            if !absent(&self.pruned)
+                || Instant::now() >= *self.until.get_or_insert_with(|| Instant::now() + PATIENCE)
+            {
                 break index;
             }
             (self.check)()?;
             std::thread::park_timeout(PAUSE);
         };
-        if self.extent.absences && wanted && !index.is_there() {
+        if self.extent.absences && wanted(&self.pruned) && !index.is_there() {
             let finding = "is missing: nothing tells what was stored in its folder".to_string();
             let hint = if timeline.is_some() { REMAKE } else { ENTER };
             self.add(Severity::Warning, timeline, path, finding, hint);
@@ -246,7 +289,14 @@ impl Audit<'_> {
     }
 }
 
-fn lacking(count: usize, all: usize, what: &str, first: &str) -> String {
+/// Whether retention removed a file, if it is not there.
+fn is_pruned(pruned: &Pruned, size: SegmentSize, name: &str) -> bool {
+    let segment = name.get(..24).and_then(|stem| SegmentName::parse(stem, size));
+    segment.is_some_and(|of| pruned.holds(of.timeline, of.number))
+        || timeline_of_history_file(name).is_some_and(|of| pruned.histories.contains(&of))
+}
+
+fn told_lacking(count: usize, all: usize, what: &str, first: &str) -> String {
     let others = if count > 1 { " and others" } else { "" };
     format!("has no line for {count} of {all} {what}: {first}{others}")
 }

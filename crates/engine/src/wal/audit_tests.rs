@@ -1,7 +1,9 @@
 use super::*;
 use crate::verify::fixture::{SIZE, Stored, fill, size, wal_from};
 use crate::wal::archive::INDEX;
+use crate::wal::survey::Run;
 use pg_ark_contract::Error;
+use std::collections::BTreeMap;
 
 const BACKUP: &str = "000000010000000000000004.00000028.backup";
 const HISTORY: &str = "1\t0/500000\tno reason\n";
@@ -142,4 +144,45 @@ fn the_newest_segments_need_no_line_yet() {
     let survey = Survey::take(&stored.archive, &|| Ok(())).unwrap();
     let extent = Extent { content: false, absences: true };
     assert_eq!(audit(&stored.archive, &survey, extent, &stop).unwrap_err().kind, ErrorKind::Cancelled);
+}
+
+/// A prune notes what it removes, takes the lines out, then removes the files: killed or seen in between, nothing is missing.
+#[test]
+fn what_is_being_pruned_needs_no_line() {
+    let stored = stored();
+    let storage = stored.archive.storage();
+    let before = Survey::take(&stored.archive, &|| Ok(())).unwrap();
+    let note = |first, last| {
+        let segments = BTreeMap::from([(Timeline(1), vec![Run { first, last }])]);
+        let histories = BTreeSet::from([Timeline(2)]);
+        let mut pruned = Pruned::default();
+        (pruned.segments, pruned.histories) = (segments, histories);
+        pruned.save(&stored.archive, size()).unwrap();
+    };
+    note(0, 5);
+    let path = stored.archive.index_path(Timeline(1), 0);
+    let mut index = Index::load(storage, &path, size()).unwrap();
+    assert!(index.forget(|number| number <= 5, |_| true));
+    index.save(storage, &path).unwrap();
+    storage.delete(&stored.archive.index_beside("00000002.history").unwrap()).unwrap();
+    assert_eq!(audited(&stored, false, true), Vec::<String>::new());
+    // Also to whoever took the survey before anything was noted.
+    let again = |extent| audit(&stored.archive, &before, extent, &|| Ok(())).unwrap();
+    let extent = Extent { content: false, absences: true };
+    assert_eq!(again(extent), []);
+    // One that stays needs its line.
+    note(0, 4);
+    assert_eq!(
+        audited(&stored, false, true),
+        ["warning index.jsonl has no line for 1 of 2 segments: 000000010000000000000005"]
+    );
+    note(0, 6);
+    storage.delete(&path).unwrap();
+    assert_eq!(again(extent), []);
+    // Files beside the segments whose lines a writer brought back.
+    enter(&stored, BACKUP, b"START WAL LOCATION\n");
+    enter(&stored, "00000002.history", HISTORY.as_bytes());
+    storage.delete(&path_of(&stored, BACKUP)).unwrap();
+    storage.delete(&path_of(&stored, "00000002.history")).unwrap();
+    assert_eq!(again(extent), []);
 }
