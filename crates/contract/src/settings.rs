@@ -224,7 +224,7 @@ pub const CATALOGUE: &[Setting] = &[
         name: "pg_ark.max_rate",
         default: "0",
         context: Context::Suset,
-        help: "Most kilobytes read per second by a backup; 0: no limit.",
+        help: "Most kilobytes read per second by a backup; 0: no limit. A changed server-wide value acts on a running backup.",
         why: "A short backup disturbs less than a long one; limit it where the disk is shared.",
     },
     Setting {
