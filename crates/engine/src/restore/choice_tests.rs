@@ -282,6 +282,36 @@ fn holes() {
 }
 
 #[test]
+fn a_hole_that_retention_made_is_told_as_such() {
+    let (records, _, events) = two();
+    let mut pinned = survey(&[(1, &[(2, 2), (5, 9)])], &[]);
+    let refused = |survey: &Survey, target: Target| {
+        let error = run(&records[..1], survey, &events, target, TimelineChoice::Latest).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::TargetUnreachable);
+        (error.message, error.hint.unwrap())
+    };
+    let lost = "WAL is missing behind 0/200064 (2000-01-01T00:01:40Z): \
+                000000010000000000000003 to 000000010000000000000004 (2 segments)";
+    let (message, hint) = refused(&pinned, Target::Latest);
+    assert!(message.ends_with(lost) && hint.starts_with("Get the missing segments back"), "{message} {hint}");
+    pinned.pruned.at = to_utc(900 * SECOND);
+    pinned.pruned.segments.insert(Timeline(1), vec![Run { first: 0, last: 1 }, Run { first: 3, last: 3 }]);
+    let (message, _) = refused(&pinned, Target::Latest);
+    assert!(message.ends_with(&format!("{lost}, 1 of them removed by retention")), "{message}");
+    pinned.pruned.segments.insert(Timeline(1), vec![Run { first: 3, last: 4 }]);
+    for target in [Target::Latest, time(350 * SECOND), Target::Lsn(lsn(4, 10)), Target::Lsn(lsn(7, 0))] {
+        let (message, hint) = refused(&pinned, target);
+        let removed = "what followed 0/200064 (2000-01-01T00:01:40Z) was removed by retention: \
+                       000000010000000000000003 to 000000010000000000000004 (2 segments)";
+        assert!(message.ends_with(removed), "{message}");
+        assert!(hint.starts_with("Choose --target immediate"), "{hint}");
+        assert!(hint.contains("2000-01-01T00:15:00Z"), "{hint}");
+    }
+    let found = run(&records[..1], &pinned, &events, Target::Immediate, TimelineChoice::Latest);
+    assert_eq!(name(found), "a 1");
+}
+
+#[test]
 fn a_segment_that_ends_too_early_ends_recovery() {
     let (records, survey, mut events) = two();
     events.push((1, lsn(7, 50), What::Torn));

@@ -130,7 +130,14 @@ fn reason(survey: &Survey, wish: Wish<'_>, line: &Line, verdicts: &[(Candidate<'
     if let Some((hole, end)) = holes {
         let time = end.time.and_then(shown_moment).map_or(String::new(), |time| format!(" ({time})"));
         let missing = missing(survey, line, *hole);
-        return unreachable(format!("WAL is missing behind {}{time}: {missing}", end.lsn)).hint(
+        let removed = removed(survey, line, *hole);
+        if removed == hole.count() {
+            let why = format!("what followed {}{time} was removed by retention: {missing}", end.lsn);
+            return by_retention(unreachable(why), survey);
+        }
+        let part =
+            if removed > 0 { format!(", {removed} of them removed by retention") } else { String::new() };
+        return unreachable(format!("WAL is missing behind {}{time}: {missing}{part}", end.lsn)).hint(
             "Get the missing segments back (pg_wal of an old server: --keep-wal DIR), or choose a target before \
              them: --target-lsn, --target-time, or --target immediate for the end of the backup.",
         );
@@ -201,6 +208,25 @@ fn missing(survey: &Survey, line: &Line, run: Run) -> String {
         (Some(first), _) => format!("segment {}", name(first.timeline, run.first)),
         _ => format!("{} segments", run.count()),
     }
+}
+
+/// How many segments of a hole retention removed.
+fn removed(survey: &Survey, line: &Line, hole: Run) -> u64 {
+    let parts = line.parts(hole, survey.segment_size).into_iter();
+    let common = parts.flat_map(|part| {
+        let runs = survey.pruned.runs(part.timeline).iter();
+        runs.map(move |run| (run.first.max(part.run.first), run.last.min(part.run.last)))
+    });
+    common.filter(|(first, last)| first <= last).map(|(first, last)| last - first + 1).sum()
+}
+
+/// What retention removed is gone for good, unless somebody has a copy.
+fn by_retention(error: Error, survey: &Survey) -> Error {
+    let when = survey.pruned.when();
+    error.hint(format!(
+        "Choose --target immediate for the end of the backup, or a target before what was removed: --target-lsn, \
+         --target-time. Retention last removed WAL at {when}; a copy of the segments leads on: --keep-wal DIR.",
+    ))
 }
 
 /// What can be reached from these backups: for each line and each part of it without a hole one window.
