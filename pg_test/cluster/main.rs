@@ -26,6 +26,7 @@
 //! * [`protect`]: one call sets a server up to be left alone; the schedule in dumps and on standbys.
 //! * [`promises`]: the promises that are named in the design.
 //! * [`scheduler`]: the server backs itself up, and says once what keeps it from that.
+//! * [`same_name`]: two servers that share a cluster's name by mistake.
 //! * [`security`]: who can see what, and whose code runs.
 //! * [`sessions`]: what the settings of a session, a role or a database cannot change.
 //! * [`verifybackup`]: what PostgreSQL's tests of pg_verifybackup hold, against stored backups.
@@ -68,6 +69,7 @@ mod recovery_cases;
 mod refusals;
 mod restore;
 mod retention;
+mod same_name;
 mod scheduled;
 mod scheduler;
 mod security;
