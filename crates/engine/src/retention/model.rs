@@ -84,6 +84,15 @@ pub struct StoredWal {
     pub written_by: BTreeMap<Timeline, DateTime<Utc>>,
 }
 
+impl StoredWal {
+    /// The oldest timeline that has segments and, though it branched off from another, no history.
+    pub fn lost_history(&self) -> Option<Timeline> {
+        let with_wal =
+            self.segments.iter().filter(|(_, runs)| !runs.is_empty()).map(|(timeline, _)| *timeline);
+        with_wal.filter(|timeline| timeline.0 > 1).find(|timeline| !self.histories.contains_key(timeline))
+    }
+}
+
 /// The verdict on everything.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {

@@ -5,6 +5,7 @@ use super::facts::{Facts, is_complete};
 use super::window::Window;
 use crate::retention::model::BackupState;
 use chrono_tz::Tz;
+use pg_ark_contract::Timeline;
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::retention::Policy;
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub enum Rule {
     Count(u32),
     /// A day, week, month, year.
     Period(&'static str),
+    /// The history of a timeline of its system is missing: it may be what leads there.
+    LostHistory(Timeline),
     /// There is no good backup: what is broken is all there is.
     NothingGood,
     /// It failed not long ago.
@@ -108,6 +111,10 @@ impl Kept {
                 if backup.stopped_at.is_none_or(|time| time > facts.begins) {
                     self.add(index, Rule::Window);
                     self.followed[index] = window.holds(index);
+                }
+                let lost = facts.lost_history(backup.system).filter(|_| backup.kind != BackupKind::Logical);
+                if let Some(timeline) = lost {
+                    self.add(index, Rule::LostHistory(timeline));
                 }
             }
         }

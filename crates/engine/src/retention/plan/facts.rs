@@ -4,7 +4,7 @@ use crate::retention::model::{BackupState, Stored, StoredBackup};
 use chrono::{DateTime, TimeDelta, Utc};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::{Lsn, Timeline};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A failed backup holds no data, and is shown for as long as the window, but at least for so many seconds.
 const FAILED_SHOWN: u64 = 7 * 86_400;
@@ -31,6 +31,8 @@ pub struct Facts<'a> {
     good: Vec<Good>,
     /// Of each backup: the backups that have its parent's name.
     parents: Vec<Vec<usize>>,
+    /// Systems with a timeline that has segments and, though it branched off, no history: the oldest such.
+    lost: BTreeMap<u64, Timeline>,
 }
 
 /// How good a backup is, alone or with its parents.
@@ -46,7 +48,9 @@ impl<'a> Facts<'a> {
         let parents = parents(&stored.backups);
         let good = chains(&stored.backups, &parents);
         let failed_since = before(now, window.max(FAILED_SHOWN));
-        Facts { stored, now, begins: before(now, window), failed_since, order, good, parents }
+        let lost =
+            stored.wal.iter().filter_map(|(system, wal)| Some((*system, wal.lost_history()?))).collect();
+        Facts { stored, now, begins: before(now, window), failed_since, order, good, parents, lost }
     }
 
     pub fn backup(&self, index: usize) -> &'a StoredBackup {
@@ -75,6 +79,11 @@ impl<'a> Facts<'a> {
     /// A good one that is followed by WAL.
     pub fn is_good_base(&self, index: usize) -> bool {
         self.is_good(index) && self.backup(index).kind != BackupKind::Logical
+    }
+
+    /// A timeline of the system from which nobody knows where it branched off, so that any backup may lead to it.
+    pub fn lost_history(&self, system: u64) -> Option<Timeline> {
+        self.lost.get(&system).copied()
     }
 
     /// Its place among the systems; none for one that the list lacks.

@@ -65,7 +65,7 @@ impl<'a> Lines<'a> {
     }
 
     /// The line of a timeline, oldest part first. One without a history may have branched off from any place of any
-    /// older timeline.
+    /// older timeline; nothing is dropped by such a guess: see [`Facts::lost_history`].
     pub fn parts(&self, system: u64, tip: Timeline) -> Vec<Part> {
         let history = self.stored.get(&system).and_then(|wal| wal.histories.get(&tip));
         let mut parts = vec![Part { timeline: tip, end: None }];

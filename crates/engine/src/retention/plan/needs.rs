@@ -20,6 +20,8 @@ pub enum Why {
     StartToStop { of: Vec<usize>, count: usize },
     /// Nobody knows what this backup needs.
     Unknown(usize),
+    /// The history of a timeline is missing: any WAL of its system may lead there.
+    LostHistory(Timeline),
     /// The newest system has no good backup.
     NothingGood,
     /// A timeline that is newer than the newest backup's, and no history leads to it.
@@ -74,7 +76,9 @@ impl<'a> Needs<'a> {
             passed: BTreeMap::new(),
             tips: BTreeMap::new(),
         };
-        if needs.newest.is_none() && facts.is_newest(system) {
+        if let Some(timeline) = facts.lost_history(system) {
+            needs.whole = Some(Why::LostHistory(timeline));
+        } else if needs.newest.is_none() && facts.is_newest(system) {
             needs.whole = Some(Why::NothingGood);
         }
         let own = facts.order.iter().copied().filter(|index| facts.backup(*index).system == system);

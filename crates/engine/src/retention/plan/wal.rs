@@ -92,6 +92,7 @@ fn of_histories(
     let newest = wal.histories.keys().next_back();
     let verdict = |timeline: &Timeline| {
         let (verdict, rule) = match oldest {
+            _ if let Some(lost) = facts.lost_history(system) => (Verdict::Keep, words::lost_history(lost)),
             Some(oldest) if oldest <= *timeline => {
                 (Verdict::Keep, "what is kept can lead to its timeline".to_owned())
             }

@@ -4,6 +4,7 @@ use super::backups::Rule;
 use super::facts::Facts;
 use super::needs::Why;
 use crate::retention::model::BackupState;
+use pg_ark_contract::Timeline;
 use pg_ark_contract::conversation::BackupKind;
 
 /// Names that are told before the rest is counted.
@@ -54,6 +55,7 @@ fn kept(facts: &Facts<'_>, index: usize, rule: Rule) -> String {
             }
         }
         Rule::Period(name) => name.into(),
+        Rule::LostHistory(timeline) => lost_history(timeline),
         Rule::NothingGood => "no backup is good".into(),
         Rule::FailedLately => "failed lately".into(),
         Rule::Parent { of, others: 0 } => format!("parent of {}", facts.backup(of).backup),
@@ -78,9 +80,15 @@ pub fn wal(facts: &Facts<'_>, why: &Why) -> String {
             BackupState::Running => format!("{} is running", name(index)),
             _ => format!("where {} begins is not known", name(index)),
         },
+        Why::LostHistory(timeline) => lost_history(*timeline),
         Why::NothingGood => "no good backup yet".into(),
         Why::Newer => "newer than the newest backup".into(),
     }
+}
+
+/// Why everything of a system is kept.
+pub fn lost_history(timeline: Timeline) -> String {
+    format!("the history of timeline {timeline} is not in the archive: nobody knows what leads to it")
 }
 
 /// Adds a backup to those that are told.

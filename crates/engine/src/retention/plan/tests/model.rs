@@ -114,6 +114,12 @@ fn loses_nothing(world: &World, policy: &Policy, plan: &Plan, left: &Stored) {
     for moment in world.moments.iter().filter(|moment| begins < moment.time && moment.time <= world.now) {
         assert!(!before.restores(moment) || after.restores(moment), "{moment:?} is lost");
     }
+    // A history that is lost may be brought back: then what leads to its timeline must still be there.
+    let mended = [&world.stored, left].map(|stored| world.mended(stored, &world.stored));
+    let [then, now] = mended.each_ref().map(|stored| Slow::new(stored, policy, world.now));
+    for moment in world.moments.iter().filter(|moment| begins < moment.time && moment.time <= world.now) {
+        assert!(!then.restores(moment) || now.restores(moment), "{moment:?} is lost with a history");
+    }
     let kept = kept(plan);
     for (place, &index) in kept.iter().enumerate() {
         assert!(

@@ -121,6 +121,13 @@ impl<'a> Slow<'a> {
         }
     }
 
+    /// Whether nobody knows where a timeline of which WAL is stored branched off.
+    pub(super) fn lacks_a_history(&self, system: u64) -> bool {
+        self.stored.wal.get(&system).is_some_and(|wal| {
+            wal.segments.keys().any(|timeline| timeline.0 > 1 && !wal.histories.contains_key(timeline))
+        })
+    }
+
     fn tips(&self) -> BTreeSet<(u64, Timeline)> {
         let of_backups =
             self.all().filter_map(|index| Some((self.backup(index).system, self.span(index)?.0)));
@@ -277,6 +284,7 @@ impl<'a> Slow<'a> {
         };
         by_state
             || backup.pinned.is_some()
+            || self.is_complete(index) && !self.is_logical(index) && self.lacks_a_history(backup.system)
             || self.is_newest_good(index)
             || self.is_newest_of(index, &clean)
             || self.is_newest_of(index, &own)

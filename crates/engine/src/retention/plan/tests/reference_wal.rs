@@ -21,7 +21,7 @@ impl Slow<'_> {
         let kept_here: Vec<usize> =
             self.all().filter(|o| kept.contains(o) && self.backup(*o).system == system).collect();
         let unreadable = kept_here.iter().any(|o| self.backup(*o).state == BackupState::Unreadable);
-        if unreadable || self.is_newest_system(system) && good.is_empty() {
+        if unreadable || self.lacks_a_history(system) || self.is_newest_system(system) && good.is_empty() {
             return true;
         }
         let starts_before = |index: usize| {

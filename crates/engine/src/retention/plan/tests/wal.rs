@@ -5,6 +5,9 @@ use crate::retention::model::{BackupState, StoredBackup};
 use pg_ark_contract::Timeline;
 use pg_ark_contract::retention::Policy;
 
+/// Why everything stays when the history of timeline 2 is missing.
+const LOST: &str = "the history of timeline 2 is not in the archive: nobody knows what leads to it";
+
 fn on(timeline: u32, backup: StoredBackup) -> StoredBackup {
     StoredBackup { timeline: Some(Timeline(timeline)), ..backup }
 }
@@ -147,7 +150,33 @@ fn promise_4_a_timeline_without_its_history_may_come_from_anywhere() {
     let repo = Repo::new(backups).wal(1, 0, 40).wal(2, 5, 60);
     let shown = repo.plan(&days(3), day(21));
     assert_eq!(shown.kept(), ["a", "b"]);
-    assert_eq!(shown.wal(2), ["5-9 drop: no backup needs it", "10-60 keep: from a on"]);
+    assert_eq!(shown.wal(2), [format!("5-60 keep: {LOST}")]);
+}
+
+#[test]
+fn promise_4_a_newest_timeline_that_lost_its_history_keeps_all_that_may_lead_to_it() {
+    // Timeline 2 begins in segment 25: "b" stopped behind that, so "a" alone leads there.
+    let backups = [full("a", day(0), 10), full("b", day(5), 30)];
+    let repo = |history: &[u32]| {
+        let repo = Repo::new(backups.clone()).wal(1, 0, 40).wal(2, 25, 60);
+        let repo = repo.written_by(1, day(5)).written_by(2, day(20));
+        history.iter().fold(repo, |repo, timeline| repo.history(*timeline, &[(1, 25)]))
+    };
+    for now in [day(20), day(900)] {
+        let shown = repo(&[]).plan(&days(3), now);
+        assert_eq!(shown.backup("a"), format!("keep: {LOST}"));
+        assert_eq!(shown.wal(1), [format!("0-40 keep: {LOST}")]);
+        assert_eq!(shown.wal(2), [format!("25-60 keep: {LOST}")]);
+    }
+    let mended = repo(&[2]).plan(&days(3), day(20));
+    assert_eq!(mended.wal(2), ["25-60 keep: from a on"]);
+    // A timeline of which nothing is stored leads nowhere.
+    let shown = Repo::new(backups.clone()).wal(1, 0, 40).plan(&days(3), day(900));
+    assert_eq!(shown.kept(), ["b"]);
+    // Nor is an older timeline's history without worth: it leads to backups as well.
+    let three = repo(&[]).wal(3, 60, 70).history(3, &[(1, 25), (2, 60)]);
+    assert_eq!(three.plan(&days(3), day(900)).kept(), ["a", "b"]);
+    assert_eq!(three.plan(&days(3), day(900)).histories(), [3]);
 }
 
 #[test]
@@ -163,7 +192,7 @@ fn wal_that_is_newer_than_the_newest_backup_stays_though_nothing_leads_to_it() {
 fn histories_stay_as_long_as_anything_can_lead_to_them() {
     let backups = [on(3, full("c", day(60), 70)), on(3, full("d", day(80), 90))];
     let repo = Repo::new(backups).wal(3, 60, 99).history(2, &[(1, 15)]);
-    let repo = repo.history(3, &[(1, 15), (2, 60)]).history(4, &[(3, 95)]).wal(5, 95, 96);
+    let repo = repo.history(3, &[(1, 15), (2, 60)]).history(4, &[(3, 95)]);
     let shown = repo.plan(&days(7), day(81));
     assert_eq!(shown.histories(), [3, 4], "a server probes upwards without a gap");
     let mut pinned = repo.clone();

@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::retention::Policy;
 use pg_ark_contract::{Lsn, Timeline};
+use std::collections::BTreeMap;
 
 /// Numbers that look random and are the same for the same seed (SplitMix64).
 pub struct Random(pub u64);
@@ -53,6 +54,8 @@ pub struct World {
     pub stored: Stored,
     pub now: DateTime<Utc>,
     pub moments: Vec<Moment>,
+    /// Every history that was ever stored or lost.
+    histories: BTreeMap<(u64, Timeline), TimelineHistory>,
     /// Its clock is set now and then.
     pub odd_clock: bool,
     /// The store tells when WAL was stored.
@@ -75,6 +78,7 @@ impl World {
             stored,
             now: day(0),
             moments: Vec::new(),
+            histories: BTreeMap::new(),
             odd_clock,
             told,
             timeline: 1,
@@ -122,6 +126,7 @@ impl World {
             18..=19 => self.fail_over(),
             20 => self.recover_to_the_past(),
             21 if self.random.one_in(3) => self.upgrade(),
+            22 if self.random.one_in(6) => self.lose_the_newest_history(),
             22 => self.change_a_backup(),
             _ => self.go_back(),
         }
@@ -220,6 +225,25 @@ impl World {
         }
     }
 
+    fn lose_the_newest_history(&mut self) {
+        let histories = &mut self.archive().histories;
+        histories.pop_last();
+    }
+
+    /// The same repository after somebody brought back the histories that `lost` lacks.
+    pub fn mended(&self, stored: &Stored, lost: &Stored) -> Stored {
+        let mut mended = stored.clone();
+        for ((system, timeline), history) in &self.histories {
+            let is_lost = lost.wal.get(system).is_some_and(|wal| {
+                wal.segments.contains_key(timeline) && !wal.histories.contains_key(timeline)
+            });
+            if let Some(wal) = mended.wal.get_mut(system).filter(|_| is_lost) {
+                wal.histories.insert(*timeline, history.clone());
+            }
+        }
+        mended
+    }
+
     fn history_of(&self, timeline: u32) -> Option<TimelineHistory> {
         match timeline {
             1 => Some(history(1, &[])),
@@ -242,9 +266,11 @@ impl World {
         let switch_lsn = Lsn(lsn(segment).0 + offset);
         let mut entries = history.entries;
         entries.push(Entry { timeline: Timeline(from), switch_lsn, reason: String::new() });
+        let number = Timeline(timeline);
+        let history = TimelineHistory { timeline: number, entries };
+        self.histories.insert((self.system(), number), history.clone());
         if !self.random.one_in(25) {
-            let number = Timeline(timeline);
-            self.archive().histories.insert(number, TimelineHistory { timeline: number, entries });
+            self.archive().histories.insert(number, history);
         }
         (self.timeline, self.segment) = (timeline, segment);
     }
