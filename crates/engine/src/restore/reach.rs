@@ -56,7 +56,7 @@ impl<'a> Reach<'a> {
         if self.old(name).is_none() {
             return self.moments.summary(name);
         }
-        let mut summarizer = Summarizer::new(name, self.size);
+        let mut summarizer = Summarizer::checking(name, self.size);
         self.read(name, &mut |bytes| summarizer.feed(bytes))?;
         Ok(summarizer.finish())
     }

@@ -189,7 +189,8 @@ impl Segments for Moments<'_> {
         if let Some(read) = self.summaries.get(&name) {
             return Ok(read.clone());
         }
-        let mut summarizer = Summarizer::new(name, self.size);
+        // A crash may have torn a record in the middle of a page, where only its CRC tells.
+        let mut summarizer = Summarizer::checking(name, self.size);
         self.read(name, &mut |bytes| summarizer.feed(bytes))?;
         let summary = summarizer.finish();
         if self.summaries.len() >= MAX_SUMMARIES {

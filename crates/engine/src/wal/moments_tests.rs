@@ -110,6 +110,21 @@ fn what_the_archive_lacks_comes_from_a_folder() {
 }
 
 #[test]
+fn promise_6_a_record_that_is_torn_within_a_page_is_not_the_end() {
+    let stored = Stored::new();
+    let mut wal = wal_from(3);
+    wal.commit(900, 10);
+    let end = Lsn(wal.at());
+    wal.record(10, 0, 5, &[1; 1000]);
+    let last = wal.bytes.len() - 16;
+    wal.bytes[last] ^= 1;
+    stored.put_wal(&wal);
+    stored.index(&wal);
+    let moment = Moments::new(&stored.archive, size()).end(&stretch(3, 3)).unwrap();
+    assert_eq!(moment, Moment { lsn: end, time: Some(10) });
+}
+
+#[test]
 fn damage_at_the_end_is_told_and_before_it_ends_the_search() {
     let stored = Stored::new();
     let (wal, _) = wal();

@@ -64,8 +64,17 @@ pub struct Summarizer {
 }
 
 impl Summarizer {
-    /// For the segment `name`.
+    /// For the segment `name`. The chain of records is followed, their content is not looked at.
     pub fn new(name: SegmentName, size: SegmentSize) -> Self {
+        Summarizer::with(name, size, false)
+    }
+
+    /// For the segment `name`, with the CRC of every record: what was torn by a crash ends it, as it ends recovery.
+    pub fn checking(name: SegmentName, size: SegmentSize) -> Self {
+        Summarizer::with(name, size, true)
+    }
+
+    fn with(name: SegmentName, size: SegmentSize, check_crc: bool) -> Self {
         let start = name.start(size);
         let summary = Summary {
             commits: 0,
@@ -79,7 +88,7 @@ impl Summarizer {
             first_record: None,
             whole: false,
         };
-        Summarizer { reader: WalReader::new(start, size, false), left: size.bytes(), summary }
+        Summarizer { reader: WalReader::new(start, size, check_crc), left: size.bytes(), summary }
     }
 
     /// Reads the next bytes of the segment.
