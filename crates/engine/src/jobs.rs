@@ -295,3 +295,7 @@ fn owner(cluster: &Cluster, system_identifier: u64) -> CheckRow {
     };
     CheckRow { item: "cluster".into(), status, detail: error.to_string(), hint: error.hint }
 }
+
+#[cfg(test)]
+#[path = "jobs_tests.rs"]
+mod tests;
