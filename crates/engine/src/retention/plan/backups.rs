@@ -23,6 +23,8 @@ pub enum Rule {
     Window,
     /// Moments of the window are recovered from it.
     Base,
+    /// Moments of the window would be recovered from it, if it were whole: no good one leads there.
+    BrokenBase,
     /// No good one is newer.
     NewestGood,
     /// No good one without damage is newer.
@@ -57,7 +59,7 @@ impl Kept {
         let mut kept = Kept { rules, followed, newest: BTreeMap::new() };
         facts.all().for_each(|index| kept.by_itself(facts, window, index));
         for index in window.ways.iter().flat_map(|way| &way.bases) {
-            kept.add(*index, Rule::Base);
+            kept.add(*index, if facts.is_good(*index) { Rule::Base } else { Rule::BrokenBase });
         }
         let (logical, physical): (Vec<usize>, Vec<usize>) =
             facts.order.iter().partition(|&&index| facts.backup(index).kind == BackupKind::Logical);

@@ -16,7 +16,8 @@ use std::collections::BTreeSet;
 pub struct Way {
     pub system: u64,
     pub parts: Vec<Part>,
-    /// The newest good backups that stopped before moments of the window, and the newest of those without damage.
+    /// The newest good backups that stopped before moments of the window, and the newest of those without damage. Where
+    /// none is good, the newest broken ones.
     pub bases: Vec<usize>,
 }
 
@@ -48,8 +49,11 @@ impl Window {
                 if inside[index] {
                     search.found();
                 }
-                if facts.is_good_base(index) && stopped_by[index].is_some_and(|time| time <= facts.begins) {
-                    search.pass(index, facts.is_clean(index));
+                if stopped_by[index].is_some_and(|time| time <= facts.begins) {
+                    match facts.is_good_base(index) {
+                        true => search.pass(index, facts.is_clean(index)),
+                        false => search.broken = Some(index),
+                    }
                 }
             }
             let own = lines.on(system, tip).iter().any(|(_, index)| inside[*index]);
@@ -127,6 +131,8 @@ fn goes_on(
 struct Search {
     newest: Option<usize>,
     newest_clean: Option<usize>,
+    /// The newest that is not good: what it lacks may be stored yet.
+    broken: Option<usize>,
     bases: BTreeSet<usize>,
 }
 
@@ -140,6 +146,6 @@ impl Search {
 
     /// A moment of the window follows.
     fn found(&mut self) {
-        self.bases.extend(self.newest.into_iter().chain(self.newest_clean));
+        self.bases.extend(self.newest.or(self.broken).into_iter().chain(self.newest_clean));
     }
 }

@@ -45,6 +45,13 @@ fn kept(facts: &Facts<'_>, index: usize, rule: Rule) -> String {
             Some(_) => "window".into(),
         },
         Rule::Base => "reaches the window's beginning".into(),
+        Rule::BrokenBase => {
+            let why = match &backup.state {
+                BackupState::Broken(why) => why,
+                _ => "its parent cannot be restored",
+            };
+            format!("would reach the window's beginning if it were whole: {why}")
+        }
         Rule::NewestGood => "newest good backup".into(),
         Rule::NewestClean => "newest undamaged backup".into(),
         Rule::Count(count) => {

@@ -176,9 +176,11 @@ impl<'a> Slow<'a> {
     }
 
     fn is_before(&self, index: usize) -> bool {
-        self.is_good(index)
-            && !self.is_logical(index)
-            && self.stopped_by[index].is_some_and(|time| time <= self.begins)
+        self.is_good(index) && self.is_old(index)
+    }
+
+    fn is_old(&self, index: usize) -> bool {
+        !self.is_logical(index) && self.stopped_by[index].is_some_and(|time| time <= self.begins)
     }
 
     pub(super) fn reaches_window(&self, system: u64, tip: Timeline) -> bool {
@@ -206,15 +208,19 @@ impl<'a> Slow<'a> {
     /// Whether moments of the window along this line are recovered from it.
     fn is_base(&self, index: usize, system: u64, tip: Timeline) -> bool {
         let along = &self.lines[&(system, tip)];
-        if !along.contains(&index) || !self.is_before(index) {
+        if !along.contains(&index) || !self.is_old(index) {
             return false;
         }
+        let in_time = |other: usize, upto: Option<usize>| upto.is_none_or(|upto| self.precedes(other, upto));
         let better = |other: usize, upto: Option<usize>| {
-            self.is_before(other)
-                && self.precedes(index, other)
-                && upto.is_none_or(|upto| self.precedes(other, upto))
+            self.is_before(other) && self.precedes(index, other) && in_time(other, upto)
         };
         let newest_before = |upto: Option<usize>| {
+            if !self.is_good(index) {
+                let good = along.iter().any(|&other| self.is_before(other) && in_time(other, upto));
+                let newer = |&other: &usize| self.is_old(other) && self.precedes(index, other);
+                return !good && !along.iter().any(|other| newer(other) && in_time(*other, upto));
+            }
             let any = along.iter().any(|&other| better(other, upto));
             let clean = along.iter().any(|&other| better(other, upto) && self.is_clean(other));
             !any || self.is_clean(index) && !clean

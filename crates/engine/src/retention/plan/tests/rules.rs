@@ -54,7 +54,10 @@ fn promise_4_the_newest_good_backup_stays_however_old_it_is() {
 fn promise_4_broken_backups_stay_while_there_is_no_good_one() {
     let shown = Repo::new([broken("base.tar.zst", full("only", day(0), 5))]).wal(1, 0, 9);
     let shown = shown.plan(&days(1), day(400));
-    assert_eq!(shown.backup("only"), "keep: no backup is good");
+    assert_eq!(
+        shown.backup("only"),
+        "keep: would reach the window's beginning if it were whole: base.tar.zst; no backup is good"
+    );
     assert_eq!(shown.wal(1), ["0-9 keep: no good backup yet"]);
 }
 
@@ -71,6 +74,30 @@ fn promise_4_a_broken_backup_counts_for_nothing() {
         shown.backup("b8"),
         "keep: window; newest good backup; newest undamaged backup; the newest full backup; daily"
     );
+}
+
+#[test]
+fn promise_4_a_broken_backup_that_alone_would_reach_the_window_stays() {
+    // A segment of "b1" comes late: until it does, nothing reaches the window's beginning.
+    let mut backups = daily(6);
+    backups.drain(2..4);
+    backups[0] = broken("its WAL is not whole", backups[0].clone());
+    backups[1] = broken("its WAL is not whole", backups[1].clone());
+    let repo = Repo::new(backups.clone()).wal(1, 0, 10).wal(1, 12, 99);
+    let now = at("2026-01-06T12:00:00Z");
+    let shown = repo.plan(&days(3), now);
+    assert_eq!(shown.kept(), ["b1", "b4", "b5"]);
+    assert_eq!(
+        shown.backup("b1"),
+        "keep: would reach the window's beginning if it were whole: its WAL is not whole"
+    );
+    let kept = ["0-9 drop: no backup needs it", "10-10 keep: from b1 on", "12-99 keep: from b1 on"];
+    assert_eq!(shown.wal(1), kept);
+    // A good one that is older does it, and so does a newer one when its time has come.
+    backups[0].state = BackupState::Good;
+    let shown = Repo::new(backups).wal(1, 0, 99).plan(&days(3), now);
+    assert_eq!(shown.kept(), ["b0", "b4", "b5"]);
+    assert_eq!(repo.plan(&days(3), day(8)).kept(), ["b5"]);
 }
 
 #[test]
