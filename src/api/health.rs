@@ -4,12 +4,19 @@ use super::protection::Protection;
 use crate::archiving::Archiver;
 use crate::settings;
 use pg_ark_contract::rows::StatusRow;
-use pg_ark_contract::schedule::JobKind;
+use pg_ark_contract::schedule::{JobKind, JobSpec, JobState};
+use pg_ark_contract::settings::RETENTION_WINDOW_DEFAULT;
 
 /// Jobs that fail which are named.
 const MAX_NAMED: usize = 3;
 /// Seconds by which a prune may be late: one that fails is tried again for hours, and nothing is lost meanwhile.
 const PRUNE_LATE: i64 = 2 * 86_400;
+/// Seconds for which a job may be due before it begins.
+const MAY_WAIT: i64 = 1_800;
+/// Seconds in which the scheduler finds that a run has ended.
+const TURN: i64 = 120;
+/// Oldest that the last backup may be where no job takes any and no window is asked for, in seconds.
+const HAND_LATE: i64 = RETENTION_WINDOW_DEFAULT as i64 * 60;
 
 /// Everything that is wrong, the worst first. `age` tells how many seconds ago a time was.
 pub fn problems(protection: &Protection, age: impl Fn(&str) -> Option<i64>) -> Vec<String> {
@@ -25,7 +32,9 @@ pub fn problems(protection: &Protection, age: impl Fn(&str) -> Option<i64>) -> V
     problems.extend(of_scheduler(protection));
     problems.extend(of_jobs(protection));
     if protection.is_up() {
+        problems.extend(waiting_job(protection, &age));
         problems.extend(late_backup(protection, &age));
+        problems.extend(no_backup_job(protection, &age));
         problems.extend(no_prune(protection, &age));
     }
     problems
@@ -111,7 +120,68 @@ fn of_scheduler(protection: &Protection) -> Option<String> {
         ));
     }
     let missing = protection.acts && !protection.workers.scheduler;
-    missing.then(|| "jobs are scheduled but no scheduler runs: shared_preload_libraries lacks pg_ark".into())
+    missing.then(|| {
+        let why = match protection.preloaded {
+            true => "the server log says why it ended, or max_worker_processes has no room for it",
+            false => "shared_preload_libraries lacks pg_ark",
+        };
+        format!("jobs are scheduled but no scheduler runs: {why}")
+    })
+}
+
+/// The job that has waited longest for its turn, if that is long.
+fn waiting_job(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Option<String> {
+    let here = protection.acts && protection.is_jobs_database && protection.workers.scheduler;
+    let served = age(protection.workers.scheduler_since.as_deref().filter(|_| here)?)?;
+    let periods = protection.stored.periods.iter().copied().chain(std::iter::repeat(None));
+    let waits = |((job, state), period): ((&JobSpec, Option<&JobState>), Option<u64>)| {
+        let waits = due_for(job, state?, period, age)?.min(served);
+        (waits > MAY_WAIT && !has_to_wait(protection, job, waits, age)).then(|| (waits, job.name.clone()))
+    };
+    let (longest, job) = protection.states().zip(periods).filter_map(waits).max()?;
+    Some(format!("job {job} has been due for {} and has not begun", span(longest)))
+}
+
+/// For how many seconds a job has been due; None when it is not. Each new moment takes the place of the one before, so
+/// what counts is also how long ago its last run ended.
+fn due_for(
+    job: &JobSpec,
+    state: &JobState,
+    period: Option<u64>,
+    age: &impl Fn(&str) -> Option<i64>,
+) -> Option<i64> {
+    if !job.enabled || state.running.is_some() || state.due.is_none() {
+        return None;
+    }
+    let due = age(state.next_run.as_deref()?)?;
+    let quiet = state.last_run.as_ref().zip(period).and_then(|(run, period)| {
+        let ended = age(run.finished_at.as_deref().unwrap_or(&run.started_at))?;
+        Some(ended.saturating_sub(i64::try_from(period).ok()?))
+    });
+    Some(quiet.map_or(due, |quiet| quiet.max(due)))
+}
+
+/// Backups and prunes go one at a time: what began before this job was due for long, or by hand, comes first.
+fn has_to_wait(
+    protection: &Protection,
+    job: &JobSpec,
+    waits: i64,
+    age: &impl Fn(&str) -> Option<i64>,
+) -> bool {
+    if !job.kind.needs_lease() {
+        return false;
+    }
+    let others = protection.states().filter(|(other, _)| other.kind.needs_lease() && other.name != job.name);
+    let mut runs = others.filter_map(|(_, state)| state).flat_map(|state| [&state.running, &state.last_run]);
+    let goes_first = |at: &str| age(at).is_some_and(|began| began.saturating_add(MAY_WAIT) >= waits);
+    let is_over = |at: Option<&str>| at.and_then(age).is_some_and(|ended| ended > TURN);
+    let by_hand = protection.workers.backups > 0
+        && !protection.states().any(|(_, state)| state.is_some_and(|state| state.running.is_some()));
+    by_hand
+        || runs.any(|run| {
+            run.as_ref()
+                .is_some_and(|run| goes_first(&run.started_at) && !is_over(run.finished_at.as_deref()))
+        })
 }
 
 fn of_jobs(protection: &Protection) -> Vec<String> {
@@ -146,6 +216,28 @@ fn late_backup(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> O
     let is_late = last > twice && age(&job.since).is_none_or(|since| since > twice);
     is_late.then(|| {
         format!("the last backup is {} old, and job {} is due every {}", span(last), job.name, span(period))
+    })
+}
+
+/// Backups are taken by hand or by another program, and the last one is old; or their jobs are gone.
+fn no_backup_job(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Option<String> {
+    if protection.jobs.iter().any(|job| job.enabled && job.kind.backup().is_some()) {
+        return None;
+    }
+    let wanted = i64::try_from(protection.wanted).unwrap_or(i64::MAX);
+    let last = age(protection.stored.last_backup.as_ref()?.finished_at.as_deref()?)?;
+    if last <= if wanted == 0 { HAND_LATE } else { wanted.max(PRUNE_LATE) } {
+        return None;
+    }
+    let should =
+        protection.preloaded && protection.acts && protection.knows_jobs && protection.is_jobs_database;
+    let last = span(last);
+    Some(match should {
+        true => format!(
+            "no scheduled job takes backups, and the last one is {last} old: SELECT ark.schedule('daily full', \
+             '0 2 * * *')"
+        ),
+        false => format!("the last backup is {last} old"),
     })
 }
 

@@ -3,7 +3,7 @@ use crate::api::archiving::{Counted, Progress};
 use crate::api::protection::{Now, Workers};
 use crate::archiving::Settings;
 use pg_ark_contract::rows::WindowRow;
-use pg_ark_contract::schedule::{JobSpec, JobState};
+use pg_ark_contract::schedule::{JobSpec, JobState, RunId, RunRow, RunStatus};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Timeline};
 
 const DAY: i64 = 86_400;
@@ -44,9 +44,11 @@ fn well() -> Protection {
         },
         now: Now { lsn: Lsn(9), timeline: Timeline(1), important: None },
         jobs: vec![job("nightly", JobKind::Full), job("prune", JobKind::Prune)],
-        workers: Workers { scheduler: true, backups: 0 },
+        knows_jobs: true,
+        workers: Workers { scheduler: true, scheduler_since: Some((30 * DAY).to_string()), backups: 0 },
         is_jobs_database: true,
         acts: true,
+        preloaded: true,
         wanted: 7 * DAY as u64,
         version: None,
     }
@@ -157,7 +159,10 @@ fn backups_and_windows() {
 
 #[test]
 fn who_does_what_is_scheduled() {
-    only("no scheduler runs", |p| p.workers.scheduler = false);
+    only("no scheduler runs: the server log says why it ended", |p| p.workers.scheduler = false);
+    only("no scheduler runs: shared_preload_libraries lacks pg_ark", |p| {
+        (p.workers.scheduler, p.preloaded) = (false, false);
+    });
     assert_eq!(
         told(|p| {
             p.workers.scheduler = false;
@@ -230,6 +235,99 @@ fn backups_that_come_late_and_nothing_that_prunes() {
         [""; 0],
         "nothing is scheduled"
     );
+}
+
+#[test]
+fn a_server_without_jobs_that_take_backups_is_told_once_its_last_backup_is_old() {
+    let without = |p: &mut Protection, days: i64| {
+        p.jobs.retain(|job| job.kind == JobKind::Prune);
+        p.stored.last_backup.as_mut().expect("one").finished_at = Some((days * DAY + 1).to_string());
+    };
+    only("no scheduled job takes backups, and the last one is 7 days old", |p| without(p, 7));
+    only("no scheduled job takes backups", |p| {
+        without(p, 7);
+        p.wanted = 0;
+    });
+    only("no scheduled job takes backups", |p| {
+        p.stored.last_backup.as_mut().expect("one").finished_at = Some((8 * DAY).to_string());
+        p.jobs[0].enabled = false;
+    });
+    for change in [
+        (|p| p.preloaded = false) as fn(&mut Protection),
+        |p| p.acts = false,
+        |p| p.knows_jobs = false,
+        |p| p.is_jobs_database = false,
+    ] {
+        let said = told(|p| {
+            without(p, 8);
+            p.jobs.clear();
+            change(p);
+        });
+        assert_eq!(said, ["the last backup is 8 days old"]);
+    }
+    assert_eq!(told(|p| without(p, 6)), [""; 0], "by hand, once a week");
+    assert_eq!(
+        told(|p| {
+            without(p, 1);
+            p.wanted = 3600;
+        }),
+        [""; 0],
+        "by hand, each night"
+    );
+}
+
+fn run(began: i64, ended: Option<i64>) -> Option<RunRow> {
+    Some(RunRow {
+        id: RunId { job: "any".into(), due_at: began.to_string(), attempt: 1 },
+        kind: JobKind::Full,
+        status: if ended.is_some() { RunStatus::Done } else { RunStatus::Running },
+        started_at: began.to_string(),
+        finished_at: ended.map(|ended| ended.to_string()),
+        host: String::new(),
+        backup: None,
+        result: None,
+        error: None,
+    })
+}
+
+#[test]
+fn a_job_that_never_gets_its_turn_is_told() {
+    // Hourly, due again since ten minutes, for five hours without a run.
+    let starved = |p: &mut Protection| {
+        let due = RunId { job: "prune".into(), due_at: "600".into(), attempt: 1 };
+        let next_run = Some("600".to_string());
+        let prune = JobState {
+            due: Some(due),
+            next_run,
+            last_run: run(18_000, Some(18_000)),
+            ..state("prune", 0, None)
+        };
+        p.stored.jobs = vec![state("nightly", 0, None), prune];
+        p.stored.periods = vec![Some(DAY as u64), Some(3600)];
+    };
+    only("job prune has been due for 4 hours and has not begun", starved);
+    only("job prune has been due for 4 hours", |p| {
+        starved(p);
+        (p.stored.jobs[0].running, p.workers.backups) = (run(12_000, None), 1);
+    });
+    for (why, change) in [
+        (
+            "a backup that began before",
+            (|p| p.stored.jobs[0].running = run(13_000, None)) as fn(&mut Protection),
+        ),
+        ("it has just ended", |p| p.stored.jobs[0].last_run = run(13_000, Some(60))),
+        ("one by hand", |p| p.workers.backups = 1),
+        ("the server was down", |p| p.workers.scheduler_since = Some("60".into())),
+        ("not due", |p| p.stored.jobs[1].due = None),
+        ("it runs", |p| p.stored.jobs[1].running = run(60, None)),
+        ("a standby", |p| p.acts = false),
+    ] {
+        let said = told(|p| {
+            starved(p);
+            change(p);
+        });
+        assert_eq!(said, [""; 0], "{why}");
+    }
 }
 
 #[test]

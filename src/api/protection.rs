@@ -34,12 +34,16 @@ pub struct Protection {
     pub now: Now,
     /// Jobs of this database; none when the caller may not read them.
     pub jobs: Vec<JobSpec>,
+    /// They were read: none means that there are none.
+    pub knows_jobs: bool,
     /// What runs in the server.
     pub workers: Workers,
     /// This database's jobs are those that the scheduler looks at.
     pub is_jobs_database: bool,
     /// This server does what is scheduled: `pg_ark.run_on`.
     pub acts: bool,
+    /// The library was loaded when the server started.
+    pub preloaded: bool,
     /// How far back every moment shall be restorable, in seconds: `pg_ark.retention_window`.
     pub wanted: u64,
     /// Why the SQL does not fit the library.
@@ -47,10 +51,12 @@ pub struct Protection {
 }
 
 /// Processes of pg_ark.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Workers {
     /// The scheduler is there.
     pub scheduler: bool,
+    /// Since when, as JSON has times.
+    pub scheduler_since: Option<String>,
     /// Backups that this server takes now.
     pub backups: u32,
 }
@@ -58,7 +64,8 @@ pub struct Workers {
 /// Rows that the caller may not read are no error: then nothing is said of jobs.
 const MAY_READ: &str = "SELECT coalesce(has_table_privilege(to_regclass('ark.job'), 'SELECT'), false)::text";
 const WORKERS: &str = "SELECT json_build_object('scheduler', count(*) FILTER (WHERE backend_type = $1) > 0, \
-    'backups', count(*) FILTER (WHERE backend_type = $2))::text FROM pg_stat_get_activity(NULL)";
+    'scheduler_since', min(backend_start) FILTER (WHERE backend_type = $1), 'backups', count(*) FILTER (WHERE backend_type = $2))::text \
+    FROM pg_stat_get_activity(NULL)";
 
 impl Protection {
     /// As it is now.
@@ -70,10 +77,12 @@ impl Protection {
         let progress = Progress::read()?;
         let mut version = version::check().err();
         let may_read = sql::text(MAY_READ, &[])?.as_deref() == Some("true");
-        let jobs = if may_read { jobs::read() } else { Ok(Vec::new()) }.unwrap_or_else(|error| {
+        let jobs = may_read.then(jobs::read).transpose().unwrap_or_else(|error| {
             version.get_or_insert(error);
-            Vec::new()
+            None
         });
+        let knows_jobs = jobs.is_some();
+        let jobs = jobs.unwrap_or_default();
         let stored =
             ask(&jobs).unwrap_or_else(|error| StatusRow { error: Some(error), ..StatusRow::default() });
         Ok(Protection {
@@ -82,9 +91,11 @@ impl Protection {
             stored,
             now: Now::read(),
             jobs,
+            knows_jobs,
             workers: sql::json(WORKERS, &[scheduler::WORKER, backup::WORKER])?,
             is_jobs_database: super::schedule::is_jobs_database()?,
             acts: settings::run_on().allows(wal::in_recovery()),
+            preloaded: settings::is_preloaded(),
             wanted: settings::retention().window,
             version,
         })
