@@ -236,6 +236,11 @@ fn commit(data: &Path, opened: &[(PathBuf, File)]) -> Result<()> {
     let name = || -> std::io::Result<()> {
         std::fs::rename(data.join(CONTROL_FILE_HELD_BACK), data.join(CONTROL_FILE))?;
         sync_folder(&data.join("global"))?;
+        // A restore that was killed may have left half a marker.
+        match std::fs::remove_file(data.join(MARKER).with_added_extension("pg_ark_new")) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
         std::fs::remove_file(data.join(MARKER))?;
         sync_folder(data)
     };
