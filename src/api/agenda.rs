@@ -33,9 +33,9 @@ impl Agenda {
     /// As it is now. Asks nobody when there are no jobs.
     ///
     /// # Errors
-    /// As [`jobs::read`].
+    /// As [`jobs::read_soon`].
     pub fn read() -> Result<Agenda> {
-        let jobs = jobs::read()?;
+        let jobs = jobs::read_soon()?;
         if jobs.is_empty() {
             return Ok(Agenda { jobs, states: Vec::new(), error: None });
         }

@@ -77,7 +77,7 @@ impl Protection {
         let progress = Progress::read()?;
         let mut version = version::check().err();
         let may_read = sql::text(MAY_READ, &[])?.as_deref() == Some("true");
-        let jobs = may_read.then(jobs::read).transpose().unwrap_or_else(|error| {
+        let jobs = may_read.then(jobs::read_soon).transpose().unwrap_or_else(|error| {
             version.get_or_insert(error);
             None
         });
