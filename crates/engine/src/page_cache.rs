@@ -31,8 +31,6 @@ const PAGE: u64 = 4 << 10;
 const PROMPT: Duration = Duration::from_micros(100);
 /// Bytes not in the cache before a page that make it likely that it was not there either.
 const NEAR: u64 = 16 * BLOCK;
-/// As [`BLOCK`], for files that the server does not read.
-const COARSE: u64 = 64 << 10;
 
 /// Says that `file` will be read with [`Brought::read`].
 pub fn prepare(file: &File) {
@@ -98,28 +96,6 @@ impl Brought {
         Ok(end)
     }
 
-    /// Asks for a range that somebody else is about to read.
-    pub fn ask(file: &File, range: Range<u64>) -> Self {
-        let mut brought = Brought::default();
-        let end = range.end.min(file.metadata().map_or(0, |meta| meta.len()));
-        let mut at = range.start;
-        while at < end {
-            let unit = at..end.min(at - at % UNIT + UNIT);
-            let asked = Instant::now();
-            advise(file, &unit, Advice::WillNeed);
-            while at < unit.end {
-                let stop = unit.end.min(at - at % COARSE + COARSE);
-                match read_now(file, &mut [0], at) {
-                    Got::Bytes(_) => brought.judge(at..stop, asked),
-                    // What we cannot know of is no page that the server needs.
-                    Got::NotThere | Got::Unknown => brought.add(at..stop),
-                }
-                at = stop;
-            }
-        }
-        brought
-    }
-
     /// Enters a range that is in the cache, `asked` for at that time.
     fn judge(&mut self, range: Range<u64>, asked: Instant) {
         match asked.elapsed() > PROMPT && self.cold >= NEAR {
@@ -135,12 +111,15 @@ impl Brought {
 
     /// Drops it from the cache. Changed pages stay until they are written.
     pub fn drop_behind(self, file: &File) {
-        for range in self.ranges {
-            // A page of which we read a part came whole.
-            let whole = range.start - range.start % PAGE..range.end.next_multiple_of(PAGE);
-            advise(file, &whole, Advice::DontNeed);
-        }
+        self.ranges.into_iter().for_each(|range| drop_read(file, range));
     }
+}
+
+/// Drops a range from the cache that was read, also what was there before: for files of which the server reads none.
+pub fn drop_read(file: &File, range: Range<u64>) {
+    // A page of which we read a part came whole.
+    let whole = range.start - range.start % PAGE..range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+    advise(file, &whole, Advice::DontNeed);
 }
 
 /// Drops a file that was written from the cache; what is not on disk yet is sent there.

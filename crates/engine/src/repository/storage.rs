@@ -7,7 +7,7 @@
 
 use super::behind::Behind;
 use super::layout;
-use crate::page_cache::{self, Brought};
+use crate::page_cache;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::executor::block_on;
@@ -25,7 +25,7 @@ const PART_SIZE: usize = 8 << 20;
 /// Bytes of small pieces collected before they count as one.
 const SMALL_SIZE: usize = 64 << 10;
 
-/// Objects of so many bytes leave nothing in the page cache that was not there.
+/// Objects of so many bytes leave nothing in the page cache.
 const LARGE: usize = 128 << 10;
 
 /// Neither do reads of so many: frames of well compressed data are small, and the kernel would read ahead.
@@ -213,11 +213,11 @@ impl Storage {
         self.refuse_special(path)?;
         let options = GetOptions { range: Some(range.clone().into()), ..Default::default() };
         let read = async { self.store.get_opts(&location, options).await?.bytes().await };
-        let file = (len >= LARGE_READ).then(|| std::fs::File::open(self.folder.join(path)).ok()).flatten();
-        let brought = file.as_ref().map(|file| Brought::ask(file, range.clone()));
         let read = block_on(read);
-        if let (Some(file), Some(brought)) = (file, brought) {
-            brought.drop_behind(&file);
+        if len >= LARGE_READ
+            && let Ok(file) = std::fs::File::open(self.folder.join(path))
+        {
+            page_cache::drop_read(&file, range.clone());
         }
         match read {
             Ok(bytes) if bytes.len() == len => Ok(bytes),
