@@ -81,6 +81,14 @@ fn what_is_kept_and_what_goes() {
 }
 
 #[test]
+fn what_the_server_said_is_damaged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (url, cluster) = repository(folder.path());
+    cluster.storage().put("main/retention.json", &b"{"[..]).expect("an object");
+    cases(&url, "tests/cmd_retention/damaged.trycmd");
+}
+
+#[test]
 fn pins() {
     let folder = tempfile::tempdir().expect("a folder");
     let (url, _) = repository(folder.path());

@@ -29,7 +29,9 @@ pub const EXAMPLES: &str = "Examples:
 A rule that is not named is as the server last pruned with it (pg_ark.retention_*). Every rule
 keeps; what no rule keeps goes. Whatever they say, these stay: pinned backups, parents of what
 stays, running backups, the newest good backup, and the WAL that all of them need. Killed at any
-moment and run again, it ends in the same state. While a backup runs it is refused (9).";
+moment and run again, it ends in the same state. While a backup runs it is refused (9).
+
+It looks at all servers that the cluster has had; --system-identifier is refused.";
 
 /// Arguments of `pgark prune`.
 #[derive(Debug, Args)]
@@ -68,6 +70,8 @@ fn count() -> clap::builder::RangedI64ValueParser<u32> {
 fn parse_window(text: &str) -> std::result::Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
+        // As pg_ark.retention_window takes it.
+        "" if digits.parse() == Ok(0) => 1,
         "s" => 1,
         "min" => 60,
         "h" => 3600,
@@ -85,6 +89,27 @@ impl PruneArgs {
     fn names_a_rule(&self) -> bool {
         let counts = [self.min_full, self.daily, self.weekly, self.monthly, self.yearly];
         self.window.is_some() || self.timezone.is_some() || counts.iter().any(Option::is_some)
+    }
+
+    /// Whether nothing is left that somebody else would have to say; without periods the zone is nothing.
+    fn names_every_rule(&self) -> bool {
+        let periods = [self.daily, self.weekly, self.monthly, self.yearly];
+        let zone = self.timezone.is_some() || periods.iter().all(|count| *count == Some(0));
+        self.window.is_some() && self.min_full.is_some() && periods.iter().all(Option::is_some) && zone
+    }
+
+    /// What the server said, unless the options leave nothing open.
+    fn stored(&self, cluster: &Cluster) -> Result<Option<Policy>> {
+        if self.names_every_rule() {
+            return Ok(None);
+        }
+        match retention::policy_store::load(cluster) {
+            Ok(stored) => Ok(stored.map(|stored| stored.policy)),
+            Err(e) if e.kind == ErrorKind::Corrupt => Err(e.hint(
+                "Name every rule (--window, --min-full, --daily, --weekly, --monthly, --yearly, --timezone), or let the server write the file anew: SELECT * FROM ark.prune(false).",
+            )),
+            Err(e) => Err(e),
+        }
     }
 
     /// What is kept: what the options say, and for the rest what `stored` says.
@@ -117,8 +142,7 @@ pub fn run(cli: &Cli, cluster: &Cluster, arguments: &PruneArgs, format: Format) 
         )
         .hint("Leave --system-identifier out."));
     }
-    let stored = retention::policy_store::load(cluster)?.map(|stored| stored.policy);
-    let policy = arguments.policy(stored)?;
+    let policy = arguments.policy(arguments.stored(cluster)?)?;
     let session = Arc::new(Session::new(|event| {
         if let Event::Warning { message, .. } = event {
             talk::warn(&message);
@@ -271,6 +295,7 @@ mod tests {
             ("2w", 1_209_600, "14 days"),
             ("90min", 5400, "90 minutes"),
             ("61s", 61, "61 seconds"),
+            ("0", 0, "0 days"),
         ] {
             assert_eq!(parse_window(text), Ok(seconds), "{text}");
             assert_eq!(length(seconds), told);
