@@ -69,7 +69,7 @@ pub fn begin(storage: Storage, cluster: &str, task: &BackupTask, session: &Sessi
     let (name, lease) = take_lease(&cluster, system, task.kind, session)?;
     archiver::enroll(&mut cluster, system, task.server_version_num, session)?;
     clear_up(&cluster, system, session)?;
-    repository.sweep(cluster.name(), system);
+    repository.sweep(&cluster, system);
     let folder = cluster.backup_folder(system, &name);
     let record = new_record(name, &cluster, task, &control, &data_directory)?;
     record.save(cluster.storage(), &folder)?;

@@ -148,13 +148,10 @@ impl Repository {
         self.storage.delete(&name)
     }
 
-    /// Removes what probes and writers that were killed left beside the objects of `cluster`.
-    pub fn sweep(&self, cluster: &str, system_identifier: u64) {
-        let none = |_: &str| false;
+    /// Removes what probes and writers that were killed left, of `cluster` as [`Cluster::sweep`] does.
+    pub fn sweep(&self, cluster: &Cluster, system_identifier: u64) {
         self.storage.sweep("", STALE, |name| name.starts_with(PROBE));
-        self.storage.sweep(cluster, STALE, none);
-        let folder = format!("{cluster}/{system_identifier}");
-        self.storage.sweep(&folder, STALE, none);
+        cluster.sweep(system_identifier);
     }
 
     /// Names of the clusters in it.
@@ -197,6 +194,29 @@ impl Repository {
 }
 
 impl Cluster {
+    /// Removes the staging files that writers which were killed left beside the cluster's objects and those of a system, its
+    /// backups aside: those are removed whole. For whoever holds the system's lease.
+    pub fn sweep(&self, system_identifier: u64) {
+        let sweep = |folder: &str| self.storage.sweep(folder, STALE, |_| false);
+        let folders = |prefix: &str| {
+            let names = match self.storage.is_link(prefix) {
+                false => self.storage.folders(prefix).unwrap_or_default(),
+                true => Vec::new(),
+            };
+            names.into_iter().map(|name| format!("{prefix}/{name}")).collect::<Vec<_>>()
+        };
+        sweep(&self.name);
+        sweep(&layout::reserves(&self.name));
+        sweep(&format!("{}/{system_identifier}", self.name));
+        sweep(&layout::pins(&self.name, system_identifier));
+        let wal = layout::wal(&self.name, system_identifier);
+        sweep(&wal);
+        for timeline in folders(&wal) {
+            sweep(&timeline);
+            folders(&timeline).iter().for_each(|log| sweep(log));
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -1,6 +1,14 @@
 //! Tests of the catalog: what is found, what is damaged, and what must hide nothing else.
 
 use super::*;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as Answer,
+};
+use std::sync::Arc;
 
 #[test]
 fn a_repository_is_made_once() {
@@ -212,4 +220,149 @@ fn inside_the_data_directory_is_refused() {
     assert_eq!(refuse_inside(&storage, &pgdata).unwrap_err().kind, ErrorKind::RepositoryUnusable);
     let beside = Storage::open(&format!("file://{}/data2", dir.path().display())).unwrap();
     refuse_inside(&beside, &pgdata).unwrap();
+}
+
+/// What a writer that was killed left goes when it is old by the store's clock; what a living one writes stays.
+#[test]
+fn what_dead_writers_left_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", dir.path().display());
+    let (repository, _) = Repository::open_or_create(&url).unwrap();
+    let mut cluster = repository.cluster("main").unwrap();
+    cluster.remember_system(7, 150_018).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let log = "main/7/wal/00000001/00000000";
+    let places = ["main", "main/7", "main/7/pins", "main/7/wal", "main/7/wal/00000001", log];
+    std::fs::create_dir_all(dir.path().join(log)).unwrap();
+    std::fs::create_dir_all(dir.path().join("main/7/pins")).unwrap();
+    let link = dir.path().join("main/7/wal/00000002");
+    std::os::unix::fs::symlink(other.path(), link).unwrap();
+    let old = std::time::SystemTime::now() - STALE - Duration::from_secs(60);
+    let write = |folder: &Path, name: &str, time: std::time::SystemTime| {
+        let file = std::fs::File::create(folder.join(name)).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    for folder in places {
+        write(&dir.path().join(folder), "index.jsonl#1", old);
+        write(&dir.path().join(folder), "index.jsonl", old);
+        write(&dir.path().join(folder), "lease.json.x#2", std::time::SystemTime::now());
+    }
+    write(other.path(), "index.jsonl#1", old);
+    write(dir.path(), "probe-old", old);
+    write(dir.path(), "probe-new", std::time::SystemTime::now());
+    repository.sweep(&cluster, 7);
+    for folder in places {
+        let there = |name: &str| dir.path().join(folder).join(name).exists();
+        let found = ["index.jsonl#1", "index.jsonl", "lease.json.x#2"].map(there);
+        assert_eq!(found, [false, true, true], "{folder}");
+    }
+    assert!(other.path().join("index.jsonl#1").exists(), "what a link leads to may be anybody's");
+    assert!(!dir.path().join("probe-old").exists() && dir.path().join("probe-new").exists());
+}
+
+/// A store whose clock is behind that of this host.
+#[derive(Debug)]
+struct Behind(Arc<dyn ObjectStore>, chrono::TimeDelta);
+
+impl std::fmt::Display for Behind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Behind")
+    }
+}
+
+impl ObjectStore for Behind {
+    fn put_opts<'a, 'b, 'c>(
+        &'a self,
+        location: &'b ObjectPath,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> BoxFuture<'c, Answer<PutResult>>
+    where
+        'a: 'c,
+        'b: 'c,
+    {
+        self.0.put_opts(location, payload, options)
+    }
+
+    fn put_multipart_opts<'a, 'b, 'c>(
+        &'a self,
+        location: &'b ObjectPath,
+        options: PutMultipartOptions,
+    ) -> BoxFuture<'c, Answer<Box<dyn MultipartUpload>>>
+    where
+        'a: 'c,
+        'b: 'c,
+    {
+        self.0.put_multipart_opts(location, options)
+    }
+
+    fn get_opts<'a, 'b, 'c>(
+        &'a self,
+        location: &'b ObjectPath,
+        options: GetOptions,
+    ) -> BoxFuture<'c, Answer<GetResult>>
+    where
+        'a: 'c,
+        'b: 'c,
+    {
+        Box::pin(async move {
+            let mut found = self.0.get_opts(location, options).await?;
+            found.meta.last_modified -= self.1;
+            Ok(found)
+        })
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Answer<ObjectPath>>,
+    ) -> BoxStream<'static, Answer<ObjectPath>> {
+        self.0.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&ObjectPath>) -> BoxStream<'static, Answer<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    fn list_with_delimiter<'a, 'b, 'c>(
+        &'a self,
+        prefix: Option<&'b ObjectPath>,
+    ) -> BoxFuture<'c, Answer<ListResult>>
+    where
+        'a: 'c,
+        'b: 'c,
+    {
+        self.0.list_with_delimiter(prefix)
+    }
+
+    fn copy_opts<'a, 'b, 'd, 'c>(
+        &'a self,
+        from: &'b ObjectPath,
+        to: &'d ObjectPath,
+        options: CopyOptions,
+    ) -> BoxFuture<'c, Answer<()>>
+    where
+        'a: 'c,
+        'b: 'c,
+        'd: 'c,
+    {
+        self.0.copy_opts(from, to, options)
+    }
+}
+
+#[test]
+fn a_host_whose_clock_is_wrong_takes_nothing_from_a_living_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(&format!("file://{}", dir.path().display())).unwrap();
+    std::fs::create_dir(dir.path().join("x")).unwrap();
+    let staged = dir.path().join("x/index.jsonl#1");
+    // Just written, by the store's clock; more than two hours old by that of the host.
+    let hours = Duration::from_secs(7200);
+    let time = std::time::SystemTime::now() - hours - Duration::from_secs(60);
+    std::fs::File::create(&staged).unwrap().set_modified(time).unwrap();
+    let behind =
+        storage.clone().wrapped(|inner| Arc::new(Behind(inner, chrono::TimeDelta::from_std(hours).unwrap())));
+    behind.sweep("x", STALE, |_| false);
+    assert!(staged.exists());
+    storage.sweep("x", STALE, |_| false);
+    assert!(!staged.exists());
 }

@@ -2,7 +2,9 @@
 //! that somebody else put there.
 
 use super::storage::{Storage, is_staged};
+use chrono::DateTime;
 use pg_ark_contract::{Error, Result};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 impl Storage {
@@ -140,20 +142,28 @@ impl Storage {
     }
 
     /// Removes what writers that died left directly in `prefix`: staging files, and objects whose name `is_passing`,
-    /// when they are older than `age`. A file that cannot be removed stays.
+    /// when they are older than `age` by the store's clock: by that of a host, which may be wrong, a writer that lives
+    /// could lose what it writes. A file that cannot be removed stays, as do all where `prefix` is a link.
     pub fn sweep(&self, prefix: &str, age: Duration, is_passing: impl Fn(&str) -> bool) {
-        let old = |entry: &std::fs::DirEntry| {
-            let modified =
-                entry.metadata().ok().filter(|meta| meta.is_file()).and_then(|m| m.modified().ok());
-            modified.and_then(|time| time.elapsed().ok()).is_some_and(|elapsed| elapsed > age)
-        };
-        for entry in std::fs::read_dir(self.folder().join(prefix)).into_iter().flatten().flatten() {
+        if self.is_link(prefix) {
+            return;
+        }
+        let candidate = |entry: std::fs::DirEntry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if (is_staged(&name) || is_passing(&name))
-                && old(&entry)
-                && self.pass("remove", &entry.path()).is_ok()
-            {
-                let _ = std::fs::remove_file(entry.path());
+            let meta = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
+            let modified = DateTime::from_timestamp(meta.mtime(), 0)?;
+            (is_staged(&name) || is_passing(&name)).then(|| (entry.path(), modified))
+        };
+        let entries = std::fs::read_dir(self.folder().join(prefix)).into_iter().flatten().flatten();
+        let found: Vec<_> = entries.filter_map(candidate).collect();
+        if found.is_empty() {
+            return;
+        }
+        let Ok(now) = self.clock() else { return };
+        for (path, modified) in found {
+            let is_old = now.signed_duration_since(modified).to_std().is_ok_and(|elapsed| elapsed > age);
+            if is_old && self.pass("remove", &path).is_ok() {
+                let _ = std::fs::remove_file(path);
             }
         }
     }

@@ -126,6 +126,7 @@ impl Work<'_> {
             for removal in planned.archives(self.cluster) {
                 removal.run(self.leases, self.session, self.now)?;
             }
+            self.cluster.systems().iter().for_each(|system| self.cluster.sweep(*system));
             let known: BTreeSet<(u64, String)> = rows.iter().map(key).collect();
             rows.extend(gone.into_iter().filter(|row| !known.contains(&key(row))));
             return Ok(rows);
