@@ -61,7 +61,7 @@ pub struct Report {
     pub jobs: bool,
     /// What it found; None when the engine or the repository could not be asked.
     pub known: Option<Known>,
-    /// To be started now, backups first.
+    /// To be started now, the longest due first.
     pub due: Vec<Due>,
     /// What is wrong.
     pub problems: Vec<Error>,
@@ -187,7 +187,7 @@ fn ask(target: &Target, jobs: Vec<JobSpec>, fingerprint: u64, mut problems: Vec<
         Some(Due { kind: *kind, time_limit: *time_limit, run })
     };
     let mut due: Vec<Due> = states.into_iter().filter_map(|state| of(state.due?)).collect();
-    due.sort_by_key(|due| due.kind.backup().is_none());
+    due.sort_by_cached_key(|due| (due.run.due_at.clone(), due.kind.backup().is_none()));
     Ok(Report { jobs: true, known, due, problems })
 }
 

@@ -4,7 +4,7 @@
 //!   [`work`] is what that is.
 //! * [`job`]: runs a backup that a session asked for. * [`backup`]: how one is taken, for whoever asked.
 //! * [`wake`]: a change acts at once. * [`notice`]: NOTIFY.
-//! * [`problems`], [`refused`]: what keeps the scheduler from its work. * [`clock`], [`limit`]: times.
+//! * [`queue`]: what begins first. * [`problems`], [`refused`]: what keeps the scheduler from its work. * [`clock`], [`limit`]: times.
 //! * [`damage`]: what the log says about damaged pages.
 //! * [`request`]: what the session hands to the worker.
 //! * [`server`]: the connection, facts about the server, and the calls that a backup makes on it.
@@ -17,6 +17,7 @@ pub mod job;
 pub mod limit;
 pub mod notice;
 pub mod problems;
+pub mod queue;
 pub mod refused;
 pub mod request;
 pub mod run;

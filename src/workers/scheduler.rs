@@ -12,6 +12,7 @@
 use super::agenda::{self, Due, Known, Question, Report};
 use super::limit::Limit;
 use super::problems::Problems;
+use super::queue::{self, Queue};
 use super::refused::{Refused, pause};
 use super::run::{self, Order};
 use super::{backup, clock};
@@ -75,6 +76,8 @@ struct Scheduler {
     failures: u32,
     /// Jobs whose runs could not begin.
     refused: Refused,
+    /// Jobs that wait for their turn.
+    queue: Queue,
     /// When to look next; None: now.
     next: Option<Instant>,
     /// A look that did not end when it was told to.
@@ -106,6 +109,7 @@ impl Scheduler {
         for run in &mut self.runs {
             if !run.begun && run.channel.read().0 == State::Started {
                 (run.begun, news) = (true, true);
+                self.queue.begun(&run.due.run.job);
             }
             if run.limit.check().is_err() {
                 run.handle.terminate();
@@ -119,7 +123,10 @@ impl Scheduler {
             match run.channel.read() {
                 (State::Failed, error) => self.refused.add(&run.due.run.job, Some(parse_error(&error))),
                 (State::Requested, _) => self.refused.add(&run.due.run.job, None),
-                (State::Started | State::Complete, _) => self.refused.remove(&run.due.run.job),
+                (State::Started | State::Complete, _) => {
+                    self.refused.remove(&run.due.run.job);
+                    self.queue.begun(&run.due.run.job);
+                }
             }
         }
         if news || !ended.is_empty() {
@@ -212,9 +219,11 @@ impl Scheduler {
         }
         let mut problems = report.problems;
         self.refused.keep(&report.due);
-        for due in report.due {
+        for due in self.queue.order(report.due) {
+            // Without a free slot for this one there is none for the next.
             if let Err(error) = interrupts::catching(|| self.start(due, database)) {
                 problems.push(error);
+                break;
             }
         }
         problems.extend(self.refused.errors());
@@ -226,12 +235,11 @@ impl Scheduler {
         until.clamp(LOOK_MIN, LOOK)
     }
 
-    /// Starts a worker for this run, unless one is there for its job, or one that holds what it would need.
+    /// Starts a worker for this run, unless it waits for the end of another.
     fn start(&mut self, due: Due, database: u32) -> Result<()> {
         let job = &due.run.job;
-        let hinders =
-            |run: &Started| run.due.run.job == *job || run.due.kind.needs_lease() && due.kind.needs_lease();
-        if self.refused.waits(job) || self.runs.iter().any(hinders) {
+        let running = self.runs.iter().map(|run| &run.due);
+        if self.refused.waits(job) || !queue::has_room(&due, running) {
             return Ok(());
         }
         let order = Order { run: due.run.clone(), database, scheduler: std::process::id() };
