@@ -1,6 +1,6 @@
 //! `ark.check`: is this server able to back itself up, and what is missing?
 
-use super::{archiving, scheduling};
+use super::{archiving, scheduling, waiting};
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
 use crate::postgres::{guc, wal};
@@ -63,6 +63,7 @@ struct Facts {
 fn rows() -> Result<Vec<CheckRow>> {
     let mut rows = server_and_repository(None)?;
     rows.extend(scheduling::checks()?);
+    waiting::advise_restart(&mut rows)?;
     Ok(rows)
 }
 

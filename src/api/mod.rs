@@ -23,4 +23,5 @@ pub mod schedule;
 pub mod scheduling;
 pub mod status;
 pub mod validate;
+pub mod waiting;
 pub mod wal;

@@ -238,7 +238,7 @@ fn libraries(list: &str) -> Option<Vec<String>> {
 }
 
 /// As the server reads an enum that takes words for false (`archive_mode_options`, access/transam/xlog.c).
-fn is_off(mode: &str) -> bool {
+pub(super) fn is_off(mode: &str) -> bool {
     ["off", "false", "no", "0"].iter().any(|word| mode.eq_ignore_ascii_case(word))
 }
 

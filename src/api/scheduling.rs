@@ -25,7 +25,7 @@ pub fn checks() -> Result<Vec<CheckRow>> {
     let mut rows = Vec::new();
     rows.extend(process(running()?, &agenda.jobs));
     rows.push(run_on(settings::run_on(), crate::postgres::wal::in_recovery()));
-    rows.push(database(elsewhere));
+    rows.push(database(elsewhere, is_template()?));
     rows.push(timezone());
     rows.extend(jobs(&agenda));
     rows.push(retention(&agenda.jobs));
@@ -73,7 +73,22 @@ fn run_on(choice: RunOn, in_recovery: bool) -> CheckRow {
     )
 }
 
-fn database(elsewhere: Option<String>) -> CheckRow {
+/// Whether `pg_ark.database` is one that others are made of.
+fn is_template() -> Result<bool> {
+    let found = sql::text(
+        "SELECT datistemplate::text FROM pg_database WHERE datname = $1",
+        &[&settings::database()],
+    )?;
+    Ok(found.as_deref() == Some("true"))
+}
+
+fn database(elsewhere: Option<String>, is_template: bool) -> CheckRow {
+    if is_template {
+        let detail = format!("\"{}\" is a template database", settings::database().escape_debug());
+        let hint = "Databases made of it get the schedule too, and CREATE DATABASE fails while pg_ark is connected to it: \
+                    name another one in pg_ark.database.";
+        return row("pg_ark.database", CheckStatus::Warning, detail, Some(hint.into()));
+    }
     match elsewhere {
         None => row("pg_ark.database", CheckStatus::Ok, settings::database(), None),
         Some(why) => {
