@@ -174,6 +174,16 @@ fn what_is_dropped_goes_and_a_second_prune_finds_nothing_to_do() {
     assert!(monthly.note.contains("retention removed segment 000000010000000100000000"), "{windows:#?}");
 }
 
+#[test]
+fn what_killed_writers_left_in_the_archive_goes_with_a_prune() {
+    let place = Place::new();
+    let left = place.dir.path().join(format!("{}#1", place.archive().pruned_path()));
+    let file = std::fs::File::create(&left).unwrap();
+    file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(7200)).unwrap();
+    place.prune(SOME).unwrap();
+    assert!(!left.exists());
+}
+
 fn keeping_rows(place: &Place, keep: &[&str], apply: bool) -> Vec<PruneRow> {
     let planner = |stored: &Stored| Ok(keeping(stored, keep));
     prune_by(&place.cluster(), &planner, apply, now(), &Session::new(|_| ())).unwrap()
