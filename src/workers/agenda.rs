@@ -22,6 +22,12 @@ pub const WORKER: &str = "pg_ark agenda";
 const ENGINE_LIMIT: Duration = Duration::from_secs(30);
 /// Characters of a problem's texts that reach the scheduler.
 const TEXT_MAX: usize = 500;
+/// Characters of the texts about one job.
+const JOB_TEXT_MAX: usize = 150;
+/// Jobs with a problem that are named; the others are counted.
+pub const NAMED_MAX: usize = 3;
+/// Runs that reach the scheduler whatever else there is to say: more than it starts at once.
+const DUE_MIN: usize = 8;
 
 /// What the scheduler asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,8 +69,10 @@ pub struct Report {
     pub known: Option<Known>,
     /// To be started now, the longest due first.
     pub due: Vec<Due>,
-    /// What is wrong.
+    /// What is wrong with the server or the repository.
     pub problems: Vec<Error>,
+    /// What is wrong with jobs; None when that is as the last look found it.
+    pub of_jobs: Option<Vec<Error>>,
 }
 
 /// The worker; `handle` is the one of its [`Channel`].
@@ -86,22 +94,30 @@ pub fn main(handle: u32) {
 
 /// The answer as text. What does not fit is found again by the next look.
 fn fitting(mut report: Report) -> String {
-    let cut = |text: &str| text.chars().take(TEXT_MAX).collect::<String>();
-    for problem in &mut report.problems {
-        problem.message = cut(&problem.message);
-        problem.detail = problem.detail.as_deref().map(cut);
-        problem.hint = problem.hint.as_deref().map(cut);
-    }
+    report.problems.iter_mut().for_each(|problem| cut(problem, TEXT_MAX));
+    report.of_jobs.iter_mut().flatten().for_each(|problem| cut(problem, JOB_TEXT_MAX));
     // One problem tells most; what is due comes before the others.
     let mut more = report.problems.split_off(report.problems.len().min(1));
     let mut due = std::mem::take(&mut report.due);
+    let mut later = due.split_off(due.len().min(DUE_MIN));
+    let mut of_jobs = report.of_jobs.as_mut().map(std::mem::take);
     let least = serde_json::to_string(&report).unwrap_or_default();
     let mut room = ANSWER_SIZE.saturating_sub(least.len());
     keep_fitting(&mut due, &mut room);
+    of_jobs.iter_mut().for_each(|list| keep_fitting(list, &mut room));
     keep_fitting(&mut more, &mut room);
-    report.due = due;
+    keep_fitting(&mut later, &mut room);
+    due.extend(later);
     report.problems.extend(more);
+    (report.due, report.of_jobs) = (due, of_jobs);
     serde_json::to_string(&report).unwrap_or_default()
+}
+
+fn cut(problem: &mut Error, characters: usize) {
+    let cut = |text: &str| text.chars().take(characters).collect::<String>();
+    problem.message = cut(&problem.message);
+    problem.detail = problem.detail.as_deref().map(cut);
+    problem.hint = problem.hint.as_deref().map(cut);
 }
 
 /// Drops from the end what there is no room for, in bytes of JSON.
@@ -133,12 +149,12 @@ fn look(channel: &Channel) -> Result<Report> {
         (Err(error), None) => return Err(error),
     };
     if jobs.iter().all(|job| !job.enabled) {
-        return Ok(Report { jobs: false, known: None, due: Vec::new(), problems });
+        return Ok(Report { jobs: false, known: None, due: Vec::new(), problems, of_jobs: Some(Vec::new()) });
     }
     let target = Target::from_settings()?;
     let fingerprint = fingerprint(&target, &jobs);
     if let Some(known) = question.known.filter(|known| is_as_it_was(known, fingerprint)) {
-        return Ok(Report { jobs: true, known: Some(known), due: Vec::new(), problems });
+        return Ok(Report { jobs: true, known: Some(known), due: Vec::new(), problems, of_jobs: None });
     }
     ask(&target, jobs, fingerprint, problems)
 }
@@ -178,7 +194,7 @@ fn ask(target: &Target, jobs: Vec<JobSpec>, fingerprint: u64, mut problems: Vec<
         Answer::Agenda { jobs, wake_at, error } => (jobs, wake_at, error),
         other => return Err(engine::unexpected(&other)),
     };
-    problems.extend(states.iter().filter_map(named));
+    let of_jobs = Some(never_due(&states));
     let running = states.iter().any(|state| state.running.is_some());
     let known = error.is_none().then_some(Known { fingerprint, wake_at, running });
     problems.extend(error);
@@ -188,14 +204,25 @@ fn ask(target: &Target, jobs: Vec<JobSpec>, fingerprint: u64, mut problems: Vec<
     };
     let mut due: Vec<Due> = states.into_iter().filter_map(|state| of(state.due?)).collect();
     due.sort_by_cached_key(|due| (due.run.due_at.clone(), due.kind.backup().is_none()));
-    Ok(Report { jobs: true, known, due, problems })
+    Ok(Report { jobs: true, known, due, problems, of_jobs })
 }
 
-/// Why a job cannot be scheduled, with its name.
-fn named(state: &JobState) -> Option<Error> {
-    let error = state.error.clone()?;
-    let message = format!("job \"{}\" is never due: {}", state.name.escape_debug(), error.message);
-    Some(Error { message, ..error })
+/// Why jobs cannot be scheduled.
+fn never_due(states: &[JobState]) -> Vec<Error> {
+    let wrong = || states.iter().filter_map(|state| Some((&state.name, state.error.clone()?)));
+    let named = wrong().take(NAMED_MAX).map(|(name, error)| {
+        let message = format!("job \"{}\" is never due: {}", name.escape_debug(), error.message);
+        Error { message, ..error }
+    });
+    named.chain(others(wrong().count(), "never due")).collect()
+}
+
+/// The jobs beyond those that are named, of so many.
+pub fn others(count: usize, what: &str) -> Option<Error> {
+    let more = count.checked_sub(NAMED_MAX).filter(|more| *more > 0)?;
+    let message =
+        if more == 1 { format!("1 more job is {what}") } else { format!("{more} more jobs are {what}") };
+    Some(Error::new(ErrorKind::InvalidArgument, message).hint("SELECT * FROM ark.jobs shows each."))
 }
 
 #[cfg(test)]
@@ -224,11 +251,34 @@ mod tests {
             jobs: true,
             known: Some(known(None, true)),
             due: vec![Due { run, kind: JobKind::VerifyArchive, time_limit: u32::MAX }; 10_000],
-            problems: vec![problem; 100],
+            problems: vec![problem.clone(); 100],
+            of_jobs: Some(vec![problem; 100]),
         };
         let text = fitting(report);
         assert!(text.len() <= ANSWER_SIZE, "{}", text.len());
         let back: Report = serde_json::from_str(&text).expect("whole");
-        assert!(!back.due.is_empty() && back.problems.len() == 1);
+        assert!(back.due.len() >= DUE_MIN && !back.problems.is_empty());
+        assert!(back.of_jobs.is_some_and(|list| list.len() > NAMED_MAX));
+    }
+
+    #[test]
+    fn jobs_that_are_never_due_are_named_up_to_three() {
+        let state = |number: u32| JobState {
+            name: format!("job {number}"),
+            error: Some(Error::new(ErrorKind::InvalidArgument, "no such zone")),
+            due: None,
+            next_run: None,
+            running: None,
+            last_run: None,
+            failures: 0,
+        };
+        let messages = |count: u32| -> Vec<String> {
+            never_due(&(0..count).map(state).collect::<Vec<_>>()).into_iter().map(|e| e.message).collect()
+        };
+        assert!(messages(0).is_empty());
+        assert_eq!(messages(3).len(), 3);
+        assert_eq!(messages(3)[2], "job \"job 2\" is never due: no such zone");
+        assert_eq!(messages(4)[3..], ["1 more job is never due"]);
+        assert_eq!(messages(5_000)[3..], ["4997 more jobs are never due"]);
     }
 }

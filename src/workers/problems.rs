@@ -22,7 +22,14 @@ impl Problems {
 
     /// Those that were not told yet. Details may differ from look to look, messages do not.
     fn change<'a>(&self, now: &'a [Error]) -> Vec<&'a Error> {
-        now.iter().filter(|error| !self.told.contains(&key(error))).collect()
+        let mut seen = self.told.clone();
+        let mut is_new = |error: &Error| {
+            let key = key(error);
+            let new = !seen.contains(&key);
+            seen.extend(new.then_some(key));
+            new
+        };
+        now.iter().filter(|error| is_new(error)).collect()
     }
 }
 
@@ -41,5 +48,6 @@ mod tests {
         assert!(problems.change(&[error("a", 2)]).is_empty());
         assert_eq!(problems.change(&[error("c", 1), error("b", 1)]), [&error("c", 1)]);
         assert_eq!(Problems::default().change(&[error("a", 1)]).len(), 1);
+        assert_eq!(Problems::default().change(&[error("a", 1), error("a", 2)]).len(), 1, "equal ones");
     }
 }

@@ -1,7 +1,7 @@
 //! Jobs whose runs did not begin though they were due: the repository took no attempt, or somebody else made it. They are
 //! not started again at once, so that neither the log nor the machine is kept busy.
 
-use super::agenda::Due;
+use super::agenda::{Due, NAMED_MAX, others};
 use pg_ark_contract::Error;
 use std::time::{Duration, Instant};
 
@@ -51,14 +51,15 @@ impl Refused {
         self.0.iter().any(|one| one.job == job && one.until > Instant::now())
     }
 
-    /// Why runs did not begin.
+    /// Why runs did not begin, of the first few.
     pub fn errors(&self) -> Vec<Error> {
         let named = |one: &One| {
             let error = one.error.clone()?;
             let message = format!("job \"{}\" could not begin: {}", one.job.escape_debug(), error.message);
             Some(Error { message, ..error })
         };
-        self.0.iter().filter_map(named).collect()
+        let all = || self.0.iter().filter_map(named);
+        all().take(NAMED_MAX).chain(others(all().count(), "due and could not begin")).collect()
     }
 
     /// How long until the first of them may be started again.

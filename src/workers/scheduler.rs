@@ -71,6 +71,8 @@ struct Started {
 struct Scheduler {
     runs: Vec<Started>,
     known: Option<Known>,
+    /// What is wrong with jobs, as the last look that asked the engine found it.
+    of_jobs: Vec<Error>,
     problems: Problems,
     /// Looks in a row that failed.
     failures: u32,
@@ -139,15 +141,15 @@ impl Scheduler {
         progress::activity("pg_ark: looks which jobs are due");
         let pause = match interrupts::catching(|| self.find_database()) {
             Ok(Place::Nothing(pause)) => {
-                self.known = None;
+                (self.known, self.of_jobs) = (None, Vec::new());
                 self.fine(&[]);
                 pause
             }
             Ok(Place::Database(oid)) => match interrupts::catching(|| self.ask(oid)) {
                 Ok(report) => self.act(report, oid),
-                Err(error) => self.failed(&[error]),
+                Err(error) => self.failed(vec![error]),
             },
-            Err(error) => self.failed(&[error]),
+            Err(error) => self.failed(vec![error]),
         };
         self.next = Some(Instant::now() + pause);
         progress::idle(&self.waiting_for());
@@ -214,10 +216,14 @@ impl Scheduler {
     /// Starts what is due; gives the pause until the next look.
     fn act(&mut self, report: Report, database: u32) -> Duration {
         self.known = report.known;
-        if self.known.is_none() && report.jobs {
-            return self.failed(&report.problems);
+        if let Some(of_jobs) = report.of_jobs {
+            self.of_jobs = of_jobs;
         }
         let mut problems = report.problems;
+        if self.known.is_none() && report.jobs {
+            return self.failed(problems);
+        }
+        problems.extend_from_slice(&self.of_jobs);
         self.refused.keep(&report.due);
         for due in self.queue.order(report.due) {
             // Without a free slot for this one there is none for the next.
@@ -256,11 +262,12 @@ impl Scheduler {
         self.problems.are(problems);
     }
 
-    /// Gives the pause until the next look.
-    fn failed(&mut self, problems: &[Error]) -> Duration {
+    /// Gives the pause until the next look. Jobs are as they were, as far as is known.
+    fn failed(&mut self, mut problems: Vec<Error>) -> Duration {
         self.known = None;
+        problems.extend_from_slice(&self.of_jobs);
         if worker::stop_reason().is_none() {
-            self.problems.are(problems);
+            self.problems.are(&problems);
         }
         let pause = pause(self.failures);
         self.failures = self.failures.saturating_add(1);
