@@ -185,7 +185,8 @@ fn rules(policy: &Policy) -> String {
 /// `7 days`, `36 hours`, `90 minutes`.
 fn length(seconds: u64) -> String {
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
-    let (size, what) = units.into_iter().find(|(size, _)| seconds % size == 0).unwrap_or((1, "second"));
+    let (size, what) =
+        units.into_iter().find(|(size, _)| seconds.is_multiple_of(*size)).unwrap_or((1, "second"));
     counted(usize::try_from(seconds / size).unwrap_or(usize::MAX), what)
 }
 
