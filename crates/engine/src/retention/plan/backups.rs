@@ -27,6 +27,8 @@ pub enum Rule {
     BrokenBase,
     /// No good one is newer.
     NewestGood,
+    /// Of an older system whose server was there inside the window, no good one is newer.
+    NewestOfLiving,
     /// No good one without damage is newer.
     NewestClean,
     /// The newest so many.
@@ -160,7 +162,8 @@ impl Kept {
         }
     }
 
-    /// The newest system can have backups whose times say that they are older than another system's.
+    /// The newest system can have backups whose times say that they are older than another system's. An older one may
+    /// live on, when two servers were given one cluster name.
     fn newest_of_systems(&mut self, facts: &Facts<'_>, physical: &[usize]) {
         let mut good: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for &index in physical.iter().filter(|index| facts.is_good(**index)) {
@@ -171,6 +174,9 @@ impl Kept {
             self.newest.insert(system, newest);
             if facts.is_newest(system) {
                 self.add(newest, Rule::NewestGood);
+                self.followed[newest] = true;
+            } else if facts.is_alive(system) {
+                self.add(newest, Rule::NewestOfLiving);
                 self.followed[newest] = true;
             }
         }

@@ -86,6 +86,27 @@ impl<'a> Facts<'a> {
         self.lost.get(&system).copied()
     }
 
+    /// Whether a timeline of the system was written on inside the window.
+    pub fn is_written_on(&self, system: u64, timeline: Timeline) -> bool {
+        let wal = self.stored.wal.get(&system);
+        let held = wal.filter(|wal| wal.segments.get(&timeline).is_some_and(|runs| !runs.is_empty()));
+        held.and_then(|wal| wal.written_by.get(&timeline)).is_some_and(|time| *time > self.begins)
+    }
+
+    /// Whether a server of the system was there inside the window: it wrote WAL, or was backed up or tried to be. Then it
+    /// may be alive, though another system is newer. What retention removes is no sign.
+    pub fn is_alive(&self, system: u64) -> bool {
+        let backups = self.stored.backups.iter().filter(|backup| backup.system == system);
+        let lately = backups.filter(|backup| backup.state != BackupState::Expiring).any(|backup| {
+            let time = backup.stopped_at.or(backup.started_at);
+            backup.state == BackupState::Running || time.is_some_and(|time| time > self.begins)
+        });
+        let wal = self.stored.wal.get(&system);
+        lately
+            || wal
+                .is_some_and(|wal| wal.segments.keys().any(|timeline| self.is_written_on(system, *timeline)))
+    }
+
     /// Its place among the systems; none for one that the list lacks.
     pub fn place_of(&self, system: u64) -> Option<usize> {
         self.stored.systems.iter().rposition(|listed| *listed == system)

@@ -24,6 +24,8 @@ pub enum Why {
     LostHistory(Timeline),
     /// The newest system has no good backup.
     NothingGood,
+    /// An older system's server was there inside the window, and no good backup leads here.
+    Living,
     /// A timeline that is newer than the newest backup's, and no history leads to it.
     Newer,
 }
@@ -80,6 +82,8 @@ impl<'a> Needs<'a> {
             needs.whole = Some(Why::LostHistory(timeline));
         } else if needs.newest.is_none() && facts.is_newest(system) {
             needs.whole = Some(Why::NothingGood);
+        } else if needs.newest.is_none() && facts.is_alive(system) {
+            needs.whole = Some(Why::Living);
         }
         let own = facts.order.iter().copied().filter(|index| facts.backup(*index).system == system);
         own.filter(|index| kept.is(*index)).for_each(|index| needs.enter(index, kept.is_followed(index)));
@@ -164,6 +168,10 @@ impl<'a> Needs<'a> {
         }
         if open.is_none() && self.is_newer(timeline) {
             return vec![Need { run: everything, why: Why::Newer }];
+        }
+        let is_older = !self.facts.is_newest(self.system);
+        if open.is_none() && is_older && self.facts.is_written_on(self.system, timeline) {
+            return vec![Need { run: everything, why: Why::Living }];
         }
         needs.extend(self.passed.get(&timeline).into_iter().flatten().cloned());
         if let Some((first, index)) = open {

@@ -53,6 +53,7 @@ fn kept(facts: &Facts<'_>, index: usize, rule: Rule) -> String {
             format!("would reach the window's beginning if it were whole: {why}")
         }
         Rule::NewestGood => "newest good backup".into(),
+        Rule::NewestOfLiving => "newest good backup of an older system that wrote inside the window".into(),
         Rule::NewestClean => "newest undamaged backup".into(),
         Rule::Count(count) => {
             let kind = if backup.kind == BackupKind::Logical { "logical" } else { "full" };
@@ -89,6 +90,7 @@ pub fn wal(facts: &Facts<'_>, why: &Why) -> String {
         },
         Why::LostHistory(timeline) => lost_history(*timeline),
         Why::NothingGood => "no good backup yet".into(),
+        Why::Living => "an older system wrote inside the window, and nothing leads here".into(),
         Why::Newer => "newer than the newest backup".into(),
     }
 }

@@ -128,6 +128,23 @@ impl<'a> Slow<'a> {
         })
     }
 
+    pub(super) fn is_written_on(&self, system: u64, timeline: Timeline) -> bool {
+        let wal = self.stored.wal.get(&system).filter(|wal| wal.segments.contains_key(&timeline));
+        wal.and_then(|wal| wal.written_by.get(&timeline)).is_some_and(|time| *time > self.begins)
+    }
+
+    /// Whether an older system's server was there inside the window.
+    pub(super) fn lives_on(&self, system: u64) -> bool {
+        let backup = self.all().map(|index| self.backup(index)).any(|backup| {
+            let time = backup.stopped_at.or(backup.started_at);
+            backup.system == system
+                && backup.state != BackupState::Expiring
+                && (backup.state == BackupState::Running || time.is_some_and(|time| time > self.begins))
+        });
+        let written = (1..99).any(|timeline| self.is_written_on(system, Timeline(timeline)));
+        !self.is_newest_system(system) && (backup || written)
+    }
+
     fn tips(&self) -> BTreeSet<(u64, Timeline)> {
         let of_backups =
             self.all().filter_map(|index| Some((self.backup(index).system, self.span(index)?.0)));
@@ -246,7 +263,9 @@ impl<'a> Slow<'a> {
         let system = self.backup(index).system;
         let own: Vec<usize> = good.iter().copied().filter(|o| self.backup(*o).system == system).collect();
         self.is_newest_of(index, &good)
-            || !self.is_logical(index) && self.is_newest_system(system) && self.is_newest_of(index, &own)
+            || !self.is_logical(index)
+                && (self.is_newest_system(system) || self.lives_on(system))
+                && self.is_newest_of(index, &own)
     }
 
     fn stands_for_a_period(&self, index: usize) -> bool {

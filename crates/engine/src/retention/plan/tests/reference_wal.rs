@@ -21,7 +21,10 @@ impl Slow<'_> {
         let kept_here: Vec<usize> =
             self.all().filter(|o| kept.contains(o) && self.backup(*o).system == system).collect();
         let unreadable = kept_here.iter().any(|o| self.backup(*o).state == BackupState::Unreadable);
-        if unreadable || self.lacks_a_history(system) || self.is_newest_system(system) && good.is_empty() {
+        if unreadable
+            || self.lacks_a_history(system)
+            || (self.is_newest_system(system) || self.lives_on(system)) && good.is_empty()
+        {
             return true;
         }
         let starts_before = |index: usize| {
@@ -63,6 +66,10 @@ impl Slow<'_> {
         });
         let is_tip =
             bases.iter().any(|(index, tip)| *tip == timeline && self.backup(*index).system == system);
+        let lives = !self.is_newest_system(system) && self.is_written_on(system, timeline);
+        if lives && !led_to && !is_tip {
+            return true;
+        }
         self.is_newest_system(system)
             && newest.is_some_and(|newest| self.backup(newest).timeline < Some(timeline))
             && !led_to

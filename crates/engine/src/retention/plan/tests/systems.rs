@@ -1,7 +1,7 @@
 //! Several system identifiers: pg_upgrade, a cluster that was made anew.
 
 use super::repo::{Repo, SYSTEM, day, days, full};
-use crate::retention::model::StoredBackup;
+use crate::retention::model::{BackupState, StoredBackup};
 
 const NEW: u64 = 99;
 const OLD: u64 = 3;
@@ -54,6 +54,30 @@ fn the_old_systems_end_may_be_known_to_lie_inside_the_window() {
     let repo = upgraded(backups).written_by(1, day(15));
     assert_eq!(repo.plan(&days(7), day(20)).kept(), ["old", "new"]);
     assert_eq!(repo.plan(&days(7), day(22)).kept(), ["new"]);
+}
+
+#[test]
+fn promise_4_an_older_system_that_lives_on_keeps_its_newest_backup_and_its_wal() {
+    // Two servers were given one name. The new one is backed up; the old one's backups are refused, its WAL still comes.
+    let backups = [full("old1", day(0), 10), full("old2", day(5), 40)];
+    let new = (6..30).map(|n| of_new(full(&format!("new{n}"), day(n), 5)));
+    let mut repo = upgraded(backups.into_iter().chain(new)).wal(2, 30, 60).history(2, &[(1, 30)]);
+    repo = repo.written_by(1, day(5)).written_by(2, day(29));
+    let living = "newest good backup of an older system that wrote inside the window";
+    let shown = repo.plan(&days(7), day(30));
+    assert_eq!(shown.backup("old2"), format!("keep: {living}"));
+    assert_eq!(shown.backup("old1"), "keep: reaches the window's beginning");
+    assert_eq!(shown.wal(2), ["30-60 keep: from old1 on"]);
+    assert_eq!(repo.plan(&days(7), day(37)).backup("old2"), "drop: older than the window");
+    assert_eq!(repo.plan(&days(7), day(37)).wal(2), ["30-60 drop: no backup of its system is kept"]);
+    // A failed backup is a sign of life as well, and without any good one all WAL stays.
+    repo = repo.written_by(2, day(5));
+    let failed = StoredBackup { state: BackupState::Failed, ..full("failed", day(28), 70) };
+    repo.0.backups.push(failed);
+    assert_eq!(repo.plan(&days(7), day(30)).backup("old2"), format!("keep: {living}"));
+    repo.0.backups.retain(|backup| !backup.backup.starts_with("old"));
+    let rule = "an older system wrote inside the window, and nothing leads here";
+    assert_eq!(repo.plan(&days(7), day(30)).wal(2), [format!("30-60 keep: {rule}")]);
 }
 
 #[test]

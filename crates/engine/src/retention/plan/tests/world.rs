@@ -64,6 +64,8 @@ pub struct World {
     /// The segment that is being written.
     segment: u64,
     backups: u64,
+    /// The system before the newest, and its segment.
+    older: Option<(u64, u64)>,
     /// Where to go back to: timeline and segment.
     left: Option<(u32, u64)>,
 }
@@ -84,6 +86,7 @@ impl World {
             timeline: 1,
             segment: 1,
             backups: 0,
+            older: None,
             left: None,
         }
     }
@@ -126,6 +129,7 @@ impl World {
             18..=19 => self.fail_over(),
             20 => self.recover_to_the_past(),
             21 if self.random.one_in(3) => self.upgrade(),
+            21 => self.an_older_system_writes(),
             22 if self.random.one_in(6) => self.lose_the_newest_history(),
             22 => self.change_a_backup(),
             _ => self.go_back(),
@@ -308,7 +312,28 @@ impl World {
         }
     }
 
+    /// An older system's server still writes, and may be backed up: somebody gave two servers one name.
+    fn an_older_system_writes(&mut self) {
+        let Some((old, segment)) = self.older else { return };
+        let (now, told) = (self.now, self.told);
+        let Some(wal) = self.stored.wal.get_mut(&old) else { return };
+        let timeline = wal.segments.keys().next_back().copied().unwrap_or(Timeline(1));
+        let last =
+            wal.segments.get(&timeline).and_then(|runs| runs.last()).map_or(segment, |run| run.last + 1);
+        let runs = wal.segments.entry(timeline).or_default();
+        runs.push(Run { first: last, last });
+        *runs = joined(std::mem::take(runs));
+        if told {
+            let before = wal.written_by.entry(timeline).or_insert(now);
+            *before = now.max(*before);
+        }
+        // Where the store does not tell, nobody knows that it lives.
+        let moment = Moment { system: old, timeline, lsn: lsn(last), time: now };
+        self.moments.extend(told.then_some(moment));
+    }
+
     fn upgrade(&mut self) {
+        self.older = Some((self.system(), self.segment));
         self.stored.systems.push(self.system() + 1);
         (self.timeline, self.left) = (1, None);
         if self.random.one_in(2) {
