@@ -73,14 +73,36 @@ pub fn check(stored: &Stored, plan: &Plan) -> Result<()> {
             return refuse(format!("{what}, which {} needs", named(backup)));
         }
     }
+    for (system, wal) in &stored.wal {
+        let lost_backup = || {
+            all().find(|(index, b)| {
+                let is_complete = matches!(b.state, BackupState::Good | BackupState::Broken(_));
+                b.system == *system && !is_kept(*index) && is_complete && b.kind != BackupKind::Logical
+            })
+        };
+        if let Some(timeline) = wal.lost_history() {
+            let dropped = dropped(plan, *system).next().map(shown);
+            if let Some(what) = dropped.or_else(|| lost_backup().map(|(_, backup)| named(backup))) {
+                let why =
+                    format!("which may lead to timeline {timeline}, whose history is not in the archive");
+                return refuse(format!("{what}, {why}"));
+            }
+        }
+    }
     Ok(())
+}
+
+fn dropped(plan: &Plan, system: u64) -> impl Iterator<Item = &WalVerdict> {
+    plan.wal.iter().filter(move |wal| wal.verdict == Verdict::Drop && wal.system == system)
+}
+
+fn shown(wal: &WalVerdict) -> String {
+    format!("WAL of timeline {} ({} segments)", wal.timeline, wal.run.count())
 }
 
 /// WAL or a history that a kept backup needs and the plan drops.
 fn lost_wal(stored: &Stored, plan: &Plan, backup: &StoredBackup) -> Option<String> {
-    let mut dropped =
-        plan.wal.iter().filter(|wal| wal.verdict == Verdict::Drop && wal.system == backup.system);
-    let shown = |wal: &WalVerdict| format!("WAL of timeline {} ({} segments)", wal.timeline, wal.run.count());
+    let mut dropped = dropped(plan, backup.system);
     if backup.state == BackupState::Unreadable {
         return dropped.next().map(shown);
     }

@@ -83,3 +83,19 @@ fn promise_4_a_plan_that_takes_wal_of_what_is_kept_is_refused() {
         "WAL of timeline",
     );
 }
+
+#[test]
+fn promise_4_a_plan_that_drops_anything_beside_a_lost_history_is_refused() {
+    let place = Place::new();
+    let newest = |plan: &Plan| plan.wal.iter().map(|wal| wal.timeline).max().unwrap();
+    // Without its history any backup and any WAL may lead there.
+    refused(
+        &place,
+        |stored, plan| {
+            let (tip, wal) = (newest(plan), stored.wal.values_mut().next_back().unwrap());
+            wal.histories.remove(&tip);
+            plan.histories.retain(|history| history.timeline != tip);
+        },
+        "whose history is not in the archive",
+    );
+}
