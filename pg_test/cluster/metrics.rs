@@ -88,7 +88,7 @@ fn a_repository_that_is_away_is_told_and_raises_nothing() {
 
 #[test]
 fn a_schedule_that_nobody_keeps_is_told() {
-    let ready = archiving(Cluster::builder().wal_segment_mb(1));
+    let ready = archiving(Cluster::builder().wal_segment_mb(1).conf("max_prepared_transactions = 1"));
     let server = &ready.server;
     ready.take_backup();
     archive_now(&ready);
@@ -97,4 +97,13 @@ fn a_schedule_that_nobody_keeps_is_told() {
     let health = server.psql("SELECT health FROM ark.status");
     assert!(health.contains("no scheduler runs"), "{health}");
     assert_eq!(value(server, "scheduler_running"), "0");
+    // The table is locked by nobody who could be asked.
+    server.psql("BEGIN; LOCK TABLE ark.job; PREPARE TRANSACTION 'locked'");
+    for view in ["SELECT health FROM ark.status", "SELECT detail FROM ark.check() WHERE item = 'jobs'"] {
+        assert_eq!(server.psql(view), "table ark.job is locked by another session", "{view}");
+    }
+    assert_eq!((value(server, "healthy"), value(server, "up")), ("0".into(), "1".into()));
+    server.psql("ROLLBACK PREPARED 'locked'");
+    server.psql("SELECT ark.unschedule('nightly')");
+    assert_eq!(server.psql("SELECT health FROM ark.status"), "ok");
 }

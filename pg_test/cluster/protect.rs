@@ -66,6 +66,8 @@ fn smoke_one_call_and_a_restart_protect_a_server() {
     assert_eq!(row(&again, "shared_preload_libraries"), ("left as it is", "pg_ark"));
     assert_eq!(row(&again, "job prune").0, "left as it is");
     assert_eq!(row(&again, "restart").0, "to do");
+    let waits = "SELECT string_agg(item, ', ' ORDER BY item) FROM ark.check() WHERE hint LIKE '%is set, and waits for%'";
+    assert_eq!(server.psql(waits), "archive_mode, scheduler, shared_preload_libraries");
 
     server.restart();
     for (name, value) in [
@@ -277,6 +279,9 @@ fn a_schedule_in_another_encoding_is_the_same() {
     assert_eq!(there("SELECT name, next_run > now() FROM ark.jobs"), "größe 2|t");
     assert_eq!(there("SELECT label FROM ark.job"), "für dich");
     assert_eq!(there("SELECT ark.unschedule('größe 2')"), "t");
+    there("ALTER DATABASE latin IS_TEMPLATE true");
+    let said = there("SELECT status, detail FROM ark.check() WHERE item = 'pg_ark.database'");
+    assert_eq!(said, "warning|\"latin\" is a template database");
     let said = there(
         "CREATE FUNCTION pg_temp.said() RETURNS text LANGUAGE plpgsql AS $$ BEGIN \
          PERFORM ark.schedule('é' || chr(173), '@daily'); RETURN 'went on'; \
