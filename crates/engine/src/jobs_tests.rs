@@ -3,6 +3,7 @@ use crate::repository::layout;
 use crate::retention::policy_store;
 
 /// A repository whose cluster `main` has had these systems, and the job to do `task` there.
+#[allow(clippy::type_complexity)] // What each test works with.
 fn place(systems: &[u64]) -> (tempfile::TempDir, Cluster, impl Fn(Task) -> (Result<Answer>, Vec<String>)) {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("file://{}", dir.path().display());
