@@ -56,6 +56,18 @@ fn look(server: &Cluster) {
     wait_until("the next look", LONG, || server.psql(&again) == "1");
 }
 
+/// Waits until the scheduler looks again though nobody asks it to.
+#[track_caller]
+fn looks_by_itself(server: &Cluster) {
+    let last = "SELECT max(state_change) FROM pg_stat_activity WHERE backend_type = 'pg_ark scheduler'";
+    let before = server.psql(last);
+    let again = format!(
+        "SELECT ({last}) > '{before}' AND state = 'idle' FROM pg_stat_activity \
+                         WHERE backend_type = 'pg_ark scheduler'"
+    );
+    wait_until("a look", LONG, || server.psql(&again) == "t");
+}
+
 /// How often the log says `text`.
 fn told(server: &Cluster, text: &str) -> usize {
     server.log().matches(text).count()
@@ -281,6 +293,23 @@ fn a_run_that_hangs_stops_no_other_and_ends_at_its_limit() {
 }
 
 #[test]
+fn a_backup_that_is_due_all_the_time_does_not_starve_the_pruning() {
+    let (ready, _) = running_backup("");
+    let server = &ready.server;
+    server.psql(
+        "SELECT ark.schedule('always', '* * * * *'); SELECT ark.schedule('prune', '0 0 1 1 *', 'prune'); \
+         UPDATE ark.job SET since = now() - interval '2 years' WHERE name <> 'nightly'",
+    );
+    server.configure(&["pg_ark.max_rate = 0"]);
+    server.reload();
+    wait_for_runs(server, "nightly", "done|1");
+    wait_until("the other backup", LONG, || told(server, "job \"always\": ") > 0);
+    let log = server.log();
+    let at = |text: &str| log.find(text).unwrap_or(usize::MAX);
+    assert!(at("job \"prune\": ") < at("job \"always\": "), "{log}");
+}
+
+#[test]
 fn a_run_that_the_server_keeps_waiting_is_ended_too() {
     let ready = scheduled(Cluster::builder());
     let server = &ready.server;
@@ -306,6 +335,9 @@ fn a_row_that_makes_no_sense_is_told_once_and_hinders_no_other() {
     wait_for_runs(server, "nightly", "done|1");
     is_told_once(server, "job \"bad cron\" is never due");
     is_told_once(server, "job \"bad zone\" is never due");
+    // Nothing was reloaded since: this look finds all as it was.
+    looks_by_itself(server);
+    assert_eq!((told(server, "is never due"), told(server, WELL)), (2, 0), "{}", server.log());
     server.psql("SELECT ark.unschedule(name) FROM ark.jobs WHERE name LIKE 'bad%'");
     is_well_again(server, 1);
 }
