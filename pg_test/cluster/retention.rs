@@ -209,7 +209,7 @@ fn a_prune_gives_way_to_a_backup_that_runs() {
     aged.ready.server.psql("INSERT INTO diary VALUES ('while it ran')");
     archive_now(&aged.ready);
     aged.ready.wait_for_end(&running);
-    assert_eq!(aged.prune(&TWO_DAYS).contains(&aged.backups[0]), true);
+    assert!(aged.prune(&TWO_DAYS).contains(&aged.backups[0]));
     aged.backups.push(running.backup);
     // The new one is young: the window still begins before it.
     assert_eq!(aged.complete(), aged.backups[3..]);
@@ -367,7 +367,7 @@ fn a_pinned_backup_stays_with_the_wal_that_makes_it_whole() {
     assert!(list.contains("pinned:"), "{list}");
     let kept = run(aged.pgark().arg("prune").args(TWO_DAYS)).ok();
     assert!(kept.contains("pinned: before the upgrade"), "{kept}");
-    assert_eq!(aged.complete(), [&[pinned.clone()], &aged.backups[4..]].concat());
+    assert_eq!(aged.complete(), [std::slice::from_ref(&pinned), &aged.backups[4..]].concat());
     aged.assert_way_back();
     assert_eq!(aged.restored(&[&pinned, "--target", "immediate"]), Vec::<String>::new());
     // Behind it there is a hole: nobody is led into it.

@@ -115,7 +115,7 @@ fn fitting(mut report: Report) -> String {
 
 fn cut(problem: &mut Error, characters: usize) {
     let cut = |text: &str| text.chars().take(characters).collect::<String>();
-    problem.message = cut(&problem.message);
+    problem.message = problem.message.chars().take(characters).collect();
     problem.detail = problem.detail.as_deref().map(cut);
     problem.hint = problem.hint.as_deref().map(cut);
 }

@@ -221,7 +221,10 @@ pub struct RunOutcome {
 /// Seconds from the end of a failed attempt to the next one: a minute after the first, twice as long after each more, at
 /// the longest an hour.
 pub fn retry_pause(attempt: u32) -> u32 {
-    60 * 1_u32.checked_shl(attempt.saturating_sub(1)).filter(|minutes| (1..=60).contains(minutes)).unwrap_or(60)
+    60 * 1_u32
+        .checked_shl(attempt.saturating_sub(1))
+        .filter(|minutes| (1..=60).contains(minutes))
+        .unwrap_or(60)
 }
 
 /// What the engine says about one job.

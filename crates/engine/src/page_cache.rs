@@ -118,7 +118,8 @@ impl Brought {
 /// Drops a range from the cache that was read, also what was there before: for files of which the server reads none.
 pub fn drop_read(file: &File, range: Range<u64>) {
     // A page of which we read a part came whole.
-    let whole = range.start - range.start % PAGE..range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+    let whole =
+        range.start - range.start % PAGE..range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
     advise(file, &whole, Advice::DontNeed);
 }
 
