@@ -304,8 +304,9 @@ fn an_engine_that_is_none_is_refused_by_its_path() {
             refused(server, sql, state, &[&path, word, "scripts/install"]);
         }
         ready.assert_nothing_left_behind();
-        let check = "SELECT count(*) FROM ark.check() WHERE item = 'engine' AND status = 'error' AND hint LIKE '%scripts/install%'";
-        assert_eq!(server.psql(check), "1", "ark.check with {path}");
+        let check =
+            "SELECT count(*) > 0 FROM ark.check() WHERE status = 'error' AND hint LIKE '%scripts/install%'";
+        assert_eq!(server.psql(check), "t", "ark.check with {path}");
     }
     assert!(!server.base().join("new").exists());
     server.configure(&["pg_ark.engine_path = ''"]);

@@ -439,6 +439,9 @@ fn copy_of(repo: &Repo) -> Scratch {
 fn a_prune_that_is_killed_at_any_moment_and_run_again_ends_in_the_same_state() {
     let aged = aged(6);
     run(aged.pgark().args(["pin", &aged.backups[0]])).ok();
+    // The archiver writes its index when it has nothing else to do.
+    let index = || names_below(aged.ready.repo.path()).iter().any(|name| name.ends_with("0000/index.jsonl"));
+    wait_until("the index of the archive", LONG, index);
     let prune = |copy: &Scratch| {
         let mut prune = command(crate::support::pgark_of(aged.ready.server.pg()));
         aged.clock.apply(&mut prune);
