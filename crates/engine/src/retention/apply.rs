@@ -66,6 +66,8 @@ pub(super) fn prune_by(
             for folder in unborn(cluster)? {
                 cluster.storage().remove_empty(&folder);
             }
+            // One that was killed when all was done left its ticket.
+            cluster.release_dead_leases()?;
         }
         return rows(cluster, &planned.found.stored, &planned.plan, &check);
     }
