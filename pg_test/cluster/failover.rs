@@ -20,6 +20,8 @@ fn pair(run_on: &str) -> Pair {
         .conf("shared_preload_libraries = 'pg_ark'")
         .conf("archive_mode = on")
         .conf("archive_library = 'pg_ark'")
+        // A checkpoint of so small a server keeps nothing for a standby that is slow for once.
+        .conf("wal_keep_size = '64MB'")
         .conf(&format!("pg_ark.run_on = '{run_on}'"))
         .start();
     let repo = Repo::new();
