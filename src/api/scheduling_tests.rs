@@ -14,6 +14,7 @@ fn job(name: &str, kind: JobKind) -> JobSpec {
         label: None,
         level: None,
         deep: false,
+        logical: Default::default(),
     }
 }
 

@@ -307,6 +307,38 @@ pub struct BackupTask {
     pub include_wal: bool,
     /// Seconds without any news from the archive after which a backup that waits for its WAL fails.
     pub archive_wait: u32,
+    /// For [`BackupKind::Logical`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical: Option<LogicalTask>,
+}
+
+/// What a logical backup dumps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogicalChoice {
+    /// Databases by name; none: every one but `template0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub databases: Option<Vec<String>>,
+    /// Databases that are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_databases: Vec<String>,
+    /// The backup becomes complete without databases that could not be dumped, and names them.
+    #[serde(default)]
+    pub skip_failed: bool,
+}
+
+/// Facts and choices for a logical backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogicalTask {
+    /// What is dumped.
+    pub choice: LogicalChoice,
+    /// The first of `unix_socket_directories`; empty when the server has none.
+    pub socket_directory: String,
+    /// `port`.
+    pub port: u16,
+    /// Name of the bootstrap superuser, the role that the dump is taken as.
+    pub user: String,
+    /// Folder of the server's own programs, where its `pg_dump` is.
+    pub bindir: String,
 }
 
 /// Facts and choices for the archiver's engine.

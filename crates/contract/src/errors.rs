@@ -72,6 +72,8 @@ kinds! {
     WalConflict "55000" 27 "the archive holds other WAL under the same name";
     TargetUnreachable "22023" 28 "the recovery target cannot be reached with what is stored";
     RecoveryShort "58000" 29 "recovery ended before the known end of the WAL";
+    DumpFailed "58000" 30 "a database could not be dumped";
+    RestoreIncomplete "58000" 31 "parts of a logical backup could not be restored";
 }
 
 /// An error with fixed fields, the same in SQL, on the terminal and on the wire.

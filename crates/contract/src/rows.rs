@@ -69,6 +69,9 @@ pub struct BackupRow {
     pub damaged_pages: u64,
     /// Why it failed.
     pub error: Option<String>,
+    /// What a logical backup contains, in words: `3 databases: app, postgres, template1`.
+    #[serde(default)]
+    pub contents: Option<String>,
 }
 
 /// Verdict of a check.

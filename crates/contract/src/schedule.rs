@@ -4,7 +4,7 @@
 //! `<cluster>/<system identifier>/jobs/<job>/<instant>.<attempt>.json`, made before the work begins and only if it is not
 //! there yet: so of several servers one does it, and nothing about a run is kept in SQL.
 
-use crate::conversation::{BackupKind, Level};
+use crate::conversation::{BackupKind, Level, LogicalChoice};
 use crate::errors::{Error, ErrorKind, Result};
 use crate::settings::is_name;
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,9 @@ pub struct JobSpec {
     /// For [`JobKind::VerifyArchive`].
     #[serde(default)]
     pub deep: bool,
+    /// For [`JobKind::Logical`].
+    #[serde(default)]
+    pub logical: LogicalChoice,
 }
 
 /// What `pg_ark.missed_runs` says about instants that passed while nobody was there.

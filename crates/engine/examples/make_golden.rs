@@ -128,6 +128,7 @@ fn take(
         volume_size: VOLUME_SIZE_MIN,
         include_wal: true,
         archive_wait: 300,
+        logical: None,
     };
     let (events, incoming) = mpsc::channel();
     let session = Arc::new(Session::new(move |event| drop(events.send(event))));

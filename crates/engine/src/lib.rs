@@ -10,6 +10,7 @@
 //! * [`schedule`]: when jobs are due, and what came of them.
 //! * [`retention`]: what is kept, and the removal of the rest.
 //! * [`outlook`]: what surrounds a repository: space, clock, disks.
+//! * [`logical`]: dumps of databases, by PostgreSQL's own programs, and their way back.
 //! * [`backup`], [`restore`], [`verify`]: one folder per verb, one file per phase.
 //!
 //! Data flows one way: plan -> read -> encode -> store; and back: fetch -> decode -> unpack -> write.
@@ -18,6 +19,7 @@ pub mod backup;
 pub mod bounded;
 pub mod codec;
 pub mod jobs;
+pub mod logical;
 pub mod names;
 pub mod outlook;
 pub mod page_cache;

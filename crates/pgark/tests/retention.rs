@@ -108,6 +108,7 @@ fn run(cluster: &Cluster, name: &str, kind: JobKind, due_at: &str, outcome: &Run
         label: None,
         level: None,
         deep: false,
+        logical: Default::default(),
     };
     let run = RunId { job: name.into(), due_at: due_at.into(), attempt: 1 };
     let begun = schedule::begin(cluster, SYSTEM, &job, &run, std::process::id()).expect("a run");

@@ -4,6 +4,7 @@ use super::begin::Begun;
 use super::books::Books;
 use crate::repository::catalog;
 use crate::repository::layout;
+use crate::repository::logical_record::LogicalRecord;
 use crate::repository::record::{ObjectRecord, Record};
 use crate::repository::storage::Storage;
 use pg_ark_contract::rows::BackupStatus;
@@ -68,7 +69,8 @@ fn check_objects(storage: &Storage, folder: &str, record: &Record) -> Result<()>
 
 /// Every object of a backup but the record itself.
 pub fn objects(record: &Record) -> impl Iterator<Item = &ObjectRecord> {
-    record.archives.iter().flat_map(|a| a.volumes.iter().chain(&a.index)).chain(&record.manifest)
+    let dumps = record.logical.iter().flat_map(LogicalRecord::objects);
+    record.archives.iter().flat_map(|a| a.volumes.iter().chain(&a.index)).chain(&record.manifest).chain(dumps)
 }
 
 /// Ends a backup whose writer is known to be dead. A complete one stays, and so does one that retention was removing: it may
@@ -115,6 +117,7 @@ pub fn mark_failed(storage: &Storage, folder: &str, mut record: Record) -> Resul
     record.finished_at.get_or_insert_with(catalog::now);
     record.archives.clear();
     record.manifest = None;
+    record.logical = None;
     match record.save(storage, folder) {
         // What the backup stored takes the room that its record needs. Saving `complete` may have seemed to fail: such a
         // backup must not lose its objects.

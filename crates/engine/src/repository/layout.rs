@@ -76,6 +76,11 @@ pub fn lease(cluster: &str, system_identifier: u64) -> String {
     format!("{cluster}/{system_identifier}/lease.json")
 }
 
+/// What the name of a database's dump ends with.
+pub const DUMP: &str = ".dump";
+/// Roles, memberships, tablespaces and settings of roles, before the ending of the codec.
+pub const GLOBALS: &str = "globals.sql";
+
 /// Name of a backup that starts at `time`: `20261122T020000Z-full`.
 pub fn backup_name(time: DateTime<Utc>, kind: BackupKind) -> String {
     format!("{}-{}", time.format("%Y%m%dT%H%M%SZ"), kind.as_str())
@@ -118,8 +123,41 @@ pub fn volume(archive: &str, number: u32) -> String {
     if number == 0 { archive.to_string() } else { format!("{archive}.{number:04}") }
 }
 
-/// Whether `name` has the form of an object of a backup, its record aside: the manifest, a volume or an index of an archive.
+/// Name of the dump of a database: its own name and `.dump`, where every byte but ASCII letters, digits, `_`, `-` and `.` is
+/// `%` and two hexadecimal digits, and so is a `.` at the beginning.
+pub fn dump_name(database: &str) -> String {
+    let plain = |place: usize, byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || byte == b'.' && place > 0
+    };
+    let letters = database.bytes().enumerate().map(|(place, byte)| match plain(place, byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    letters.chain([DUMP.to_string()]).collect()
+}
+
+/// Whether `name` is that of a dump, or of the globals, its volumes included.
+fn is_dump_object(name: &str) -> bool {
+    let number = |text: &str| text.len() >= 4 && text.bytes().all(|b| b.is_ascii_digit());
+    let whole = match name.rsplit_once('.') {
+        Some((whole, last)) if number(last) => whole,
+        _ => name,
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'%');
+    let is_globals =
+        whole.strip_prefix(GLOBALS).is_some_and(|codec| matches!(codec, "" | ".zst" | ".lz4" | ".gz"));
+    is_globals
+        || whole
+            .strip_suffix(DUMP)
+            .is_some_and(|stem| !stem.is_empty() && !stem.starts_with('.') && stem.bytes().all(plain))
+}
+
+/// Whether `name` has the form of an object of a backup, its record aside: the manifest, a volume or an index of an archive,
+/// a dump.
 pub fn is_backup_object(name: &str) -> bool {
+    if is_dump_object(name) {
+        return true;
+    }
     let number = |text: &str| text.len() >= 4 && text.bytes().all(|b| b.is_ascii_digit());
     let archive = match name.rsplit_once('.') {
         Some((archive, last)) if last == "index" || number(last) => archive,

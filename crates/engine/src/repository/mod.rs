@@ -5,6 +5,7 @@
 //! * `behind`: what is stored does not stay in the page cache.
 //! * [`layout`]: names of everything in a repository.
 //! * [`record`]: `backup.json`, all that is known about one backup.
+//!   [`logical_record`]: the part of it that a logical backup has.
 //! * [`pins`]: backups that retention never removes.
 //! * [`sealed`]: how a record proves that it is what was written.
 //! * [`lease`]: one writer per cluster.
@@ -21,6 +22,7 @@ mod behind;
 pub mod catalog;
 pub mod layout;
 pub mod lease;
+pub mod logical_record;
 pub mod pins;
 pub mod process;
 pub mod record;

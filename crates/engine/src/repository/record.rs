@@ -4,6 +4,7 @@
 //! ([`sealed`](super::sealed)); one without a seal is read, and known as such.
 
 use super::layout;
+use super::logical_record::LogicalRecord;
 use super::sealed::{self, Seal};
 use super::storage::{Storage, Stored};
 use chrono::SecondsFormat;
@@ -246,6 +247,9 @@ pub struct Record {
     /// It was read without a seal: nothing but its content speaks for it.
     #[serde(skip)]
     pub unsealed: bool,
+    /// What a logical backup holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical: Option<LogicalRecord>,
     /// Fields of a later minor version.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -347,6 +351,7 @@ impl Record {
             warnings: Vec::new(),
             unreadable: None,
             unsealed: false,
+            logical: None,
             other: BTreeMap::new(),
         }
     }
@@ -379,6 +384,7 @@ impl Record {
             wal_included: self.wal_included,
             damaged_pages: self.damaged_pages,
             error: self.error.clone(),
+            contents: self.logical.as_ref().map(LogicalRecord::contents),
         }
     }
 

@@ -21,6 +21,7 @@ fn job(name: &str, kind: JobKind, cron: &str, since: DateTime<Utc>) -> JobSpec {
         label: None,
         level: None,
         deep: false,
+        logical: Default::default(),
     }
 }
 

@@ -24,6 +24,7 @@ fn job(kind: JobKind) -> JobSpec {
         label: None,
         level: None,
         deep: false,
+        logical: Default::default(),
     }
 }
 

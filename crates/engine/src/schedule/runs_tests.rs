@@ -34,6 +34,7 @@ fn job() -> JobSpec {
         label: None,
         level: None,
         deep: false,
+        logical: Default::default(),
     }
 }
 

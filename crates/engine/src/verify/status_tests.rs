@@ -97,6 +97,7 @@ fn a_repository_that_is_away_is_part_of_the_answer() {
         label: None,
         level: None,
         deep: false,
+        logical: Default::default(),
     };
     let away = || Err(Error::new(ErrorKind::RepositoryNotFound, "away"));
     let row = told(away(), Some(7), &[], MissedRuns::Once, &|| Ok(())).unwrap();

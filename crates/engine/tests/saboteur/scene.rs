@@ -203,6 +203,7 @@ fn task(data: &Path, version: u32, system: u64) -> BackupTask {
         volume_size: 64 << 30,
         include_wal: true,
         archive_wait: 0,
+        logical: None,
     }
 }
 
