@@ -149,6 +149,7 @@ pub fn run_record(bytes: &[u8]) {
         label: None,
         level: None,
         deep: false,
+        logical: Default::default(),
     };
     PLACE.with(|place| {
         place.write(&format!("main/{SYSTEM}/jobs/daily/{name}"), bytes);

@@ -121,7 +121,7 @@ pub fn frame_decode(bytes: &[u8]) {
 pub fn frame_stream(bytes: &[u8]) {
     let Some(([codec], stored)) = bytes.split_first_chunk::<1>() else { return };
     let codec = CODECS[usize::from(*codec) % CODECS.len()];
-    let read = |most: usize, stored: &mut dyn Read| {
+    let read = |most: usize, stored: &mut (dyn Read + Send)| {
         let Ok(mut stream) = frame::stream(codec, stored) else { return None };
         let (mut buffer, mut sum, mut total) = (vec![0; most], 0, 0);
         while total < 8 << 20 {

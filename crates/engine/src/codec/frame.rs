@@ -141,7 +141,7 @@ pub fn decode(codec: Codec, stored: &[u8], size: usize, out: &mut Vec<u8>) -> Re
 ///
 /// # Errors
 /// When the decoder cannot be made; damage shows as I/O errors while reading.
-pub fn stream<'a>(codec: Codec, stored: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
+pub fn stream<'a>(codec: Codec, stored: impl Read + Send + 'a) -> std::io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match codec {
         Codec::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(stored)?;
