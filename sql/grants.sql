@@ -22,7 +22,7 @@ GRANT SELECT ON @extschema@.job TO pg_monitor;
 
 COMMENT ON FUNCTION @extschema@.enable(text, boolean) IS
     'creates or opens the repository and sets pg_ark.repository for the whole server';
-COMMENT ON FUNCTION @extschema@.backup_start(text, text, boolean, boolean, boolean) IS
+COMMENT ON FUNCTION @extschema@.backup_start(text, text, boolean, boolean, boolean, text[], text[], boolean) IS
     'starts a backup in the background and returns its name';
 COMMENT ON FUNCTION @extschema@.backup_stop(text) IS
     'cancels a running backup; false when it does not run';

@@ -121,7 +121,11 @@ impl Engine {
     /// # Errors
     /// `EngineMissing` when it cannot be started.
     pub fn start(target: &Target, task: Task) -> Result<Engine> {
-        let mut child = command(&target.program).spawn().map_err(|error| missing(&target.program, error))?;
+        let mut command = command(&target.program);
+        if matches!(&task, Task::Backup(backup) if backup.logical.is_some()) {
+            command.envs(process::server_home().map(|home| ("HOME", home))); // There ~/.pgpass is.
+        }
+        let mut child = command.spawn().map_err(|error| missing(&target.program, error))?;
         let pipes = (child.stdin.take(), child.stdout.take());
         let (Some(stdin), Some(stdout)) = pipes else {
             return Err(Error::new(ErrorKind::Internal, "the engine has no pipes"));

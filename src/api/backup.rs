@@ -3,7 +3,7 @@
 //! The session only starts the worker and waits: everything is checked here before anything is touched, and the
 //! backup itself runs in [`crate::workers::job`].
 
-use super::list;
+use super::{list, logical};
 use crate::engine::Target;
 use crate::postgres::shared::{Channel, State};
 use crate::postgres::text::Text;
@@ -11,10 +11,10 @@ use crate::postgres::worker::{Entry, Handle, Life};
 use crate::postgres::{guc, interrupts, latch};
 use crate::workers::job;
 use crate::workers::request::Request;
-use crate::{archiving, settings, sql, translate, version};
-use pg_ark_contract::conversation::BackupKind;
+use crate::{archiving, sql, translate, version};
+use pg_ark_contract::conversation::{BackupKind, LogicalChoice};
 use pg_ark_contract::rows::BackupRow;
-use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
+use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
 
@@ -28,30 +28,94 @@ const RUNNING: Duration = Duration::from_millis(20);
 const STOPPING: Duration = Duration::from_secs(30);
 
 /// Starts a backup in the background; gives its name once it runs, or once it is complete with `wait`.
-#[pg_extern(volatile, parallel_unsafe)]
+#[pg_extern(name = "backup_start", volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn backup_start(
+#[allow(clippy::too_many_arguments)] // The arguments of DESIGN's SQL surface.
+pub fn start_backup(
     kind: default!(Option<Text>, "'full'"),
     label: default!(Option<Text>, "NULL"),
     fast: default!(Option<bool>, true),
     wait: default!(Option<bool>, false),
     include_wal: default!(Option<bool>, "NULL"),
+    databases: default!(Option<Vec<Option<Text>>>, "NULL"),
+    exclude_databases: default!(Option<Vec<Option<Text>>>, "NULL"),
+    skip_failed: default!(Option<bool>, false),
 ) -> String {
     version::require();
-    let request = translate::or_raise(request(kind, label, fast.unwrap_or(true), include_wal));
+    let logical = logical::Asked { databases, exclude_databases, skip_failed };
+    let asked = Asked { kind, label, fast: fast.unwrap_or(true), include_wal, logical };
+    let request = translate::or_raise(asked.request());
     translate::or_raise(start(&request, wait.unwrap_or(false)))
 }
 
-fn request(
+/// What the SQL of version 0.1.0 calls, with fewer arguments: it is told to be updated.
+#[pg_extern(sql = false)]
+pub fn backup_start() -> String {
+    version::require();
+    translate::or_raise(Err(Error::new(
+        ErrorKind::VersionMismatch,
+        "the SQL of pg_ark is older than its library",
+    )
+    .hint("Run ALTER EXTENSION pg_ark UPDATE in this database.")))
+}
+
+/// The arguments of [`start_backup`] as they came.
+struct Asked {
     kind: Option<Text>,
     label: Option<Text>,
     fast: bool,
     include_wal: Option<bool>,
-) -> Result<Request> {
-    let kind = parse_kind(&kind.map_or(Ok(String::new()), |kind| kind.decode())?)?;
-    let label = label.map(|label| label.decode()).transpose()?;
-    check_one_line("label", label.as_deref())?;
-    Target::from_settings()?; // The worker looks again: here it fails before anything is touched.
+    logical: logical::Asked,
+}
+
+impl Asked {
+    /// Judges all of it before anything is touched. The worker and the engine look again.
+    fn request(self) -> Result<Request> {
+        let kind = parse_kind(&self.kind.map_or(Ok(String::new()), |kind| kind.decode())?)?;
+        let label = self.label.map(|label| label.decode()).transpose()?;
+        check_one_line("label", label.as_deref())?;
+        let choice = check_choice(kind, self.include_wal, &self.logical)?;
+        Target::from_settings()?;
+        match kind {
+            BackupKind::Logical => logical::check_existence(&choice)?,
+            BackupKind::Full | BackupKind::Incremental => check_wal(self.include_wal)?,
+        }
+        Ok(Request {
+            label,
+            fast: self.fast,
+            database: database()?,
+            include_wal: self.include_wal,
+            logical: choice,
+            ..Request::from_settings(kind)?
+        })
+    }
+}
+
+/// What a logical backup dumps; refuses what belongs to the other kinds.
+fn check_choice(
+    kind: BackupKind,
+    include_wal: Option<bool>,
+    logical: &logical::Asked,
+) -> Result<LogicalChoice> {
+    if kind == BackupKind::Logical {
+        if include_wal == Some(true) {
+            let message = "a logical backup holds no WAL";
+            return Err(Error::new(ErrorKind::InvalidArgument, message)
+                .hint("Leave include_wal out, or take a full backup: it can be brought to any moment."));
+        }
+        return logical.choice();
+    }
+    match logical.stray() {
+        None => Ok(LogicalChoice::default()),
+        Some(argument) => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("a backup of kind {} has no {argument}: it holds the whole cluster", kind.as_str()),
+        )
+        .hint(format!("Leave {argument} out, or use kind => 'logical'."))),
+    }
+}
+
+fn check_wal(include_wal: Option<bool>) -> Result<()> {
     if guc::wal_level_is_minimal() {
         return Err(Error::new(ErrorKind::ServerNotReady, "wal_level = minimal does not allow backups")
             .hint("ALTER SYSTEM SET wal_level = 'replica', then restart the server."));
@@ -59,20 +123,7 @@ fn request(
     if archiving::include_wal(include_wal)? {
         check_slots()?;
     }
-    Ok(Request {
-        version: VERSION.into(),
-        kind,
-        label,
-        fast,
-        database: database()?,
-        compression: settings::compression()?,
-        checksum: settings::checksum()?,
-        jobs: settings::jobs(),
-        max_rate: settings::max_rate(),
-        volume_size: settings::volume_size(),
-        include_wal,
-        archive_wait: settings::archive_wait(),
-    })
+    Ok(())
 }
 
 /// A backup with its own WAL needs a slot: without a free one it would only leave a failed record.
@@ -93,13 +144,15 @@ fn check_slots() -> Result<()> {
 fn parse_kind(kind: &str) -> Result<BackupKind> {
     match kind {
         "full" => Ok(BackupKind::Full),
-        "incremental" | "logical" => Err(Error::new(
+        "logical" => Ok(BackupKind::Logical),
+        "incremental" => Err(Error::new(
             ErrorKind::Unsupported,
             format!("{kind} backups are not available in this version"),
         )
         .hint("Use kind => 'full'.")),
-        _ => Err(Error::new(ErrorKind::InvalidArgument, format!("unknown kind of backup: \"{kind}\""))
-            .hint("The kinds are full, incremental and logical; this version takes full backups.")),
+        _ => Err(Error::new(ErrorKind::InvalidArgument, format!("unknown kind of backup: \"{kind}\"")).hint(
+            "The kinds are full, incremental and logical; this version takes full and logical backups.",
+        )),
     }
 }
 

@@ -35,6 +35,7 @@ pub fn list_backups() -> TableIterator<
         name!(damaged_pages, i64),
         name!(error, Option<Text>),
         name!(pin_reason, Option<Text>),
+        name!(contents, Option<Text>),
     ),
 > {
     version::require();
@@ -59,6 +60,7 @@ pub fn list_backups() -> TableIterator<
             signed(row.damaged_pages),
             row.error.map(Text::from),
             row.pin_reason.map(Text::from),
+            row.contents.map(Text::from),
         )
     }))
 }

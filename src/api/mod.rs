@@ -15,6 +15,7 @@ pub mod check;
 pub mod enable;
 pub mod health;
 pub mod list;
+pub mod logical;
 pub mod metrics;
 pub mod protect;
 pub mod protection;

@@ -5,7 +5,7 @@
 
 use pg_ark_contract::{Error, ErrorKind};
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
-use pgrx::datum::Datum as BoxedDatum;
+use pgrx::datum::{Datum as BoxedDatum, UnboxDatum};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 use pgrx::{direct_function_call_as_datum, varlena_to_byte_slice};
@@ -170,6 +170,19 @@ impl FromDatum for Text {
             let plain = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
             Some(Text(varlena_to_byte_slice(plain).to_vec()))
         }
+    }
+}
+
+// SAFETY: the type borrows nothing from the datum.
+unsafe impl UnboxDatum for Text {
+    type As<'src> = Text;
+    unsafe fn unbox<'src>(datum: BoxedDatum<'src>) -> Text
+    where
+        Self: 'src,
+    {
+        // SAFETY: the caller's promise: the datum is a text and not null.
+        unsafe { Text::from_polymorphic_datum(datum.sans_lifetime(), false, pg_sys::TEXTOID) }
+            .unwrap_or(Text(Vec::new()))
     }
 }
 

@@ -6,18 +6,19 @@
 //! 3. When anything fails it tells the engine why, so that the record says it; when the engine itself died, a second
 //!    engine marks the record ([`Task::Abandon`]).
 //!
+//! A logical backup runs the same way, without slot, backup mode and WAL: its engine asks for none of them.
+//!
 //! No transaction is open while files are copied, so that vacuum is not held back. A stop (SIGTERM, SIGINT) reaches
 //! the engine within a second with its reason. What must not outlive this process never does: see [`super::server`].
 
 use super::limit::Limit;
 use super::request::Request;
-use super::{damage, server};
+use super::{damage, job, server};
 use crate::engine::{self, Engine, Target};
 use crate::postgres::{guc, interrupts, progress, transaction, wal, worker};
 use crate::{settings, translate};
-use pg_ark_contract::conversation::{Answer, Event, Need, Phase, Reply, Task};
+use pg_ark_contract::conversation::{Answer, BackupKind, Event, Need, Phase, Reply, Task};
 use pg_ark_contract::rows::BackupRow;
-use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Bytes, Error, ErrorKind, Lsn, Result};
 use std::time::{Duration, Instant};
 
@@ -215,6 +216,8 @@ impl Backup<'_> {
             Phase::Estimate => progress::Phase::EstimateSize,
             Phase::Copy => progress::Phase::Stream,
             Phase::Wal if !self.include_wal => progress::Phase::WaitArchive,
+            // Dumps need no WAL, and nothing else says that the end is near.
+            Phase::Finish if self.request.kind == BackupKind::Logical => progress::Phase::Stream,
             Phase::Wal | Phase::Finish => progress::Phase::TransferWal,
         });
         self.progress.amount(bytes, tablespaces);
@@ -228,12 +231,7 @@ impl Backup<'_> {
             // It is a temporary one, so it goes with this process.
             translate::warn_error("pg_ark: could not drop the replication slot", &error);
         }
-        translate::log(format!(
-            "pg_ark: backup {} is complete: {} read, {} stored",
-            row.backup,
-            human_bytes(row.data_bytes.unwrap_or(0)),
-            human_bytes(row.stored_bytes.unwrap_or(0)),
-        ));
+        translate::log(format!("pg_ark: {}", job::completion(row)));
     }
 
     /// The backup failed: see that its record says why. Gives the error back for the session and the log.

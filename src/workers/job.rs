@@ -10,6 +10,7 @@ use crate::postgres::shared::{ANSWER_SIZE, Channel, State};
 use crate::postgres::{interrupts, worker};
 use crate::translate;
 use pg_ark_contract::rows::BackupRow;
+use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, Result};
 
 pub use super::backup::WORKER;
@@ -50,10 +51,18 @@ fn run(channel: &Channel) -> Result<BackupRow> {
 /// Tells those who LISTEN of a complete backup, and of the damage that it holds.
 fn tell(row: &BackupRow) {
     let backup = Some(row.backup.as_str());
-    notice::send(Event::Finished, None, backup, &format!("backup {} is complete", row.backup));
+    notice::send(Event::Finished, None, backup, &completion(row));
     if row.damaged_pages > 0 {
         notice::send(Event::Damage, None, backup, &damage_of(row));
     }
+}
+
+/// What the log, a run's result and those who LISTEN say of a complete backup: how much was read and stored, and what a
+/// logical one contains.
+pub fn completion(row: &BackupRow) -> String {
+    let [read, stored] = [row.data_bytes, row.stored_bytes].map(|bytes| human_bytes(bytes.unwrap_or(0)));
+    let contents = row.contents.as_ref().map_or_else(String::new, |contents| format!("; {contents}"));
+    format!("backup {} is complete: {read} read, {stored} stored{contents}", row.backup)
 }
 
 /// What those hear who LISTEN of a backup that holds damaged pages.

@@ -6,7 +6,7 @@
 //! * [`wake`]: a change acts at once. * [`notice`]: NOTIFY.
 //! * [`queue`]: what begins first. * [`problems`], [`refused`]: what keeps the scheduler from its work. * [`clock`], [`limit`]: times.
 //! * [`damage`]: what the log says about damaged pages.
-//! * [`request`]: what the session hands to the worker.
+//! * [`request`]: what the session hands to the worker. * [`logical`]: what a logical backup has to know.
 //! * [`server`]: the connection, facts about the server, and the calls that a backup makes on it.
 
 pub mod agenda;
@@ -15,6 +15,7 @@ pub mod clock;
 pub mod damage;
 pub mod job;
 pub mod limit;
+pub mod logical;
 pub mod notice;
 pub mod problems;
 pub mod queue;

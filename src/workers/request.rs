@@ -4,7 +4,8 @@
 //! collected by the worker, which may read what the caller may not; so are the settings that belong to the server
 //! (repository, cluster, engine), so that no session can have a backup filed elsewhere.
 
-use pg_ark_contract::conversation::BackupKind;
+use crate::settings;
+use pg_ark_contract::conversation::{BackupKind, LogicalChoice};
 use pg_ark_contract::settings::{Checksum, Compression};
 use pg_ark_contract::{Error, ErrorKind, Result, VERSION};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ pub struct Request {
     pub label: Option<String>,
     /// Checkpoint at once, not spread out.
     pub fast: bool,
-    /// OID of the database that the worker connects to.
+    /// OID of the database that the worker connects to; 0 where it is connected already.
     pub database: u32,
     /// Codec and level.
     pub compression: Compression,
@@ -36,6 +37,8 @@ pub struct Request {
     pub include_wal: Option<bool>,
     /// Seconds without news from the archive after which a backup that leans on it fails.
     pub archive_wait: u32,
+    /// What a logical backup dumps.
+    pub logical: LogicalChoice,
 }
 
 /// The part that every version of the library can read.
@@ -45,6 +48,28 @@ struct Envelope {
 }
 
 impl Request {
+    /// A backup of everything, as the settings say that backups are taken; for a worker that is connected.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for settings that cannot be.
+    pub fn from_settings(kind: BackupKind) -> Result<Request> {
+        Ok(Request {
+            version: VERSION.into(),
+            kind,
+            label: None,
+            fast: true,
+            database: 0,
+            compression: settings::compression()?,
+            checksum: settings::checksum()?,
+            jobs: settings::jobs(),
+            max_rate: settings::max_rate(),
+            volume_size: settings::volume_size(),
+            include_wal: None,
+            archive_wait: settings::archive_wait(),
+            logical: LogicalChoice::default(),
+        })
+    }
+
     /// Reads what a session wrote.
     ///
     /// # Errors

@@ -5,11 +5,12 @@
 //! the server takes both back when it ends, in whatever way (`do_pg_abort_backup` and `ReplicationSlotCleanup` are
 //! callbacks before shared memory is left).
 
+use super::logical;
 use super::request::Request;
 use crate::postgres::text::Text;
 use crate::postgres::{guc, process, wal, worker};
 use crate::{archiving, settings, sql};
-use pg_ark_contract::conversation::BackupTask;
+use pg_ark_contract::conversation::{BackupKind, BackupTask};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 use serde::Deserialize;
 
@@ -60,8 +61,12 @@ pub fn connect(database: u32) {
 /// The engine's task for `request` on this server.
 ///
 /// # Errors
-/// `Internal` when the server's answers have an unexpected shape; as [`settings::data_directory`].
+/// `Internal` when the server's answers have an unexpected shape; as [`settings::data_directory`] and [`logical::task`].
 pub fn backup_task(request: &Request) -> Result<BackupTask> {
+    let logical = match request.kind {
+        BackupKind::Logical => Some(logical::task(request.logical.clone())?),
+        BackupKind::Full | BackupKind::Incremental => None,
+    };
     let facts: Facts = sql::json(FACTS, &[])?;
     let mut server_settings = facts.server_settings;
     if let Some(user) = process::server_user() {
@@ -82,8 +87,9 @@ pub fn backup_task(request: &Request) -> Result<BackupTask> {
         jobs: request.jobs,
         max_rate: request.max_rate,
         volume_size: request.volume_size,
-        include_wal: archiving::include_wal(request.include_wal)?,
+        include_wal: logical.is_none() && archiving::include_wal(request.include_wal)?,
         archive_wait: request.archive_wait,
+        logical,
     })
 }
 

@@ -13,7 +13,7 @@ use pg_ark_contract::retention::{PruneObject, PruneRow, Verdict};
 use pg_ark_contract::rows::{ArchiveRow, ArchiveStatus, FindingRow, Severity};
 use pg_ark_contract::schedule::{JobKind, JobSpec};
 use pg_ark_contract::units::human_bytes;
-use pg_ark_contract::{ErrorKind, Result, VERSION};
+use pg_ark_contract::{ErrorKind, Result};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -77,31 +77,21 @@ fn once(spec: &JobSpec, target: &Target, limit: Limit, done: &mut Done) -> Resul
 }
 
 fn take(spec: &JobSpec, limit: Limit, done: &mut Done) -> Result<()> {
-    let request = Request {
-        version: VERSION.into(),
-        kind: BackupKind::Full,
-        label: spec.label.clone(),
-        fast: true,
-        database: 0, // It is connected already.
-        compression: settings::compression()?,
-        checksum: settings::checksum()?,
-        jobs: settings::jobs(),
-        max_rate: settings::max_rate(),
-        volume_size: settings::volume_size(),
-        include_wal: None,
-        archive_wait: settings::archive_wait(),
+    let kind = match spec.kind {
+        JobKind::Logical => BackupKind::Logical,
+        _ => BackupKind::Full,
     };
+    let request =
+        Request { label: spec.label.clone(), logical: spec.logical.clone(), ..Request::from_settings(kind)? };
     let name = RefCell::new(None);
     let taken = backup::take(&request, Some(limit), &|started| *name.borrow_mut() = Some(started.into()));
     done.backup = name.into_inner();
     let row = taken?;
-    let sizes = [row.data_bytes, row.stored_bytes].map(|bytes| human_bytes(bytes.unwrap_or(0)));
-    let [read, stored] = sizes;
     let kind = match spec.kind {
-        JobKind::Full => "",
-        _ => ", a full one: this version takes no others",
+        JobKind::Incremental => " (a full one: this version takes no incremental ones)",
+        _ => "",
     };
-    done.result = Some(format!("backup {} is complete{kind}: {read} read, {stored} stored", row.backup));
+    done.result = Some(format!("{}{kind}", job::completion(&row)));
     if row.damaged_pages > 0 {
         done.events.push((Event::Damage, job::damage_of(&row)));
     }
