@@ -1,7 +1,9 @@
 //! `pgark restore`.
 
+use super::restore_args::{RestoreArgs, Wish};
+use super::restore_logical;
 use super::restore_text::{next_text, plan_text, restored_text, started_text};
-use crate::cli::{Format, RestoreArgs};
+use crate::cli::Format;
 use crate::progress::Progress;
 use crate::{output, talk};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -23,28 +25,15 @@ struct Report<'a> {
 
 /// Plans, restores, and starts the server when asked to.
 pub fn run(cluster: &Cluster, arguments: &RestoreArgs, format: Format) -> Result<()> {
-    let request = Request {
-        backup: arguments.backup.clone(),
-        pgdata: arguments.pgdata.clone(),
-        tablespaces: arguments.tablespaces.clone(),
-        waldir: arguments.waldir.clone(),
-        config: arguments.config.map(Into::into).unwrap_or_default(),
-        jobs: arguments.jobs.map_or(0, usize::from),
-        bindir: arguments.bindir.clone(),
-        start: arguments.start,
-        target: arguments.recovery.target(),
-        exclusive: arguments.recovery.exclusive,
-        timeline: arguments.recovery.target_timeline,
-        action: arguments.recovery.target_action.into(),
-        standby: arguments.recovery.standby,
-        archive_mode: arguments.archive_mode.map(Into::into),
-        port: arguments.port,
-        analyze: arguments.analyze,
-        replace: arguments.replace,
-        keep_wal: arguments.keep_wal.clone(),
-        program: None,
-    };
-    let prepared = restore::prepare(cluster, &request)?;
+    match arguments.wish()? {
+        Wish::Physical(request) => physical(cluster, &request, arguments, format),
+        Wish::Fresh(request) => restore_logical::fresh(cluster, &request, arguments.dry_run, format),
+        Wish::Into(request) => restore_logical::into(cluster, &request, arguments.dry_run, format),
+    }
+}
+
+fn physical(cluster: &Cluster, request: &Request, arguments: &RestoreArgs, format: Format) -> Result<()> {
+    let prepared = restore::prepare(cluster, request)?;
     let plan = &prepared.plan;
     if arguments.dry_run {
         return match format {
