@@ -3,7 +3,7 @@
 use super::protection::Protection;
 use crate::archiving::Archiver;
 use crate::settings;
-use pg_ark_contract::rows::StatusRow;
+use pg_ark_contract::rows::{BackupRow, StatusRow};
 use pg_ark_contract::schedule::{JobKind, JobSpec, JobState};
 use pg_ark_contract::settings::RETENTION_WINDOW_DEFAULT;
 
@@ -33,7 +33,9 @@ pub fn problems(protection: &Protection, age: impl Fn(&str) -> Option<i64>) -> V
     problems.extend(of_jobs(protection));
     if protection.is_up() {
         problems.extend(waiting_job(protection, &age));
-        problems.extend(late_backup(protection, &age));
+        problems.extend(late_backup(protection, "backup", protection.stored.last_backup.as_ref(), &age));
+        let logical = protection.stored.last_logical.as_ref();
+        problems.extend(late_backup(protection, "logical backup", logical, &age));
         problems.extend(no_backup_job(protection, &age));
         problems.extend(no_prune(protection, &age));
     }
@@ -44,6 +46,11 @@ fn of_backups(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Ve
     let stored = &protection.stored;
     let mut problems = Vec::new();
     match stored.last_backup.as_ref().map(|backup| backup.damaged_pages) {
+        None if stored.last_logical.is_some() => {
+            problems.push(
+                "there is no complete backup but logical ones, which restore no moment after them".into(),
+            );
+        }
         None => problems.push("there is no complete backup".into()),
         Some(0) => {}
         Some(1) => problems.push("the last backup holds 1 damaged page".into()),
@@ -204,24 +211,32 @@ fn of_jobs(protection: &Protection) -> Vec<String> {
     failing
 }
 
-/// The last backup is older than twice the time between two of them.
-fn late_backup(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Option<String> {
+/// The last backup of a class, physical or logical, is older than twice the time between two of them.
+fn late_backup(
+    protection: &Protection,
+    what: &str,
+    last: Option<&BackupRow>,
+    age: &impl Fn(&str) -> Option<i64>,
+) -> Option<String> {
+    let last = last?;
+    let takes =
+        |job: &JobSpec| job.kind.backup().is_some_and(|kind| kind.is_physical() == last.kind.is_physical());
     let periods = protection.jobs.iter().zip(&protection.stored.periods);
-    let backups = periods.filter(|(job, _)| job.enabled && job.kind.backup().is_some());
+    let backups = periods.filter(|(job, _)| job.enabled && takes(job));
     let (job, period) = backups
         .filter_map(|(job, period)| Some((job, i64::try_from((*period)?).ok()?)))
         .min_by_key(|(_, period)| *period)?;
-    let last = age(protection.stored.last_backup.as_ref()?.finished_at.as_deref()?)?;
+    let last = age(last.finished_at.as_deref()?)?;
     let twice = period.saturating_mul(2);
     let is_late = last > twice && age(&job.since).is_none_or(|since| since > twice);
     is_late.then(|| {
-        format!("the last backup is {} old, and job {} is due every {}", span(last), job.name, span(period))
+        format!("the last {what} is {} old, and job {} is due every {}", span(last), job.name, span(period))
     })
 }
 
 /// Backups are taken by hand or by another program, and the last one is old; or their jobs are gone.
 fn no_backup_job(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Option<String> {
-    if protection.jobs.iter().any(|job| job.enabled && job.kind.backup().is_some()) {
+    if protection.jobs.iter().any(|job| job.enabled && job.kind.protects()) {
         return None;
     }
     let wanted = i64::try_from(protection.wanted).unwrap_or(i64::MAX);
@@ -234,7 +249,7 @@ fn no_backup_job(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) ->
     let last = span(last);
     Some(match should {
         true => format!(
-            "no scheduled job takes backups, and the last one is {last} old: SELECT ark.schedule('daily full', \
+            "no scheduled job takes full backups, and the last one is {last} old: SELECT ark.schedule('daily full', \
              '0 2 * * *')"
         ),
         false => format!("the last backup is {last} old"),

@@ -2,6 +2,7 @@ use super::*;
 use crate::api::archiving::{Counted, Progress};
 use crate::api::protection::{Now, Workers};
 use crate::archiving::Settings;
+use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::WindowRow;
 use pg_ark_contract::schedule::{JobSpec, JobState, RunId, RunRow, RunStatus};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Timeline};
@@ -239,17 +240,53 @@ fn backups_that_come_late_and_nothing_that_prunes() {
 }
 
 #[test]
+fn a_logical_backup_makes_no_server_look_protected() {
+    let logical = |p: &mut Protection, age: i64| {
+        let mut row = p.stored.last_backup.clone().expect("one");
+        (row.kind, row.finished_at) = (BackupKind::Logical, Some(age.to_string()));
+        p.stored.last_logical = Some(row);
+        p.jobs.push(job("dumps", JobKind::Logical));
+        p.stored.periods = vec![Some(DAY as u64), Some(3600), Some(DAY as u64)];
+    };
+    assert_eq!(told(|p| logical(p, DAY)), [""; 0]);
+    only("no complete backup but logical ones", |p| {
+        logical(p, 60);
+        p.stored.last_backup = None;
+    });
+    only("the last backup is 3 days old, and job nightly is due every 24 hours", |p| {
+        logical(p, 60);
+        p.stored.last_backup.as_mut().expect("one").finished_at = Some((3 * DAY).to_string());
+    });
+    only("the last logical backup is 3 days old, and job dumps is due every 24 hours", |p| {
+        logical(p, 3 * DAY)
+    });
+    only("no scheduled job takes full backups, and the last one is 8 days old", |p| {
+        logical(p, 60);
+        p.jobs.remove(0);
+        p.stored.last_backup.as_mut().expect("one").finished_at = Some((8 * DAY).to_string());
+    });
+    assert_eq!(
+        told(|p| {
+            logical(p, 3 * DAY);
+            p.jobs.pop();
+        }),
+        [""; 0],
+        "by hand"
+    );
+}
+
+#[test]
 fn a_server_without_jobs_that_take_backups_is_told_once_its_last_backup_is_old() {
     let without = |p: &mut Protection, days: i64| {
         p.jobs.retain(|job| job.kind == JobKind::Prune);
         p.stored.last_backup.as_mut().expect("one").finished_at = Some((days * DAY + 1).to_string());
     };
-    only("no scheduled job takes backups, and the last one is 7 days old", |p| without(p, 7));
-    only("no scheduled job takes backups", |p| {
+    only("no scheduled job takes full backups, and the last one is 7 days old", |p| without(p, 7));
+    only("no scheduled job takes full backups", |p| {
         without(p, 7);
         p.wanted = 0;
     });
-    only("no scheduled job takes backups", |p| {
+    only("no scheduled job takes full backups", |p| {
         p.stored.last_backup.as_mut().expect("one").finished_at = Some((8 * DAY).to_string());
         p.jobs[0].enabled = false;
     });

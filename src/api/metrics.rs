@@ -86,6 +86,7 @@ impl Metrics {
         }
         let ended = |backup: &Option<BackupRow>| at(backup.as_ref()?.finished_at.as_deref());
         self.add("last_clean_backup_timestamp_seconds", ended(&stored.last_clean_backup));
+        self.add("last_logical_backup_timestamp_seconds", ended(&stored.last_logical));
         if let Some(window) = &stored.window {
             self.add("recovery_window_start_timestamp_seconds", at(window.from_time.as_deref()));
             self.add("recovery_window_end_timestamp_seconds", at(window.to_time.as_deref()));

@@ -110,8 +110,12 @@ fn timezone() -> CheckRow {
 /// One row for all jobs, or one for each that has something to say.
 fn jobs(agenda: &Agenda) -> Vec<CheckRow> {
     let enabled: Vec<_> = agenda.jobs.iter().filter(|job| job.enabled).collect();
-    if !enabled.iter().any(|job| job.kind.backup().is_some()) {
-        let detail = "no scheduled job takes backups".into();
+    if !enabled.iter().any(|job| job.kind.protects()) {
+        let detail = match enabled.iter().any(|job| job.kind == JobKind::Logical) {
+            true => "the scheduled jobs take logical backups alone, which restore no moment after them",
+            false => "no scheduled job takes backups",
+        };
+        let detail = detail.into();
         let hint = "SELECT ark.schedule('daily full', '0 2 * * *'); takes one each night.";
         return vec![row("jobs", CheckStatus::Warning, detail, Some(hint.into()))];
     }

@@ -90,7 +90,7 @@ fn a_job_that_fails_is_told_with_its_reason() {
 #[test]
 fn jobs_that_take_no_backup_are_not_enough() {
     let off = JobSpec { enabled: false, ..job("a", JobKind::Full) };
-    for list in [vec![], vec![off], vec![job("b", JobKind::Prune)]] {
+    for list in [vec![], vec![off], vec![job("b", JobKind::Prune)], vec![job("c", JobKind::Logical)]] {
         let rows = jobs(&agenda(list, vec![]));
         assert_eq!(rows[0].status, CheckStatus::Warning, "{rows:?}");
         assert!(rows[0].hint.as_deref().is_some_and(|hint| hint.contains("ark.schedule")), "{rows:?}");

@@ -242,6 +242,12 @@ impl BackupKind {
             BackupKind::Logical => "logical",
         }
     }
+
+    /// Whether it holds the cluster's files, so that WAL brings it to any moment after it. A dump shows its databases at
+    /// the moments when they were dumped, and no other.
+    pub fn is_physical(self) -> bool {
+        self != BackupKind::Logical
+    }
 }
 
 /// How much `ark.validate` and `pgark verify` read.

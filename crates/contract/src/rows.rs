@@ -194,10 +194,13 @@ pub struct WindowRow {
 /// What the engine contributes to `ark.status` and `ark.metrics`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusRow {
-    /// The complete backup that finished last.
+    /// The complete backup that finished last. Not a logical one: those are told in [`StatusRow::last_logical`] alone.
     pub last_backup: Option<BackupRow>,
     /// The complete backup without damaged pages that finished last.
     pub last_clean_backup: Option<BackupRow>,
+    /// The complete logical backup that finished last.
+    #[serde(default)]
+    pub last_logical: Option<BackupRow>,
     /// The newest stored segment of the newest timeline that has any.
     pub last_segment: Option<String>,
     /// LSN after that segment's last byte.
@@ -213,16 +216,16 @@ pub struct StatusRow {
     /// The archive is so large that only its newest part was looked at, or the look took too long.
     #[serde(default)]
     pub partial: bool,
-    /// When the complete backup finished that finished first: RFC 3339, UTC.
+    /// When the complete backup finished that finished first, logical ones aside: RFC 3339, UTC.
     #[serde(default)]
     pub first_backup_at: Option<String>,
-    /// The newest failed backup, if it failed after the last complete one finished.
+    /// The newest failed backup, if it failed after the last complete one of its class, physical or logical, finished.
     pub failed_backup: Option<BackupRow>,
     /// Free bytes of the repository, where that is known.
     pub free_bytes: Option<u64>,
-    /// Stored bytes of all complete backups.
+    /// Stored bytes of all complete backups, logical ones included.
     pub backup_bytes: u64,
-    /// Complete backups.
+    /// Complete backups, logical ones included.
     pub backups: u64,
     /// Whether the repository was pruned, when: RFC 3339, UTC.
     pub pruned_at: Option<String>,

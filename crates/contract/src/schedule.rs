@@ -66,6 +66,11 @@ impl JobKind {
         }
     }
 
+    /// Whether it takes backups that can be brought to any moment: see [`BackupKind::is_physical`].
+    pub fn protects(self) -> bool {
+        self.backup().is_some_and(BackupKind::is_physical)
+    }
+
     /// Whether two runs of this kind cannot go on at once in one repository: they need the lease.
     pub fn needs_lease(self) -> bool {
         self.backup().is_some() || self == JobKind::Prune

@@ -123,18 +123,23 @@ fn in_time<T>(
 
 fn backups(records: &[Record], row: &mut StatusRow) {
     let complete = || records.iter().filter(|record| record.status == BackupStatus::Complete);
-    let last = last(complete());
+    // What a dump restores is a moment, so it does not make a server look protected.
+    let physical = || complete().filter(|record| record.kind.is_physical());
+    let last_of = |class: bool| last(complete().filter(|record| record.kind.is_physical() == class));
     let ended = |record: &Record| finished(record).or_else(|| time(Some(&record.started_at)));
-    // One that is being removed did not fail.
-    let is_failed = |record: &&Record| record.status == BackupStatus::Failed && !record.is_expiring();
-    let failed = records.iter().filter(is_failed);
-    let failed = failed.max_by_key(|record| ended(record));
-    row.last_backup = last.map(Record::row);
-    row.last_clean_backup =
-        self::last(complete().filter(|record| record.damaged_pages == 0)).map(Record::row);
-    row.failed_backup =
-        failed.filter(|failed| last.is_none_or(|last| ended(failed) > finished(last))).map(Record::row);
-    row.first_backup_at = complete().filter_map(finished).min().map(shown);
+    // One that is being removed did not fail; and what came after it is another of its class.
+    let is_failed = |record: &&Record| {
+        let later = last_of(record.kind.is_physical());
+        record.status == BackupStatus::Failed
+            && !record.is_expiring()
+            && later.is_none_or(|later| ended(record) > finished(later))
+    };
+    let failed = records.iter().filter(is_failed).max_by_key(|record| ended(record));
+    row.last_backup = last_of(true).map(Record::row);
+    row.last_clean_backup = last(physical().filter(|record| record.damaged_pages == 0)).map(Record::row);
+    row.last_logical = last_of(false).map(Record::row);
+    row.failed_backup = failed.map(Record::row);
+    row.first_backup_at = physical().filter_map(finished).min().map(shown);
     row.backups = complete().count() as u64;
     row.backup_bytes = complete().fold(0, |sum, record| sum.saturating_add(record.stored_bytes));
 }

@@ -56,6 +56,27 @@ fn a_backup_that_failed_is_told_until_a_later_one_is_complete() {
 }
 
 #[test]
+fn a_logical_backup_protects_nothing_and_stands_for_no_other() {
+    let failed = |row: &StatusRow| row.failed_backup.as_ref().map(|backup| backup.backup.clone());
+    let logical = |name: &str, status, finished: &str| {
+        let mut record = backup(name, status, finished);
+        record.kind = BackupKind::Logical;
+        record
+    };
+    let mut records = vec![logical("a", BackupStatus::Complete, "2026-11-22T08:00:00Z")];
+    let row = told_of(&records);
+    assert!(row.last_backup.is_none() && row.last_clean_backup.is_none() && row.first_backup_at.is_none());
+    assert_eq!((row.backups, row.last_logical.unwrap().backup.as_str()), (1, "a"));
+    records.push(backup("b", BackupStatus::Failed, "2026-11-22T07:00:00Z"));
+    assert_eq!(failed(&told_of(&records)).as_deref(), Some("b"), "the dump that followed is no amends");
+    records.push(backup("c", BackupStatus::Complete, "2026-11-22T09:00:00Z"));
+    assert_eq!(failed(&told_of(&records)), None);
+    records.push(logical("d", BackupStatus::Failed, "2026-11-22T08:30:00Z"));
+    let row = told_of(&records);
+    assert_eq!((failed(&row).as_deref(), row.last_backup.unwrap().backup.as_str()), (Some("d"), "c"));
+}
+
+#[test]
 fn the_end_of_the_archive_is_that_of_its_newest_timeline() {
     let stored = Stored::new();
     let now = |stored: &Stored| status(&stored.cluster, Some(SYSTEM_IDENTIFIER), &|| Ok(())).unwrap();
