@@ -3,8 +3,9 @@
 //! * [`programs`]: the server's `pg_dump` and its kin. [`child`]: programs that never outlive who started them.
 //!   [`connection`]: how a server is reached; [`query`]: facts that it tells through `psql`.
 //! * Backup, in this order: [`facts`] asks the server, [`select`] decides which databases, [`run`] keeps the record and the
-//!   threads, [`globals`] and [`database`] store a dump each, [`progress`] knows how far they are.
-//! * [`contents`]: the table of contents of a dump. [`stored`]: a stored dump, read back and proved.
+//!   threads, [`globals`] and [`database`] store a dump each in [`volumes`], [`progress`] knows how far they are, [`remarks`] hears
+//!   their warnings.
+//! * [`toc`], [`contents`]: the table of contents of a dump. [`stored`]: a stored dump, read back and proved.
 //! * [`restore`]: into a cluster that it makes, or into a running server.
 //!
 //! What: a stored dump is what `pg_dump --format=custom` wrote, byte by byte. Why: `pg_restore` alone reads it. Rejected: an own
@@ -12,6 +13,20 @@
 
 pub mod child;
 pub mod connection;
+pub mod contents;
+pub mod database;
+pub mod facts;
+pub mod globals;
 pub mod programs;
+pub mod progress;
 pub mod query;
+pub mod remarks;
 pub mod restore;
+pub mod run;
+pub mod select;
+pub mod stored;
+pub mod toc;
+pub mod volumes;
+
+#[cfg(test)]
+mod golden_dumps;

@@ -1,0 +1,296 @@
+//! The table of contents at the head of a dump in PostgreSQL's custom format (`ReadHead` and `ReadToc`,
+//! src/bin/pg_dump/pg_backup_archiver.c; `_ReadExtraToc`, pg_backup_custom.c). Bytes in, values out: hostile input.
+//!
+//! Why read here and not in what `pg_restore --list --verbose` prints: there schema, name and owner stand side by side with
+//! spaces between them, and names may hold spaces; and it costs a program for each database that is looked through.
+
+use pg_ark_contract::{Error, ErrorKind, Result};
+use std::io::Read;
+
+/// The oldest format that is read (`K_VERS_1_14`, pg_backup_archiver.h): that of PostgreSQL 15.
+const OLDEST: (u8, u8) = (1, 14);
+/// The newest (`K_VERS_1_16`): that of PostgreSQL 17 and 18.
+const NEWEST: (u8, u8) = (1, 16);
+/// `archCustom` (pg_backup.h).
+const CUSTOM: u8 = 1;
+/// Longest name that is kept, in bytes. Names of functions hold their arguments' types.
+const MAX_NAME: u64 = 64 << 10;
+/// Longest definition that is kept; those of databases alone are.
+const MAX_DEFINITION: u64 = 1 << 20;
+/// Most bytes of names that are kept: some millions of objects.
+const MAX_KEPT: u64 = 1 << 30;
+
+/// What a dump contains.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Toc {
+    /// The database that was dumped.
+    pub database: String,
+    /// In the order in which they are restored.
+    pub entries: Vec<Entry>,
+}
+
+/// One object, or the data of one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number in the dump.
+    pub id: u32,
+    /// OID of the catalog that it was in, and its OID there; 0 where it has none.
+    pub catalog: (u32, u32),
+    /// What it is: `TABLE`, `TABLE DATA`, `FK CONSTRAINT`.
+    pub kind: String,
+    /// Its schema, for what has one.
+    pub schema: Option<String>,
+    /// Its name; for what belongs to a table also the table's: `orders orders_pkey`, `COLUMN orders.total`.
+    pub name: String,
+    /// Its owner.
+    pub owner: String,
+    /// Numbers of the entries that must be there before it.
+    pub depends: Vec<u32>,
+    /// The SQL that makes it; kept for what is about the database itself, else empty.
+    pub definition: String,
+}
+
+impl Toc {
+    /// Reads the head of a dump, and nothing behind it.
+    ///
+    /// # Errors
+    /// `Unsupported` for a format that is not known; `Corrupt` for what is no dump; those of `source`.
+    pub fn read(source: &mut dyn Read) -> Result<Toc> {
+        let mut reader = Reader { source, int: 4, offset: 8, kept: 0 };
+        let version = reader.head()?;
+        let database = reader.preamble(version)?;
+        let count = reader.int()?;
+        let mut toc = Toc { database, entries: Vec::new() };
+        for _ in 0..count {
+            toc.entries.push(reader.entry(version)?);
+        }
+        Ok(toc)
+    }
+
+    /// The entry of this number.
+    pub fn entry(&self, id: u32) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.id == id)
+    }
+}
+
+impl Entry {
+    /// Whether it is about the database as a whole; `pg_restore` leaves it out without `--create`.
+    pub fn is_of_database(&self) -> bool {
+        match self.kind.as_str() {
+            "DATABASE" | "DATABASE PROPERTIES" => true,
+            "COMMENT" | "ACL" | "SECURITY LABEL" => {
+                self.schema.is_none() && self.name.starts_with("DATABASE ")
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it only says how the dump is to be read.
+    pub fn is_about_dump(&self) -> bool {
+        matches!(self.kind.as_str(), "ENCODING" | "STDSTRINGS" | "SEARCHPATH")
+    }
+
+    /// `schema.name`, for people.
+    pub fn full_name(&self) -> String {
+        match &self.schema {
+            Some(schema) => format!("{schema}.{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// The line that `pg_restore --list` has for it (`PrintTOCSummary`): on one line whatever is in the names.
+    pub fn line(&self) -> String {
+        let clean = |text: &str| text.replace(['\n', '\r'], " ");
+        let schema = match self.schema.as_deref() {
+            None | Some("") => "-".to_string(),
+            Some(schema) => clean(schema),
+        };
+        let (class, oid) = self.catalog;
+        format!(
+            "{}; {class} {oid} {} {schema} {} {}",
+            self.id,
+            clean(&self.kind),
+            clean(&self.name),
+            clean(&self.owner)
+        )
+    }
+}
+
+struct Reader<'a> {
+    source: &'a mut dyn Read,
+    int: u8,
+    offset: u8,
+    kept: u64,
+}
+
+impl Reader<'_> {
+    /// Magic, version, sizes of numbers, format.
+    fn head(&mut self) -> Result<(u8, u8)> {
+        let mut magic = [0; 5];
+        self.fill(&mut magic)?;
+        if &magic != b"PGDMP" {
+            return Err(corrupt("it does not begin as a dump does"));
+        }
+        let version = (self.byte()?, self.byte()?);
+        self.byte()?;
+        if version < OLDEST || version > NEWEST {
+            let (major, minor) = version;
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("the dump has format {major}.{minor}, which this pgark does not know"),
+            )
+            .hint("Update pgark, or restore the whole database, or use pg_restore on the stored dump."));
+        }
+        (self.int, self.offset) = (self.byte()?, self.byte()?);
+        if !(1..=8).contains(&self.int) || !(1..=16).contains(&self.offset) {
+            return Err(corrupt("its numbers have an impossible size"));
+        }
+        match self.byte()? {
+            CUSTOM => Ok(version),
+            _ => Err(corrupt("it has not the custom format")),
+        }
+    }
+
+    /// Compression, time and versions; the database's name.
+    fn preamble(&mut self, version: (u8, u8)) -> Result<String> {
+        // A number until 1.14, a byte from 1.15 on.
+        if version.1 >= 15 {
+            self.byte()?;
+        } else {
+            self.int()?;
+        }
+        for _second_to_year_and_summer in 0..7 {
+            self.int()?;
+        }
+        let database = self.name()?.unwrap_or_default();
+        // The versions of the server and of pg_dump.
+        self.skip_text()?;
+        self.skip_text()?;
+        Ok(database)
+    }
+
+    fn entry(&mut self, version: (u8, u8)) -> Result<Entry> {
+        let id = u32::try_from(self.int()?).ok().filter(|id| *id > 0);
+        let id = id.ok_or_else(|| corrupt("it has an entry with an impossible number"))?;
+        let _has_data = self.int()?;
+        let catalog = (self.number()?, self.number()?);
+        let name = self.name()?.unwrap_or_default();
+        let kind = self.name()?.unwrap_or_default();
+        let _section = self.int()?;
+        let mut entry = Entry { id, catalog, name, kind, ..Entry::default() };
+        // Its schema comes later: what has one and is called DATABASE is kept for nothing.
+        match entry.is_of_database() {
+            true => entry.definition = self.text(MAX_DEFINITION)?.unwrap_or_default(),
+            false => self.skip_text()?,
+        }
+        // How it is dropped, how its data is copied.
+        self.skip_text()?;
+        self.skip_text()?;
+        entry.schema = self.name()?;
+        // Tablespace, table access method, kind of relation.
+        self.skip_text()?;
+        self.skip_text()?;
+        if version.1 >= 16 {
+            self.int()?;
+        }
+        entry.owner = self.name()?.unwrap_or_default();
+        // WITH OIDS, which no server has any more.
+        self.skip_text()?;
+        while let Some(number) = self.name()? {
+            let number = number.parse().map_err(|_| corrupt("a dependency in it is no number"))?;
+            entry.depends.push(number);
+            self.keep(4)?;
+        }
+        // Where the data is.
+        self.skip(u64::from(self.offset) + 1)?;
+        Ok(entry)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.source.read_exact(bytes).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => corrupt("it ends within its table of contents"),
+            _ => Error::io("could not read a dump", &e),
+        })
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        let mut byte = [0];
+        self.fill(&mut byte)?;
+        let [byte] = byte;
+        Ok(byte)
+    }
+
+    /// A sign, then a number with its lowest byte first (`ReadInt`).
+    fn int(&mut self) -> Result<i64> {
+        let negative = self.byte()? != 0;
+        let mut value: i64 = 0;
+        for place in 0..u32::from(self.int) {
+            let byte = i64::from(self.byte()?);
+            // Numbers of PostgreSQL's have 32 bits.
+            match (place, byte) {
+                (0..4, _) => value |= byte << (8 * place),
+                (_, 0) => {}
+                _ => return Err(corrupt("a number in it is too large")),
+            }
+        }
+        Ok(if negative { -value } else { value })
+    }
+
+    /// A number that is written as text, as OIDs are.
+    fn number(&mut self) -> Result<u32> {
+        let text = self.name()?.unwrap_or_default();
+        text.parse().map_err(|_| corrupt("an OID in it is no number"))
+    }
+
+    fn name(&mut self) -> Result<Option<String>> {
+        self.text(MAX_NAME)
+    }
+
+    /// A text, of which there may be none (`ReadStr`).
+    fn text(&mut self, max: u64) -> Result<Option<String>> {
+        let Ok(length) = u64::try_from(self.int()?) else { return Ok(None) };
+        if length > max {
+            return Err(corrupt(&format!("a name in it has {length} bytes")));
+        }
+        self.keep(length)?;
+        let mut bytes = Vec::new();
+        let read = (&mut self.source).take(length).read_to_end(&mut bytes);
+        match read.map_err(|e| Error::io("could not read a dump", &e))? as u64 == length {
+            true => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            false => Err(corrupt("it ends within its table of contents")),
+        }
+    }
+
+    fn skip_text(&mut self) -> Result<()> {
+        match u64::try_from(self.int()?) {
+            Ok(length) => self.skip(length),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn skip(&mut self, length: u64) -> Result<()> {
+        let skipped = std::io::copy(&mut (&mut self.source).take(length), &mut std::io::sink());
+        match skipped.map_err(|e| Error::io("could not read a dump", &e))? == length {
+            true => Ok(()),
+            false => Err(corrupt("it ends within its table of contents")),
+        }
+    }
+
+    fn keep(&mut self, bytes: u64) -> Result<()> {
+        // An entry is more than its names.
+        self.kept += bytes + 16;
+        match self.kept > MAX_KEPT {
+            true => Err(corrupt("its table of contents has no end")),
+            false => Ok(()),
+        }
+    }
+}
+
+fn corrupt(why: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("a stored dump cannot be read: {why}"))
+        .hint("Run \"pgark verify\" to see what is damaged, and restore another backup.")
+}
+
+#[cfg(test)]
+#[path = "toc_tests.rs"]
+mod tests;

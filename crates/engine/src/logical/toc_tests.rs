@@ -1,0 +1,79 @@
+//! Tables of contents of real dumps, and damaged ones. The lists are what each version's `pg_restore --list --verbose` says.
+
+use super::*;
+use crate::logical::golden_dumps::GOLDEN;
+use proptest::prelude::*;
+
+#[test]
+fn every_version_is_read_as_its_own_pg_restore_reads_it() {
+    for (version, bytes, list) in GOLDEN {
+        let mut source = *bytes;
+        let toc = Toc::read(&mut source).unwrap();
+        assert!(source.is_empty(), "{version}: all of the head, and nothing behind it");
+        assert_eq!(toc.database, "shop");
+        let mut lines = Vec::new();
+        for entry in &toc.entries {
+            lines.push(entry.line());
+            if !entry.depends.is_empty() {
+                let numbers: Vec<String> = entry.depends.iter().map(u32::to_string).collect();
+                lines.push(format!(";\tdepends on: {}", numbers.join(" ")));
+            }
+        }
+        assert_eq!(lines.join("\n"), list.trim_end_matches('\n'), "{version}");
+    }
+}
+
+#[test]
+fn names_are_exact_and_what_is_about_the_database_is_kept() {
+    for (version, bytes, _) in GOLDEN {
+        let toc = Toc::read(&mut &**bytes).unwrap();
+        let is_hostile = |entry: &&Entry| entry.kind == "TABLE" && entry.name == "hos;t\nile x";
+        assert_eq!(toc.entries.iter().filter(is_hostile).count(), 1, "{version}");
+        let comment = toc.entries.iter().find(|e| e.kind == "COMMENT" && e.is_of_database()).unwrap();
+        assert_eq!(comment.definition, "COMMENT ON DATABASE shop IS 'shopping';\n", "{version}");
+        let table = toc.entries.iter().find(|e| e.kind == "TABLE" && e.name == "orders").unwrap();
+        assert_eq!((table.schema.as_deref(), table.definition.as_str()), (Some("sales"), ""));
+        assert_eq!(toc.entry(table.id), Some(table));
+    }
+}
+
+#[test]
+fn what_is_not_known_is_not_read() {
+    let (_, bytes, _) = GOLDEN[0];
+    let error = |bytes: &[u8]| Toc::read(&mut &*bytes).unwrap_err();
+    let with = |place: usize, byte: u8| {
+        let mut bytes = bytes.to_vec();
+        bytes[place] = byte;
+        bytes
+    };
+    assert_eq!(error(b"").kind, ErrorKind::Corrupt);
+    assert_eq!(error(b"-- PostgreSQL database dump").kind, ErrorKind::Corrupt);
+    for (place, byte, kind) in
+        [(6, 17, ErrorKind::Unsupported), (5, 2, ErrorKind::Unsupported), (6, 13, ErrorKind::Unsupported)]
+    {
+        assert_eq!(error(&with(place, byte)).kind, kind);
+    }
+    for (place, byte) in [(8, 0), (8, 9), (9, 200), (10, 3)] {
+        assert_eq!(error(&with(place, byte)).kind, ErrorKind::Corrupt);
+    }
+    for end in (0..bytes.len()).step_by(7) {
+        assert_eq!(error(&bytes[..end]).kind, ErrorKind::Corrupt, "cut at {end}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_are_errors_or_values(
+        version in 0..GOLDEN.len(), changes in prop::collection::vec((0usize..30_000, any::<u8>()), 1..20),
+    ) {
+        let mut bytes = GOLDEN[version].1.to_vec();
+        for (place, byte) in changes {
+            let place = place % bytes.len();
+            bytes[place] = byte;
+        }
+        if let Ok(toc) = Toc::read(&mut bytes.as_slice()) {
+            prop_assert!(toc.entries.len() <= bytes.len());
+            prop_assert!(toc.entries.iter().all(|entry| !entry.line().contains('\n')));
+        }
+    }
+}
