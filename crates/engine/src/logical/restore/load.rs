@@ -1,0 +1,187 @@
+//! One stored dump into a server, by pg_restore; what it could not restore is told, and the rest goes on.
+
+use super::report::Problem;
+use crate::logical::query::Server;
+use crate::logical::stored::Dump;
+use crate::restore::Watch;
+use bytes::Bytes;
+use pg_ark_contract::Result;
+use std::ffi::OsString;
+use std::io::Read;
+use std::process::Command;
+
+/// Most errors of one database that are told one by one.
+const MAX_PROBLEMS: usize = 1000;
+/// Longest detail of an error that is told, in characters.
+const MAX_DETAIL: usize = 500;
+/// What pg_restore's lines begin with (`pg_log_generic_v`, common/logging.c).
+const PREFIX: &str = "pg_restore: ";
+
+/// How dumps come into a server.
+#[derive(Clone, Copy)]
+pub struct Load<'a> {
+    /// The server.
+    pub server: Server<'a>,
+    /// Hears how much of the dumps is done, in bytes.
+    pub watch: &'a dyn Watch,
+}
+
+/// One run of pg_restore.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The database that problems are told of.
+    pub name: &'a str,
+    /// The database to connect to; with `--create` another one than is made.
+    pub connect: &'a str,
+    /// Options of pg_restore: `--create`, `--clean`, ...
+    pub options: &'a [OsString],
+    /// Connections at once; more than one only for a dump that is one file.
+    pub jobs: usize,
+}
+
+impl Load<'_> {
+    /// Restores from a dump that was proved before.
+    ///
+    /// # Errors
+    /// `Corrupt` when the dump changed meanwhile; the order to stop; what the store said.
+    pub fn run(&self, dump: &Dump<'_>, job: &Job<'_>) -> Result<Vec<Problem>> {
+        let mut heard = Heard::default();
+        let mut line = |line: &str| heard.line(line);
+        let keeper = self.server.keeper;
+        let file = dump.path().filter(|_| job.jobs > 1);
+        let ended = match file {
+            Some(path) => {
+                // The server's user need not be able to read the repository; a dump is no program for who reads it.
+                let mut command = self.command(job, false)?;
+                command.arg(format!("--jobs={}", job.jobs)).arg(path);
+                let ended = keeper.read(command, &mut |_: Bytes| Ok(()), &mut line)?;
+                self.watch.advance(dump.size());
+                ended
+            }
+            None => {
+                let command = self.command(job, true)?;
+                let mut input = Counted { inner: dump.reader(), watch: self.watch };
+                keeper.feed(command, &mut input, &mut line)?
+            }
+        };
+        let mut problems = heard.finish(job.name);
+        if !ended.success && problems.is_empty() {
+            problems.push(Problem { database: Some(job.name.to_string()), message: ended.said() });
+        }
+        Ok(problems)
+    }
+
+    fn command(&self, job: &Job<'_>, as_owner: bool) -> Result<Command> {
+        let Server { keeper, programs, connection, access } = self.server;
+        let mut command = keeper.command(&programs.path("pg_restore"), access.filter(|_| as_owner))?;
+        connection.prepare(&mut command);
+        command.arg(format!("--dbname={}", connection.to(job.connect))).args(job.options);
+        Ok(command)
+    }
+}
+
+/// Tells how much of a dump was read.
+struct Counted<'a, R> {
+    inner: R,
+    watch: &'a dyn Watch,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        self.watch.advance(count as u64);
+        Ok(count)
+    }
+}
+
+/// What pg_restore said (`warn_or_exit_horribly`, pg_backup_archiver.c): the entry of the table of contents, then the error,
+/// then the server's details, then the statement, which may hold a password and is not told.
+#[derive(Default)]
+struct Heard {
+    entry: Option<String>,
+    messages: Vec<String>,
+    more: usize,
+    /// Lines that belong to the last error follow.
+    open: bool,
+}
+
+impl Heard {
+    fn line(&mut self, line: &str) {
+        if let Some(said) = line.strip_prefix(PREFIX) {
+            self.open = false;
+            if let Some(entry) = said.strip_prefix("from TOC entry ") {
+                // 215; 1259 16396 TABLE orders alice
+                self.entry = Some(entry.splitn(4, ' ').nth(3).unwrap_or(entry).to_string());
+            } else if let Some(error) = said.strip_prefix("error: ") {
+                self.error(error);
+            }
+        } else if line.starts_with("Command was: ") {
+            self.open = false;
+        } else if let (true, Some(detail), Some(last)) =
+            (self.open, line.strip_prefix("DETAIL:  "), self.messages.last_mut())
+        {
+            let detail: String = detail.chars().take(MAX_DETAIL).collect();
+            last.push_str(&format!(" ({detail})"));
+        }
+    }
+
+    fn error(&mut self, said: &str) {
+        let text = said.strip_prefix("could not execute query: ").unwrap_or(said);
+        let text = text.strip_prefix("ERROR:  ").unwrap_or(text);
+        if self.messages.len() == MAX_PROBLEMS {
+            self.more += 1;
+            return;
+        }
+        let at = self.entry.take().map(|entry| format!("{entry}: ")).unwrap_or_default();
+        self.messages.push(format!("{at}{text}"));
+        self.open = true;
+    }
+
+    fn finish(self, database: &str) -> Vec<Problem> {
+        let more = (self.more > 0).then(|| format!("{} more errors", self.more));
+        let problem = |message| Problem { database: Some(database.to_string()), message };
+        self.messages.into_iter().chain(more).map(problem).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_is_heard_with_what_it_is_about_and_without_the_statement() {
+        let mut heard = Heard::default();
+        for line in [
+            "pg_restore: connecting to database for restore",
+            "pg_restore: while PROCESSING TOC:",
+            "pg_restore: from TOC entry 215; 1259 16396 TABLE orders alice",
+            "pg_restore: error: could not execute query: ERROR:  role \"alice\" does not exist",
+            "DETAIL:  Nobody is.",
+            "Command was: CREATE SUBSCRIPTION s CONNECTION 'password=x'",
+            "DETAIL:  password=x",
+            "pg_restore: error: COPY failed for table \"t\": ERROR:  no",
+            "pg_restore: warning: errors ignored on restore: 2",
+        ] {
+            heard.line(line);
+        }
+        let problems = heard.finish("app");
+        assert!(problems.iter().all(|problem| problem.database.as_deref() == Some("app")));
+        let messages: Vec<&str> = problems.iter().map(|problem| &problem.message[..]).collect();
+        let expected = [
+            "TABLE orders alice: role \"alice\" does not exist (Nobody is.)",
+            "COPY failed for table \"t\": ERROR:  no",
+        ];
+        assert_eq!(messages, expected);
+    }
+
+    #[test]
+    fn errors_without_number_are_bounded() {
+        let mut heard = Heard::default();
+        (0..MAX_PROBLEMS + 5).for_each(|_| heard.line("pg_restore: error: x"));
+        let problems = heard.finish("app");
+        assert_eq!(
+            (problems.len(), &problems[MAX_PROBLEMS].message[..]),
+            (MAX_PROBLEMS + 1, "5 more errors")
+        );
+    }
+}
