@@ -1,6 +1,7 @@
 //! From a [`Job`] to its [`Answer`]: what the server may ask for.
 
 use crate::backup;
+use crate::logical;
 use crate::outlook;
 use crate::repository::Storage;
 use crate::repository::access;
@@ -15,7 +16,7 @@ use crate::session::Session;
 use crate::verify::{self, Depth, Request, Telling};
 use crate::wal::archiver;
 use chrono::Utc;
-use pg_ark_contract::conversation::{Answer, Job, Task};
+use pg_ark_contract::conversation::{Answer, BackupKind, Job, Task};
 use pg_ark_contract::retention::{Policy, PruneRow};
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
 use pg_ark_contract::schedule::JobKind;
@@ -51,7 +52,12 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         }
         Task::Backup(task) => {
             let storage = Storage::open(&job.repository)?;
-            let row = backup::run(storage, &job.cluster, task, session)?;
+            let row = match task.kind {
+                BackupKind::Logical => logical::run::run(storage, &job.cluster, task, session)?,
+                BackupKind::Full | BackupKind::Incremental => {
+                    backup::run(storage, &job.cluster, task, session)?
+                }
+            };
             // A backup that is complete stays so, whatever comes after.
             if let Ok(cluster) = cluster(job, session) {
                 reserve::make(&cluster);

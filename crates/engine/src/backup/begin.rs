@@ -110,13 +110,25 @@ pub fn read_control_file(data_directory: &Path, session: &Session) -> Result<(Co
     }
 }
 
-fn check_choices(task: &BackupTask) -> Result<()> {
-    if task.kind != BackupKind::Full {
+/// # Errors
+/// `Unsupported` or `InvalidArgument` for choices that no backup can be taken with.
+pub fn check_choices(task: &BackupTask) -> Result<()> {
+    let fits = match task.kind {
+        BackupKind::Full => true,
+        BackupKind::Logical => task.logical.is_some(),
+        BackupKind::Incremental => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("backups of kind \"{}\" are not supported by this version", task.kind.as_str()),
+            )
+            .hint("Use kind full or logical."));
+        }
+    };
+    if !fits {
         return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("backups of kind \"{}\" are not supported by this version", task.kind.as_str()),
-        )
-        .hint("Use kind full."));
+            ErrorKind::InvalidArgument,
+            "nothing says how a logical backup reaches its server",
+        ));
     }
     if task.volume_size < VOLUME_SIZE_MIN {
         return Err(Error::new(
@@ -216,7 +228,8 @@ fn new_record(
         data_checksums: control.has_page_checksums(),
         compression: task.compression,
         checksum: task.checksum,
-        wal_included: task.include_wal,
+        // A dump has no use for WAL.
+        wal_included: task.include_wal && task.kind != BackupKind::Logical,
         data_directory: DataDirectoryRecord {
             path: task.data_directory.clone(),
             mode: meta.mode() & 0o7777,

@@ -1,4 +1,4 @@
-//! Configuration files that live outside the data directory, into `config.tar`.
+//! Configuration files that live outside the data directory, into `config.tar`; for a logical backup, those inside it too.
 //!
 //! The server names `config_file`, `hba_file`, `ident_file` and what they include; beside a `postgresql.conf` in
 //! Debian's layout lie `environment`, `pg_ctl.conf`, `start.conf` and `conf.d`, without which pg_ctlcluster does not
@@ -22,9 +22,37 @@ const COMPANIONS: [&str; 3] = ["environment", "pg_ctl.conf", "start.conf"];
 /// No configuration file is larger than this, in bytes; a larger one is left out with a warning.
 pub const MAX_CONFIG: u64 = 16 << 20;
 
+/// The file that ALTER SYSTEM writes (`PG_AUTOCONF_FILENAME`, utils/guc.h).
+const AUTO_CONF: &str = "postgresql.auto.conf";
+
 /// The files to store, absolute, sorted; none of them below the data directory.
 pub fn plan(named: &[String], data_directory: &Path) -> Vec<PathBuf> {
     let home = data_directory.canonicalize().unwrap_or_else(|_| data_directory.to_path_buf());
+    let outside = |path: &PathBuf| {
+        // A link in the data directory to a file elsewhere is stored under the file's own name.
+        path.canonicalize().map(|real| !real.starts_with(&home)).unwrap_or(false)
+    };
+    let real = |path: PathBuf| {
+        if path.starts_with(data_directory) || path.starts_with(&home) {
+            path.canonicalize().unwrap_or(path)
+        } else {
+            path
+        }
+    };
+    let files = everywhere(named).into_iter().filter(outside).map(real);
+    files.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The files that a backup without a data directory stores, absolute, sorted: wherever they live, by the names that the
+/// server has for them.
+pub fn plan_all(named: &[String], data_directory: &Path) -> Vec<PathBuf> {
+    let mut files = everywhere(named);
+    files.insert(data_directory.join(AUTO_CONF));
+    files.into_iter().filter(|path| path.is_file()).collect()
+}
+
+/// The named files, what they include, and their companions.
+fn everywhere(named: &[String]) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
     let mut seen = BTreeSet::new();
     for path in named.iter().map(PathBuf::from).filter(|p| p.is_absolute()) {
@@ -38,18 +66,7 @@ pub fn plan(named: &[String], data_directory: &Path) -> Vec<PathBuf> {
         files.insert(path);
     }
     files.extend(seen);
-    let outside = |path: &PathBuf| {
-        // A link in the data directory to a file elsewhere is stored under the file's own name.
-        path.canonicalize().map(|real| !real.starts_with(&home)).unwrap_or(false)
-    };
-    let real = |path: PathBuf| {
-        if path.starts_with(data_directory) || path.starts_with(&home) {
-            path.canonicalize().unwrap_or(path)
-        } else {
-            path
-        }
-    };
-    files.into_iter().filter(outside).map(real).collect::<BTreeSet<_>>().into_iter().collect()
+    files
 }
 
 /// Stores the files; returns the archive, ready to be finished, and the paths stored.

@@ -10,19 +10,16 @@ use crate::repository::storage::Storage;
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
 
-/// Writes the manifest, proves that every object is there with its size and that the lease is still held, then lets the
-/// record say `complete`.
+/// Writes the manifest of a physical backup, then [`seal`]s it.
 ///
 /// # Errors
-/// What the store said; `Busy` when somebody else may have cleared the backup away meanwhile. The caller then lets the
-/// record say `failed`.
+/// What the store said; as [`seal`].
 pub fn complete(
     begun: &Begun,
     mut record: Record,
     books: Books,
     (timeline, start, stop): (Timeline, Lsn, Lsn),
 ) -> Result<Record> {
-    let (storage, folder) = (begun.cluster.storage(), &begun.folder);
     record.files = books.files;
     record.data_bytes = books.data_bytes;
     record.damaged_pages = books.damaged_pages;
@@ -30,6 +27,16 @@ pub fn complete(
     record.stop_lsn = Some(stop);
     let manifest = books.close(timeline, start, stop)?.finish()?;
     record.manifest = Some(ObjectRecord::new(&manifest));
+    seal(begun, record)
+}
+
+/// Proves that every object is there with its size and that the lease is still held, then lets the record say `complete`.
+///
+/// # Errors
+/// What the store said; `Busy` when somebody else may have cleared the backup away meanwhile. The caller then lets the
+/// record say `failed`.
+pub fn seal(begun: &Begun, mut record: Record) -> Result<Record> {
+    let (storage, folder) = (begun.cluster.storage(), &begun.folder);
     check_objects(storage, folder, &record)?;
     record.stored_bytes = objects(&record).map(|o| o.size).sum();
     record.finished_at = Some(catalog::now());

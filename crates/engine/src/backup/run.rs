@@ -36,11 +36,19 @@ use std::time::Duration;
 /// What went wrong. The record then says `failed` and why, nothing else of it is left, and the lease is released.
 pub fn run(storage: Storage, cluster: &str, task: &BackupTask, session: &Session) -> Result<BackupRow> {
     let begun = begin::begin(storage, cluster, task, session)?;
+    attend(&begun, session, || Work { begun: &begun, task, session }.run())
+}
+
+/// Does the work of a backup that has begun: its start is told, its lease renewed, and its failure written down.
+///
+/// # Errors
+/// Those of `work`. The record then says `failed` and why, and nothing else of the backup is left.
+pub fn attend(begun: &Begun, session: &Session, work: impl FnOnce() -> Result<Record>) -> Result<BackupRow> {
     session.emit(Event::Started { backup: begun.record.backup.clone() });
     let (alive, end) = channel::<()>();
     let result = std::thread::scope(|scope| {
         scope.spawn(|| renew_lease(&begun.lease, end, session));
-        let result = Work { begun: &begun, task, session }.run();
+        let result = work();
         drop(alive);
         result
     });
@@ -48,7 +56,7 @@ pub fn run(storage: Storage, cluster: &str, task: &BackupTask, session: &Session
         Ok(record) => Ok(record.row()),
         Err(e) => {
             let storage = begun.cluster.storage();
-            if let Some(vanished) = vanished(&begun) {
+            if let Some(vanished) = vanished(begun) {
                 storage.remove_remains(&begun.folder);
                 return Err(vanished.detail(e));
             }
