@@ -19,7 +19,8 @@ mod tests {
             "TABLE(backup text, kind text, status text, parent text, label text, pinned boolean, \
              started_at timestamp with time zone, finished_at timestamp with time zone, start_lsn pg_lsn, \
              stop_lsn pg_lsn, timeline integer, server_version integer, data_bytes bigint, stored_bytes bigint, \
-             wal_included boolean, damaged_pages bigint, error text, pin_reason text)"
+             wal_included boolean, damaged_pages bigint, error text, pin_reason text, \
+             contents text)"
         );
     }
 
@@ -83,7 +84,8 @@ mod tests {
              last_failed_at timestamp with time zone, last_failure text, health text, healthy boolean, \
              recovery_window_from timestamp with time zone, recovery_window_to timestamp with time zone, \
              next_run timestamp with time zone, next_job text, last_error text, last_error_at timestamp with time zone, \
-             backups bigint, backup_bytes bigint, free_bytes bigint, pruned_at timestamp with time zone"
+             backups bigint, backup_bytes bigint, free_bytes bigint, pruned_at timestamp with time zone, \
+             last_logical_backup text, last_logical_backup_at timestamp with time zone"
         );
     }
 
@@ -121,7 +123,9 @@ mod tests {
             (
                 "backup_start",
                 "kind text DEFAULT 'full'::text, label text DEFAULT NULL::text, fast boolean DEFAULT true, \
-                 wait boolean DEFAULT false, include_wal boolean DEFAULT NULL::boolean",
+                 wait boolean DEFAULT false, include_wal boolean DEFAULT NULL::boolean, \
+                 databases text[] DEFAULT NULL::text[], exclude_databases text[] DEFAULT NULL::text[], \
+                 skip_failed boolean DEFAULT false",
                 "text",
             ),
             ("backup_stop", "backup text", "boolean"),
@@ -136,7 +140,9 @@ mod tests {
                 "schedule",
                 "name text, cron text, kind text DEFAULT 'full'::text, timezone text DEFAULT NULL::text, \
                  label text DEFAULT NULL::text, time_limit interval DEFAULT '1 day'::interval, \
-                 enabled boolean DEFAULT true, level text DEFAULT NULL::text, deep boolean DEFAULT NULL::boolean",
+                 enabled boolean DEFAULT true, level text DEFAULT NULL::text, deep boolean DEFAULT NULL::boolean, \
+                 databases text[] DEFAULT NULL::text[], exclude_databases text[] DEFAULT NULL::text[], \
+                 skip_failed boolean DEFAULT NULL::boolean",
                 "timestamp with time zone",
             ),
             ("unschedule", "name text", "boolean"),

@@ -70,8 +70,45 @@ mod tests {
 
     #[pg_test]
     fn a_kind_of_a_later_version_says_so() {
-        for kind in ["incremental", "logical"] {
-            refused(&format!("SELECT ark.backup_start('{kind}')"), "0A000", "full");
+        refused("SELECT ark.backup_start('incremental')", "0A000", "full");
+    }
+
+    #[pg_test]
+    fn what_a_logical_backup_dumps_is_judged_before_anything_is_touched() {
+        for (arguments, message, hint) in [
+            ("databases => '{postgres}'", "full has no databases", "kind => 'logical'"),
+            (
+                "exclude_databases => '{postgres}'",
+                "full has no exclude_databases",
+                "Leave exclude_databases out",
+            ),
+            ("skip_failed => true", "full has no skip_failed", "Leave skip_failed out"),
+            ("'logical', include_wal => true", "holds no WAL", "Leave include_wal out"),
+            ("'logical', databases => '{}'", "databases: it names no database", "ARRAY["),
+            ("'logical', exclude_databases => '{}'", "exclude_databases: it names no", "ARRAY["),
+            ("'logical', databases => '{postgres,NULL}'", "null or empty", "ARRAY["),
+            ("'logical', exclude_databases => ARRAY['']", "null or empty", "ARRAY["),
+            ("'logical', databases => '{template0}'", "names template0", "Leave it out"),
+            ("'logical', exclude_databases => '{template0}'", "names template0", "Leave it out"),
+            (
+                "'logical', databases => '{postgres,b}', exclude_databases => '{a,postgres}'",
+                "both name \"postgres\"",
+                "one of them",
+            ),
+        ] {
+            let error = refused(&format!("SELECT ark.backup_start({arguments})"), "22023", hint);
+            assert!(error.message.contains(message), "{arguments}: {error:?}");
+        }
+        guc::apply_here(c"pg_ark.repository", "file:///nowhere");
+        let program = Program::new("exit 1");
+        guc::apply_here(c"pg_ark.engine_path", &program.0.display().to_string());
+        for (arguments, message) in [
+            ("databases => '{postgres,Postgres}'", "there is no database \"Postgres\""),
+            ("exclude_databases => ARRAY['a','b\"']", "there are no databases \"a\", \"b\\\"\""),
+        ] {
+            let call = format!("SELECT ark.backup_start('logical', {arguments})");
+            let error = refused(&call, "22023", "pg_database");
+            assert!(error.message.contains(message), "{arguments}: {error:?}");
         }
     }
 

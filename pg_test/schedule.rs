@@ -6,6 +6,7 @@ mod tests {
     use crate::pg_test::help::{Program, Raised, raised, text};
     use crate::postgres::guc;
     use pg_ark_contract::ErrorKind;
+    use pg_ark_contract::conversation::LogicalChoice;
     use pgrx::prelude::*;
 
     /// An engine that takes every cron text, and looks at nothing.
@@ -69,6 +70,9 @@ mod tests {
             "'e', '@weekly', kind => 'verify_archive', deep => true",
             "'f', '@daily', time_limit => NULL, enabled => NULL, timezone => NULL",
             "'größe 2', '@daily', time_limit => '90 min'",
+            "'h', '@daily', 'logical', label => 'x'",
+            "'i', '@daily', 'logical', databases => '{postgres,template1}', skip_failed => true",
+            "'j', '@daily', 'logical', exclude_databases => '{template1}'",
         ] {
             Spi::run(&format!("SELECT ark.schedule({call})")).expect("a job");
         }
@@ -78,11 +82,25 @@ mod tests {
         assert_eq!(
             rows,
             "a full f t 1 day; b incremental f t 1 day; c prune f t 1 day; d verify pages f t 1 day; \
-             e verify_archive t t 1 day; f full f t 1 day; größe 2 full f t 01:30:00"
+             e verify_archive t t 1 day; f full f t 1 day; größe 2 full f t 01:30:00; h logical f t 1 day; \
+             i logical f t 1 day; j logical f t 1 day"
         );
         let read = crate::jobs::read().expect("the table");
-        assert_eq!(read.len(), 7);
+        assert_eq!(read.len(), 10);
         assert_eq!((read[6].name.as_str(), read[6].time_limit), ("größe 2", 5_400));
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let named = Some(names(&["postgres", "template1"]));
+        assert_eq!(read[7].logical, LogicalChoice::default());
+        assert_eq!(
+            read[8].logical,
+            LogicalChoice { databases: named, skip_failed: true, ..LogicalChoice::default() }
+        );
+        assert_eq!(read[9].logical.exclude_databases, names(&["template1"]));
+        // A row that was written by hand hides no other.
+        for row in ["databases = '{}'", "databases = '{a,NULL}'", "exclude_databases = '{NULL}'"] {
+            let error = raised(&format!("UPDATE ark.job SET {row}"));
+            assert_eq!(error.state, "23514", "{row}: {error:?}");
+        }
     }
 
     #[pg_test]
@@ -152,13 +170,22 @@ mod tests {
             ("'a', '@daily', 'verify', level => 'all'", "pages"),
             ("'a', '@daily', 'verify', deep => true", "Leave deep out"),
             ("'a', '@daily', deep => false", "Leave deep out"),
+            ("'a', '@daily', databases => '{postgres}'", "Leave databases out"),
+            ("'a', '@daily', 'prune', exclude_databases => '{postgres}'", "Leave exclude_databases out"),
+            ("'a', '@daily', 'incremental', skip_failed => false", "Leave skip_failed out"),
+            ("'a', '@daily', 'logical', databases => '{}'", "ARRAY["),
+            ("'a', '@daily', 'logical', databases => '{no_such}'", "pg_database"),
+            ("'a', '@daily', 'logical', exclude_databases => '{no_such}'", "pg_database"),
+            (
+                "'a', '@daily', 'logical', databases => '{postgres}', exclude_databases => '{postgres}'",
+                "one of",
+            ),
             ("'a', '@daily', time_limit => '0'", "a day"),
             ("'a', '@daily', time_limit => '-1 day'", "a day"),
             ("'a', '@daily', time_limit => '400 days'", "a day"),
         ] {
             refused(&format!("SELECT ark.schedule({arguments})"), "22023", hint);
         }
-        refused("SELECT ark.schedule('a', '@daily', 'logical')", "0A000", "full");
         nothing_is_written();
     }
 

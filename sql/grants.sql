@@ -44,7 +44,8 @@ COMMENT ON FUNCTION @extschema@.server_metrics() IS
     'the rows of the view metrics';
 COMMENT ON FUNCTION @extschema@.library_version() IS
     'version of the library that this session uses';
-COMMENT ON FUNCTION @extschema@.schedule(text, text, text, text, text, interval, boolean, text, boolean) IS
+COMMENT ON FUNCTION @extschema@.schedule(text, text, text, text, text, interval, boolean, text, boolean, text[], text[],
+    boolean) IS
     'makes a scheduled job or replaces the one of that name; returns when it is due next';
 COMMENT ON FUNCTION @extschema@.unschedule(text) IS
     'removes a scheduled job; false when there is none of that name';

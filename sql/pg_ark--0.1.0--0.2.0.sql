@@ -170,7 +170,10 @@ CREATE FUNCTION @extschema@."schedule"(
     "time_limit" interval DEFAULT '1 day',
     "enabled" bool DEFAULT true,
     "level" text DEFAULT NULL,
-    "deep" bool DEFAULT NULL
+    "deep" bool DEFAULT NULL,
+    "databases" text[] DEFAULT NULL,
+    "exclude_databases" text[] DEFAULT NULL,
+    "skip_failed" bool DEFAULT NULL
 ) RETURNS timestamp with time zone
 VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path TO pg_catalog, pg_temp
@@ -236,7 +239,9 @@ CREATE FUNCTION @extschema@."server_status"() RETURNS TABLE (
     "backups" bigint,
     "backup_bytes" bigint,
     "free_bytes" bigint,
-    "pruned_at" timestamp with time zone
+    "pruned_at" timestamp with time zone,
+    "last_logical_backup" text,
+    "last_logical_backup_at" timestamp with time zone
 )
 STRICT VOLATILE PARALLEL UNSAFE
 SET search_path TO pg_catalog, pg_temp
@@ -290,7 +295,9 @@ SELECT repository,
        backups,
        backup_bytes,
        free_bytes,
-       pruned_at
+       pruned_at,
+       last_logical_backup,
+       last_logical_backup_at
 FROM @extschema@.server_status();
 
 COMMENT ON COLUMN @extschema@.status.healthy IS
@@ -313,6 +320,8 @@ COMMENT ON COLUMN @extschema@.status.free_bytes IS
     'what is free where the repository is';
 COMMENT ON COLUMN @extschema@.status.pruned_at IS
     'when retention last removed what it does not keep';
+COMMENT ON COLUMN @extschema@.status.last_logical_backup IS
+    'the last logical backup; last_backup and what follows from it are about the others';
 
 -- ark.job: what this server is to do, and when. Written by ark.schedule and ark.unschedule, read by the scheduler, which
 -- runs the jobs of the database named by pg_ark.database alone. How runs went is kept in the repository, not here.
@@ -332,7 +341,12 @@ CREATE TABLE @extschema@.job (
         CHECK (time_limit >= '1 second'::pg_catalog.interval AND time_limit <= '366 days'::pg_catalog.interval),
     label pg_catalog.text,
     level pg_catalog.text CHECK (level IN ('record', 'data', 'pages')),
-    deep pg_catalog.bool NOT NULL DEFAULT false
+    deep pg_catalog.bool NOT NULL DEFAULT false,
+    databases pg_catalog.text[]
+        CHECK (pg_catalog.array_position(databases, NULL) IS NULL AND pg_catalog.cardinality(databases) > 0),
+    exclude_databases pg_catalog.text[]
+        CHECK (pg_catalog.array_position(exclude_databases, NULL) IS NULL),
+    skip_failed pg_catalog.bool NOT NULL DEFAULT false
 );
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job', '');
@@ -349,6 +363,12 @@ COMMENT ON COLUMN @extschema@.job.level IS
     'for kind verify: record, data or pages';
 COMMENT ON COLUMN @extschema@.job.deep IS
     'for kind verify_archive: read every segment and follow its records';
+COMMENT ON COLUMN @extschema@.job.databases IS
+    'for kind logical: the databases that are dumped; null: all of them';
+COMMENT ON COLUMN @extschema@.job.exclude_databases IS
+    'for kind logical: databases that are left out';
+COMMENT ON COLUMN @extschema@.job.skip_failed IS
+    'for kind logical: the backup becomes complete without databases that could not be dumped, and names them';
 
 CREATE VIEW @extschema@.jobs AS
 SELECT name,
@@ -404,7 +424,8 @@ REVOKE ALL ON FUNCTION @extschema@.library_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.list_backups() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.pin(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prune(bool) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.schedule(text, text, text, text, text, interval, bool, text, bool) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.schedule(text, text, text, text, text, interval, bool, text, bool, text[], text[], bool)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.server_jobs() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.server_metrics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.server_status() FROM PUBLIC;
@@ -430,7 +451,8 @@ COMMENT ON FUNCTION @extschema@.server_metrics() IS
     'the rows of the view metrics';
 COMMENT ON FUNCTION @extschema@.library_version() IS
     'version of the library that this session uses';
-COMMENT ON FUNCTION @extschema@.schedule(text, text, text, text, text, interval, boolean, text, boolean) IS
+COMMENT ON FUNCTION @extschema@.schedule(text, text, text, text, text, interval, boolean, text, boolean, text[], text[],
+    boolean) IS
     'makes a scheduled job or replaces the one of that name; returns when it is due next';
 COMMENT ON FUNCTION @extschema@.unschedule(text) IS
     'removes a scheduled job; false when there is none of that name';

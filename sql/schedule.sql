@@ -16,7 +16,12 @@ CREATE TABLE @extschema@.job (
         CHECK (time_limit >= '1 second'::pg_catalog.interval AND time_limit <= '366 days'::pg_catalog.interval),
     label pg_catalog.text,
     level pg_catalog.text CHECK (level IN ('record', 'data', 'pages')),
-    deep pg_catalog.bool NOT NULL DEFAULT false
+    deep pg_catalog.bool NOT NULL DEFAULT false,
+    databases pg_catalog.text[]
+        CHECK (pg_catalog.array_position(databases, NULL) IS NULL AND pg_catalog.cardinality(databases) > 0),
+    exclude_databases pg_catalog.text[]
+        CHECK (pg_catalog.array_position(exclude_databases, NULL) IS NULL),
+    skip_failed pg_catalog.bool NOT NULL DEFAULT false
 );
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job', '');
@@ -33,6 +38,12 @@ COMMENT ON COLUMN @extschema@.job.level IS
     'for kind verify: record, data or pages';
 COMMENT ON COLUMN @extschema@.job.deep IS
     'for kind verify_archive: read every segment and follow its records';
+COMMENT ON COLUMN @extschema@.job.databases IS
+    'for kind logical: the databases that are dumped; null: all of them';
+COMMENT ON COLUMN @extschema@.job.exclude_databases IS
+    'for kind logical: databases that are left out';
+COMMENT ON COLUMN @extschema@.job.skip_failed IS
+    'for kind logical: the backup becomes complete without databases that could not be dumped, and names them';
 
 CREATE VIEW @extschema@.jobs AS
 SELECT name,

@@ -31,7 +31,9 @@ SELECT repository,
        backups,
        backup_bytes,
        free_bytes,
-       pruned_at
+       pruned_at,
+       last_logical_backup,
+       last_logical_backup_at
 FROM @extschema@.server_status();
 
 COMMENT ON VIEW @extschema@.status IS
@@ -74,3 +76,5 @@ COMMENT ON COLUMN @extschema@.status.free_bytes IS
     'what is free where the repository is';
 COMMENT ON COLUMN @extschema@.status.pruned_at IS
     'when retention last removed what it does not keep';
+COMMENT ON COLUMN @extschema@.status.last_logical_backup IS
+    'the last logical backup; last_backup and what follows from it are about the others';

@@ -17,7 +17,8 @@ const JOBS: &str = r#"SELECT coalesce(json_agg(json_build_object(
     'name', name, 'kind', kind, 'cron', cron, 'timezone', timezone, 'enabled', enabled,
     'since', to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
     'time_limit', ceil(extract(epoch FROM time_limit))::bigint,
-    'label', label, 'level', level, 'deep', deep) ORDER BY name), '[]')::text FROM ark.job"#;
+    'label', label, 'level', level, 'deep', deep, 'logical', json_build_object('databases', databases,
+    'exclude_databases', coalesce(exclude_databases, '{}'), 'skip_failed', skip_failed)) ORDER BY name), '[]')::text FROM ark.job"#;
 
 /// How long to wait for who locks the table: less than the scheduler waits for a look at it.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -42,6 +42,7 @@ pub fn start_backup(
     skip_failed: default!(Option<bool>, false),
 ) -> String {
     version::require();
+    let skip_failed = skip_failed.filter(|is_asked| *is_asked);
     let logical = logical::Asked { databases, exclude_databases, skip_failed };
     let asked = Asked { kind, label, fast: fast.unwrap_or(true), include_wal, logical };
     let request = translate::or_raise(asked.request());

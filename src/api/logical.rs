@@ -20,7 +20,7 @@ pub struct Asked {
     pub databases: Option<Vec<Option<Text>>>,
     /// `exclude_databases`.
     pub exclude_databases: Option<Vec<Option<Text>>>,
-    /// `skip_failed`; the default is null for those who keep it, so that it can be told from what was asked for.
+    /// `skip_failed`; none when it was not asked for.
     pub skip_failed: Option<bool>,
 }
 
@@ -30,7 +30,7 @@ impl Asked {
         let given = [
             ("databases", self.databases.is_some()),
             ("exclude_databases", self.exclude_databases.is_some()),
-            ("skip_failed", self.skip_failed == Some(true)),
+            ("skip_failed", self.skip_failed.is_some()),
         ];
         given.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
     }

@@ -14,7 +14,7 @@ use crate::engine::Target;
 use crate::postgres::{guc, wal};
 use crate::settings::{self, LIBRARY};
 use crate::sql;
-use pg_ark_contract::conversation::Level;
+use pg_ark_contract::conversation::{Level, LogicalChoice};
 use pg_ark_contract::rows::CheckStatus;
 use pg_ark_contract::schedule::JobKind;
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -81,6 +81,7 @@ pub(super) fn jobs() -> Result<Vec<Job>> {
             enabled: true,
             level: (kind == JobKind::Verify).then_some(Level::Data),
             deep: false,
+            logical: LogicalChoice::default(),
         });
     }
     Ok(jobs)

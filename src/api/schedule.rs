@@ -6,12 +6,13 @@
 
 use super::backup::check_one_line;
 use super::list::time;
+use super::logical;
 use super::validate::parse_level;
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
 use crate::postgres::wal;
 use crate::{jobs, settings, sql, translate, version, workers};
-use pg_ark_contract::conversation::{Answer, Level, Task};
+use pg_ark_contract::conversation::{Answer, Level, LogicalChoice, Task};
 use pg_ark_contract::schedule::{JobKind, check_job_name};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::datum::Interval;
@@ -31,11 +32,17 @@ pub fn schedule(
     enabled: default!(Option<bool>, true),
     level: default!(Option<Text>, "NULL"),
     deep: default!(Option<bool>, "NULL"),
+    databases: default!(Option<Vec<Option<Text>>>, "NULL"),
+    exclude_databases: default!(Option<Vec<Option<Text>>>, "NULL"),
+    skip_failed: default!(Option<bool>, "NULL"),
 ) -> Option<TimestampWithTimeZone> {
     version::require();
-    let asked = Asked { name, cron, kind, timezone, label, enabled: enabled.unwrap_or(true), level, deep };
+    let logical = logical::Asked { databases, exclude_databases, skip_failed };
+    let enabled = enabled.unwrap_or(true);
+    let asked = Asked { name, cron, kind, timezone, label, enabled, level, deep, logical };
     let next = asked.check().and_then(|job| {
         check_place()?;
+        logical::check_existence(&job.logical)?;
         let limit = check_time_limit(time_limit)?;
         let (next, timezone) = instants(&job.cron, &job.timezone)?;
         put(&Job { timezone, ..job }, limit)?;
@@ -72,6 +79,7 @@ struct Asked {
     enabled: bool,
     level: Option<Text>,
     deep: Option<bool>,
+    logical: logical::Asked,
 }
 
 /// A row of `ark.job` that can be.
@@ -85,6 +93,7 @@ pub(super) struct Job {
     pub enabled: bool,
     pub level: Option<Level>,
     pub deep: bool,
+    pub logical: LogicalChoice,
 }
 
 impl Asked {
@@ -109,6 +118,9 @@ impl Asked {
             _ if self.deep.is_some() && kind != JobKind::VerifyArchive => {
                 Err(stray("deep", "kind verify_archive"))
             }
+            _ if kind != JobKind::Logical && self.logical.stray().is_some() => {
+                Err(stray(self.logical.stray().unwrap_or_default(), "kind logical"))
+            }
             _ => Ok(Job {
                 name,
                 kind,
@@ -118,6 +130,7 @@ impl Asked {
                 enabled: self.enabled,
                 level,
                 deep: self.deep.unwrap_or(false),
+                logical: self.logical.choice()?,
             }),
         }
     }
@@ -138,10 +151,6 @@ pub(super) fn job_name(name: Option<Text>) -> Result<String> {
 
 fn parse_kind(kind: &str) -> Result<JobKind> {
     match JobKind::find(kind) {
-        Some(JobKind::Logical) => {
-            Err(Error::new(ErrorKind::Unsupported, "logical backups are not available in this version")
-                .hint("Use kind => 'full'."))
-        }
         Some(kind) => Ok(kind),
         None => {
             let shown: String = kind.chars().take(64).flat_map(char::escape_debug).collect();
@@ -219,7 +228,8 @@ pub(super) fn instants(cron: &str, timezone: &str) -> Result<(Option<String>, St
 /// never due.
 const REPLACE: &str = "ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, cron = excluded.cron, \
     timezone = excluded.timezone, enabled = excluded.enabled, time_limit = excluded.time_limit, label = excluded.label, \
-    level = excluded.level, deep = excluded.deep, since = CASE WHEN j.cron = excluded.cron \
+    level = excluded.level, deep = excluded.deep, databases = excluded.databases, \
+    exclude_databases = excluded.exclude_databases, skip_failed = excluded.skip_failed, since = CASE WHEN j.cron = excluded.cron \
     AND j.timezone = excluded.timezone AND (j.enabled OR NOT excluded.enabled) THEN j.since ELSE excluded.since END";
 
 /// Writes a job; one of the same name is replaced.
@@ -238,9 +248,11 @@ pub(super) fn put_new(job: &Job) -> Result<bool> {
 fn insert(job: &Job, limit: Option<Interval>, otherwise: &str) -> Result<bool> {
     jobs::check()?;
     let text = |text: &Option<String>| text.as_deref().map(Text::from);
+    let array = |names: &[String]| names.iter().map(|name| Text::from(name.as_str())).collect::<Vec<_>>();
     let statement = format!(
         "WITH made AS (INSERT INTO ark.job AS j (name, kind, cron, timezone, enabled, since, time_limit, label, level, \
-         deep) VALUES ($1, $2, $3, $4, $5, date_trunc('second', clock_timestamp()), coalesce($6, '1 day'), $7, $8, $9) \
+         deep, databases, exclude_databases, skip_failed) VALUES ($1, $2, $3, $4, $5, \
+         date_trunc('second', clock_timestamp()), coalesce($6, '1 day'), $7, $8, $9, $10, $11, $12) \
          {otherwise} RETURNING 1) SELECT count(*)::text FROM made"
     );
     let made = sql::write(
@@ -255,6 +267,9 @@ fn insert(job: &Job, limit: Option<Interval>, otherwise: &str) -> Result<bool> {
             text(&job.label).into(),
             job.level.map(|level| Text::from(level.as_str())).into(),
             job.deep.into(),
+            job.logical.databases.as_deref().map(array).into(),
+            Some(&job.logical.exclude_databases[..]).filter(|names| !names.is_empty()).map(array).into(),
+            job.logical.skip_failed.into(),
         ],
     )?;
     workers::wake_after_commit()?;
@@ -267,10 +282,9 @@ mod tests {
 
     #[test]
     fn kinds_are_words() {
-        for kind in JobKind::ALL.iter().filter(|kind| **kind != JobKind::Logical) {
+        for kind in JobKind::ALL {
             assert_eq!(parse_kind(kind.as_str()), Ok(*kind));
         }
-        assert_eq!(parse_kind("logical").unwrap_err().kind, ErrorKind::Unsupported);
         for bad in ["", "FULL", "full ", "backup"] {
             let error = parse_kind(bad).unwrap_err();
             assert!(error.kind == ErrorKind::InvalidArgument && error.hint.is_some(), "{bad}");

@@ -46,12 +46,15 @@ pub fn server_status() -> TableIterator<
         name!(backup_bytes, Option<i64>),
         name!(free_bytes, Option<i64>),
         name!(pruned_at, Option<TimestampWithTimeZone>),
+        name!(last_logical_backup, Option<Text>),
+        name!(last_logical_backup_at, Option<TimestampWithTimeZone>),
     ),
 > {
     let found = translate::or_raise(Protection::read());
     let problems = found.problems();
     let (stored, counted, settings) = (&found.stored, &found.progress.counted, &found.progress.settings);
     let (backup, clean) = (stored.last_backup.as_ref(), stored.last_clean_backup.as_ref());
+    let logical = stored.last_logical.as_ref();
     let (window, risk) = (stored.window.as_ref(), found.risk());
     let (next, error) = (found.next(), found.last_error());
     let known = |value: u64| found.is_up().then(|| signed(value));
@@ -86,5 +89,7 @@ pub fn server_status() -> TableIterator<
         known(stored.backup_bytes),
         stored.free_bytes.map(signed),
         time(stored.pruned_at.as_deref()),
+        logical.map(|backup| backup.backup.as_str().into()),
+        logical.and_then(|backup| time(backup.finished_at.as_deref())),
     ))
 }
