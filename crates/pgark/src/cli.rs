@@ -208,7 +208,8 @@ const WINDOWS_EXAMPLES: &str = "Examples:
   How far back, and how far forward?
     pgark --repo file:///backups --format json windows | jq '[.[0].from_time, .[-1].to_time]'
 
-Every moment from FROM to TO can be restored with pgark restore --target-time. TO is the last commit that is stored.";
+Every moment from FROM to TO can be restored with pgark restore --target-time. TO is the last commit that is stored.
+A logical backup makes no window: it holds one moment of each database.";
 /// Reads the command line; on `--help` and on mistakes this ends the process.
 pub fn parse() -> Cli {
     let command = Cli::command().after_long_help(exit_codes()).after_help("See --help for the exit codes.");

@@ -116,18 +116,23 @@ pub fn named(cluster: &Cluster, name: &str) -> Result<Record> {
 /// `BackupNotFound` when there is none; what the store said.
 pub fn complete(cluster: &Cluster) -> Result<Vec<Record>> {
     let mut records = newest_system(cluster)?.backups()?;
-    records.retain(|r| r.status == BackupStatus::Complete && r.kind == BackupKind::Full);
+    records.retain(|r| r.status == BackupStatus::Complete);
+    let has_logical = records.iter().any(|r| r.kind == BackupKind::Logical);
+    records.retain(|r| r.kind == BackupKind::Full);
     by_end(&mut records);
     if !records.is_empty() {
         return Ok(records);
     }
-    Err(Error::new(
-        ErrorKind::BackupNotFound,
-        format!("cluster \"{}\" has no complete backup", cluster.name()),
-    )
-    .hint(others_hint(cluster).unwrap_or_else(|| {
-        "\"pgark list\" shows what there is; --cluster chooses another cluster.".to_string()
-    })))
+    let what = if has_logical { "complete physical backup" } else { "complete backup" };
+    let hint = match has_logical {
+        true => Some("It has logical ones: latest-logical names the newest.".to_string()),
+        false => others_hint(cluster),
+    };
+    Err(Error::new(ErrorKind::BackupNotFound, format!("cluster \"{}\" has no {what}", cluster.name())).hint(
+        hint.unwrap_or_else(|| {
+            "\"pgark list\" shows what there is; --cluster chooses another cluster.".to_string()
+        }),
+    ))
 }
 
 /// The cluster as its newest system identifier has it: what `latest` is looked for in.
@@ -159,13 +164,26 @@ pub fn others_hint(cluster: &Cluster) -> Option<String> {
     })
 }
 
-/// The backup of the newest system identifier that ended last, whatever its state; one that has no end counts by its
-/// beginning. As long as nothing came after it, that is the one that `latest` restores.
+/// The physical backup of the newest system identifier that ended last, whatever its state; one that has no end counts by
+/// its beginning. As long as nothing came after it, that is the one that `latest` restores.
 ///
 /// # Errors
 /// As [`newest_system`]; what the store said.
 pub fn newest(cluster: &Cluster) -> Result<Option<Record>> {
+    newest_of(cluster, |kind| kind != BackupKind::Logical)
+}
+
+/// The logical backup of which the same is true.
+///
+/// # Errors
+/// As [`newest_system`]; what the store said.
+pub fn newest_logical(cluster: &Cluster) -> Result<Option<Record>> {
+    newest_of(cluster, |kind| kind == BackupKind::Logical)
+}
+
+fn newest_of(cluster: &Cluster, counts: impl Fn(BackupKind) -> bool) -> Result<Option<Record>> {
     let mut records = newest_system(cluster)?.backups()?;
+    records.retain(|record| counts(record.kind));
     by_end(&mut records);
     Ok(records.pop())
 }

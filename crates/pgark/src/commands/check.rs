@@ -2,9 +2,11 @@
 
 use crate::cli::{Cli, Format};
 use crate::output;
+use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_engine::logical::programs::Programs;
 use pg_ark_engine::repository::{Cluster, Record, Repository, lease};
 use pg_ark_engine::restore::server;
 
@@ -73,17 +75,13 @@ fn cluster_rows(cluster: &Cluster) -> Result<Vec<CheckRow>> {
     }
     let backups = cluster.backups()?;
     let with = |status| backups.iter().filter(move |b| b.status == status);
-    let (complete, failed) = (with(BackupStatus::Complete).count(), with(BackupStatus::Failed).count());
-    let newest = with(BackupStatus::Complete).filter_map(|b| b.finished_at.clone()).max();
-    let detail = match &newest {
-        Some(time) => format!("{complete} complete backups, the newest of {} UTC", output::time(time)),
-        None => "no complete backup".to_string(),
-    };
-    let (status, hint) = match newest {
-        Some(_) => (CheckStatus::Ok, None),
-        None => (CheckStatus::Error, Some("Take one with ark.backup_start().")),
-    };
-    let mut rows = vec![row(&item, status, detail, hint)];
+    let failed = with(BackupStatus::Failed).count();
+    let (logical, physical): (Vec<&Record>, Vec<&Record>) =
+        with(BackupStatus::Complete).partition(|b| b.kind == BackupKind::Logical);
+    let mut rows = vec![physical_row(&item, &physical, !logical.is_empty())];
+    if !logical.is_empty() {
+        rows.push(row(&item, CheckStatus::Ok, counted(&logical, "complete logical backups"), None));
+    }
     for error in backups.iter().filter_map(|b| b.unreadable.as_ref()) {
         rows.push(row(&item, CheckStatus::Error, error.to_string(), error.hint.as_deref()));
     }
@@ -95,8 +93,30 @@ fn cluster_rows(cluster: &Cluster) -> Result<Vec<CheckRow>> {
         rows.push(row(&item, CheckStatus::Warning, format!("{failed} failed backups{why}"), None));
     }
     rows.extend(lease_rows(cluster, &item, &backups));
-    rows.extend(server_row(&item, &backups));
+    rows.extend(server_row(&item, &physical));
+    rows.extend(programs_row(&item, &logical));
     Ok(rows)
+}
+
+fn counted(backups: &[&Record], what: &str) -> String {
+    match backups.iter().filter_map(|b| b.finished_at.as_deref()).max() {
+        Some(time) => format!("{} {what}, the newest of {} UTC", backups.len(), output::time(time)),
+        None => format!("no {}", what.trim_end_matches('s')),
+    }
+}
+
+/// Without a backup nothing can be restored; with logical ones alone, what was there when they were taken.
+fn physical_row(item: &str, physical: &[&Record], has_logical: bool) -> CheckRow {
+    let (status, hint) = match (physical.is_empty(), has_logical) {
+        (false, _) => (CheckStatus::Ok, None),
+        (true, true) => (
+            CheckStatus::Warning,
+            Some("A logical backup leads to no moment but its own: take a full one with ark.backup_start()."),
+        ),
+        (true, false) => (CheckStatus::Error, Some("Take one with ark.backup_start().")),
+    };
+    let what = if has_logical { "complete physical backups" } else { "complete backups" };
+    row(item, status, counted(physical, what), hint)
 }
 
 /// Who writes now.
@@ -123,12 +143,22 @@ fn lease_rows(cluster: &Cluster, item: &str, backups: &[Record]) -> Vec<CheckRow
     systems.into_iter().filter_map(look).collect()
 }
 
-/// Whether the newest complete backup could be run on this machine.
-fn server_row(item: &str, backups: &[Record]) -> Option<CheckRow> {
-    let newest = backups.iter().rfind(|b| b.status == BackupStatus::Complete)?;
-    Some(match server::find(None, newest.server_version_num / 10_000) {
+/// Whether the newest physical backup could be run on this machine.
+fn server_row(item: &str, physical: &[&Record]) -> Option<CheckRow> {
+    Some(match server::find(None, physical.last()?.server_version_num / 10_000) {
         Ok(server) => {
             row(item, CheckStatus::Ok, format!("{} is in {}", server.version, server.bindir.display()), None)
+        }
+        Err(e) => row(item, CheckStatus::Warning, e.to_string(), e.hint.as_deref()),
+    })
+}
+
+/// Whether the newest logical backup could be read on this machine.
+fn programs_row(item: &str, logical: &[&Record]) -> Option<CheckRow> {
+    Some(match Programs::for_restore(None, logical.last()?.server_version_num / 10_000) {
+        Ok(found) => {
+            let detail = format!("{} is in {}", found.version, found.bindir.display());
+            row(item, CheckStatus::Ok, detail, None)
         }
         Err(e) => row(item, CheckStatus::Warning, e.to_string(), e.hint.as_deref()),
     })

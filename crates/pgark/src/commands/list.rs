@@ -11,6 +11,9 @@ use serde::Serialize;
 
 const HEAD: [&str; 8] = ["BACKUP", "STATUS", "FINISHED (UTC)", "DATA", "STORED", "TLI", "STOP LSN", "NOTE"];
 
+/// Where the line begins that tells what is in a logical backup.
+const INDENT: usize = 4;
+
 /// What `--format json` prints for a backup.
 #[derive(Serialize)]
 struct Row<'a> {
@@ -53,7 +56,8 @@ fn text(records: &[Record]) -> String {
     }
     let table = |system: &&str| {
         let mut rows = records.iter().filter(|r| r.system_identifier == *system);
-        let table = output::table(&HEAD, &rows.clone().map(cells).collect::<Vec<_>>());
+        let table =
+            with_contents(&output::table(&HEAD, &rows.clone().map(cells).collect::<Vec<_>>()), rows.clone());
         let version = rows.next_back().map_or("", |newest| &newest.server_version);
         match systems.len() {
             1 => table,
@@ -64,6 +68,17 @@ fn text(records: &[Record]) -> String {
         }
     };
     systems.iter().map(table).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The table with a line for what is in a logical backup, below its own.
+fn with_contents<'a>(table: &str, records: impl Iterator<Item = &'a Record>) -> String {
+    let contents = records.map(|record| record.row().contents);
+    let line = |(line, contents): (&str, Option<String>)| match contents {
+        Some(contents) => format!("{line}\n{:INDENT$}{}", "", output::wrapped(&contents, INDENT)),
+        None => line.to_string(),
+    };
+    // The head has no record.
+    table.lines().zip([None].into_iter().chain(contents)).map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn cells(record: &Record) -> Vec<String> {
@@ -102,6 +117,7 @@ fn note(row: &BackupRow, warnings: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pg_ark_engine::repository::logical_record::{DatabaseRecord, LogicalRecord};
 
     fn records() -> Vec<Record> {
         let golden = concat!("file://", env!("CARGO_MANIFEST_DIR"), "/../engine/tests/golden/v1/zstd");
@@ -126,6 +142,28 @@ mod tests {
         );
         assert!(text.contains("\n\nSystem identifier 7 (PostgreSQL 16.1):\nBACKUP "), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn what_a_logical_backup_holds_is_told_below_it() {
+        let mut records = records();
+        let physical = text(&records);
+        let mut logical = records[0].clone();
+        logical.backup = "20261122T030000Z-logical".into();
+        let named =
+            |n: usize| DatabaseRecord { name: format!("database number {n}"), ..DatabaseRecord::default() };
+        logical.logical =
+            Some(LogicalRecord { databases: (0..12).map(named).collect(), ..LogicalRecord::default() });
+        (logical.timeline, logical.stop_lsn) = (None, None);
+        records.push(logical);
+        let text = text(&records);
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), physical.lines().count() + 3, "{text}");
+        let last = &lines[lines.len() - 3..];
+        assert!(last[0].starts_with("20261122T030000Z-logical  complete"), "{text}");
+        assert!(last[1].starts_with("    12 databases: database number 0, "), "{text}");
+        assert!(last[2].ends_with("database number 7, ..."), "{text}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod restore_args;
 mod restore_logical;
 mod restore_text;
 mod show;
+mod show_logical;
 mod verify;
 mod verify_archive;
 pub mod wal_get;

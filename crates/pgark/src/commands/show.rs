@@ -1,9 +1,12 @@
 //! `pgark show`.
 
+use super::show_logical;
 use crate::cli::Format;
 use crate::output;
+use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::units::human_bytes;
-use pg_ark_contract::{Error, Result};
+use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_engine::logical::restore::LATEST;
 use pg_ark_engine::repository::{Cluster, Record};
 use pg_ark_engine::restore::request;
 
@@ -11,6 +14,7 @@ use pg_ark_engine::restore::request;
 pub fn run(cluster: &Cluster, backup: &str, format: Format) -> Result<()> {
     let record = match backup {
         "latest" => latest(cluster)?,
+        LATEST => latest_logical(cluster)?,
         name => cluster.backup(name)?.0,
     };
     match format {
@@ -19,15 +23,26 @@ pub fn run(cluster: &Cluster, backup: &str, format: Format) -> Result<()> {
     }
 }
 
-/// The newest backup of the newest system identifier, whatever its state: whoever asks wants to know how it is.
+/// The newest physical backup of the newest system identifier, whatever its state: whoever asks wants to know how it is.
 fn latest(cluster: &Cluster) -> Result<Record> {
-    request::newest(cluster)?.ok_or_else(|| {
-        Error::new(
-            pg_ark_contract::ErrorKind::BackupNotFound,
-            format!("cluster \"{}\" has no backups", cluster.name()),
-        )
-        .hint(
-            request::others_hint(cluster).unwrap_or_else(|| "Take one with ark.backup_start().".to_string()),
+    if let Some(newest) = request::newest(cluster)? {
+        return Ok(newest);
+    }
+    let (what, hint) = match request::newest_logical(cluster)? {
+        Some(_) => ("physical backups", Some("latest-logical is its newest logical one.".to_string())),
+        None => ("backups", request::others_hint(cluster)),
+    };
+    Err(Error::new(ErrorKind::BackupNotFound, format!("cluster \"{}\" has no {what}", cluster.name()))
+        .hint(hint.unwrap_or_else(|| "Take one with ark.backup_start().".to_string())))
+}
+
+/// The same of logical ones.
+pub fn latest_logical(cluster: &Cluster) -> Result<Record> {
+    request::newest_logical(cluster)?.ok_or_else(|| {
+        let message = format!("cluster \"{}\" has no logical backups", cluster.name());
+        Error::new(ErrorKind::BackupNotFound, message).hint(
+            request::others_hint(cluster)
+                .unwrap_or_else(|| "Take one with ark.backup_start(kind => 'logical').".to_string()),
         )
     })
 }
@@ -37,6 +52,8 @@ fn text(record: &Record) -> String {
     let known = |bytes: u64| (bytes > 0).then(|| size(bytes));
     let yes = |is: bool| if is { "yes" } else { "no" }.to_string();
     let utc = |time: &str| format!("{} UTC", output::time(time));
+    // A dump brings no files, no pages and no WAL.
+    let physical = record.kind != BackupKind::Logical;
     let mut text = output::pairs(&[
         ("Backup", Some(record.backup.clone())),
         ("Status", Some(record.status.as_str().to_string())),
@@ -51,13 +68,15 @@ fn text(record: &Record) -> String {
         ("Finished", record.finished_at.as_deref().map(utc)),
         ("WAL", record.start_lsn.zip(record.stop_lsn).map(|(from, to)| format!("{from} to {to}"))),
         ("Timeline", record.timeline.map(|timeline| timeline.to_string())),
-        ("WAL included", Some(yes(record.wal_included))),
+        ("WAL included", physical.then(|| yes(record.wal_included))),
         ("Data", known(record.data_bytes)),
         ("Stored", known(record.stored_bytes)),
         ("Files", (record.files > 0).then(|| record.files.to_string())),
+        ("Dumped by", record.logical.as_ref().map(show_logical::made_by)),
+        ("Made by initdb with", record.logical.as_ref().map(show_logical::initdb)),
         ("Compression", Some(record.compression.to_string())),
         ("Page checksums", Some(yes(record.data_checksums))),
-        ("Damaged pages", Some(record.damaged_pages.to_string())),
+        ("Damaged pages", physical.then(|| record.damaged_pages.to_string())),
         ("Data directory", Some(record.data_directory.path.clone())),
         ("pg_wal linked to", record.data_directory.wal_link.clone()),
     ]);
@@ -84,5 +103,6 @@ fn text(record: &Record) -> String {
     };
     list("Damaged files", record.damage.iter().map(damage).collect());
     list("Warnings", record.warnings.clone());
+    record.logical.iter().for_each(|logical| text.push_str(&show_logical::text(logical)));
     text
 }

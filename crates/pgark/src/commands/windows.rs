@@ -4,8 +4,9 @@ use crate::cli::Format;
 use crate::progress::Reading;
 use crate::{output, talk};
 use pg_ark_contract::Result;
-use pg_ark_contract::rows::WindowRow;
-use pg_ark_engine::repository::Cluster;
+use pg_ark_contract::rows::{BackupStatus, WindowRow};
+use pg_ark_engine::repository::{Cluster, Record};
+use pg_ark_engine::restore::request;
 use pg_ark_engine::verify;
 
 const HEAD: [&str; 6] = ["FROM (UTC)", "TO (UTC)", "TLI", "FROM LSN", "TO LSN", "BACKUP"];
@@ -17,10 +18,20 @@ pub fn run(cluster: &Cluster, format: Format) -> Result<()> {
     match format {
         Format::Json => output::json(&found.rows),
         Format::Text if found.rows.is_empty() => {
-            talk::say(&format!("cluster \"{}\" has no moment to which it can be restored", cluster.name()));
+            let logical = request::newest_logical(cluster)?.filter(|b| b.status == BackupStatus::Complete);
+            talk::say(&nothing(cluster.name(), logical.as_ref()));
             Ok(())
         }
         Format::Text => output::lines(&text(&found.rows)),
+    }
+}
+
+/// What is said when there is no window: a logical backup makes none.
+fn nothing(cluster: &str, logical: Option<&Record>) -> String {
+    let no_moment = format!("cluster \"{cluster}\" has no moment to which it can be restored");
+    match logical {
+        Some(record) => format!("{no_moment}, but a logical backup: {}", record.backup),
+        None => no_moment,
     }
 }
 
