@@ -32,13 +32,15 @@ pub const EXAMPLES: &str = "Examples:
     pgark --repo file:///backups restore --into 'host=/run/postgresql' --database shop \\
         --table public.orders --as orders_old
 
-The newest backup from which the target can be reached is chosen, unless one is named. A target that cannot be reached is
-refused before anything is written; \"pgark windows\" shows what can be.
-Nothing is overwritten but with --replace, and only what belongs to the cluster: otherwise the data directory, --waldir and
-tablespace targets must be absent or empty. With --into nothing is dropped but with --clean.
-An interrupted restore leaves a file pg_ark_restore.unfinished; a server does not start from what it left.
-A logical backup is chosen by its name, by latest-logical, or by --into. Parts of it that could not be restored are
-told, the rest is there, and the exit code is 31.";
+The newest backup from which the target can be reached is chosen, unless one is named. A target
+that cannot be reached is refused before anything is written; \"pgark windows\" shows what can be.
+Nothing is overwritten but with --replace, and only what belongs to the cluster: otherwise the data
+directory, --waldir and tablespace targets must be absent or empty. With --into nothing is dropped
+but with --clean. An interrupted restore leaves a file pg_ark_restore.unfinished; a server does not
+start from what it left.
+
+A logical backup is chosen by its name, by latest-logical, or by --into. What of it could not be
+restored is told, the rest is there, and the exit code is 31.";
 
 /// What the names of logical backups end with.
 const LOGICAL: &str = "-logical";
@@ -275,9 +277,8 @@ impl RestoreArgs {
 }
 
 /// What to say about options that a dump has no use for.
-const NO_WAL: &str = "Leave them out: it shows what was there when it was taken, is restored into a new data directory or a running \
-     server, and statistics are gathered unless they came along. For any other moment restore a physical backup; \
-     \"pgark list\" shows what there is.";
+const NO_WAL: &str = "Leave them out: it shows one moment of each database, and statistics are gathered without being asked for. For any \
+     other moment restore a physical backup: \"pgark list\" shows them.";
 
 /// Refuses options that were given and mean nothing here.
 fn refuse(options: &[(&str, bool)], why: &str, hint: &str) -> Result<()> {

@@ -73,7 +73,7 @@ fn text(record: &Record) -> String {
         ("Stored", known(record.stored_bytes)),
         ("Files", (record.files > 0).then(|| record.files.to_string())),
         ("Dumped by", record.logical.as_ref().map(show_logical::made_by)),
-        ("Made by initdb with", record.logical.as_ref().map(show_logical::initdb)),
+        ("initdb", record.logical.as_ref().map(show_logical::initdb)),
         ("Compression", Some(record.compression.to_string())),
         ("Page checksums", Some(yes(record.data_checksums))),
         ("Damaged pages", physical.then(|| record.damaged_pages.to_string())),
