@@ -123,7 +123,8 @@ impl Engine {
     pub fn start(target: &Target, task: Task) -> Result<Engine> {
         let mut command = command(&target.program);
         if matches!(&task, Task::Backup(backup) if backup.logical.is_some()) {
-            command.envs(process::server_home().map(|home| ("HOME", home))); // There ~/.pgpass is.
+            // There .pgpass is looked for where the system's list of users has no such user.
+            command.envs(std::env::var_os("HOME").map(|home| ("HOME", home)));
         }
         let mut child = command.spawn().map_err(|error| missing(&target.program, error))?;
         let pipes = (child.stdin.take(), child.stdout.take());

@@ -32,21 +32,6 @@ pub fn server_user() -> Option<String> {
     }
 }
 
-/// Home of the operating system user that runs the server, as the system's list of users has it, else as the environment
-/// does.
-pub fn server_home() -> Option<PathBuf> {
-    // SAFETY: as in server_user.
-    let listed = unsafe {
-        let record = libc::getpwuid(libc::geteuid());
-        match record.is_null() || (*record).pw_dir.is_null() {
-            true => None,
-            false => Some(OsStr::from_bytes(CStr::from_ptr((*record).pw_dir).to_bytes()).to_os_string()),
-        }
-    };
-    let home = listed.or_else(|| std::env::var_os("HOME")).map(PathBuf::from);
-    home.filter(|home| home.is_absolute())
-}
-
 /// The time now: RFC 3339 in UTC, with microseconds.
 pub fn utc_now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
