@@ -10,6 +10,7 @@
 //! * [`interrupts`]: what ends a backup, and what does not.
 //! * [`killed`]: engines that die, disks that fill up, repositories that vanish.
 //! * [`layouts`]: every layout of a data directory. * [`load`]: backups while everything is written, created, dropped.
+//! * [`logical_round_trip`]: everything that a dump can hold comes back; [`logical_world`] is that everything.
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
 //! * [`damage`]: promise 6, every object of a repository damaged in every way.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
@@ -57,6 +58,8 @@ mod killed;
 mod large;
 mod layouts;
 mod load;
+mod logical_round_trip;
+mod logical_world;
 mod manners;
 mod metrics;
 mod moments;

@@ -11,8 +11,9 @@ pub type Checksums = BTreeMap<String, String>;
 /// the alias. Unlogged tables are left out: recovery empties them.
 const TABLES: &str = r"
 SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 3;
-SELECT format('SELECT %L, count(*), coalesce(sum(hashtextextended(ROW(t.*)::text, 0)::numeric), 0) FROM %s t',
-              format('%I %I.%I', current_database(), n.nspname, c.relname), c.oid::regclass)
+SELECT format('SELECT %L, count(*), coalesce(sum(hashtextextended(ROW(%s)::text, 0)::numeric), 0) FROM %s t',
+              format('%I %I.%I', current_database(), n.nspname, c.relname),
+              CASE c.relkind WHEN 'S' THEN :'sequence' ELSE 't.*' END, c.oid::regclass)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'm', 'S') AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
    AND (c.relkind <> 'm' OR c.relispopulated)
@@ -43,11 +44,24 @@ impl Cluster {
     /// Counts and checksums of everything a user has put into this server.
     #[track_caller]
     pub fn checksums(&self) -> Checksums {
+        self.checksums_of("t.*")
+    }
+
+    /// [`checksums`](Self::checksums) of what a dump takes along: the values of sequences without `log_cnt`, which tells
+    /// only how many of them WAL has already.
+    #[track_caller]
+    pub fn logical_checksums(&self) -> Checksums {
+        self.checksums_of("t.last_value, t.is_called")
+    }
+
+    #[track_caller]
+    fn checksums_of(&self, sequence: &str) -> Checksums {
+        let tables = format!("\\set sequence '{sequence}'\n{TABLES}");
         let databases = self.psql("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1");
         let mut text = self.psql(SHARED);
         for database in databases.lines() {
             text.push('\n');
-            text.push_str(&self.psql_db(database, TABLES));
+            text.push_str(&self.psql_db(database, &tables));
         }
         let entry = |line: &str| {
             let mut parts = line.rsplitn(3, '|').map(str::to_string);

@@ -192,7 +192,9 @@ impl Cluster {
     fn psql_command(&self, database: &str, role: &str) -> Command {
         let mut command = self.client("psql");
         command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-f", "-"]);
-        command.args(["-U", role, "-d", database]);
+        // A name that looks like a connection string would be taken for one.
+        let name = database.replace('\\', "\\\\").replace('\'', "\\'");
+        command.args(["-U", role, "-d", &format!("dbname='{name}'")]);
         command
     }
 
