@@ -16,29 +16,46 @@ use std::path::PathBuf;
 /// What a logical backup holds, once nothing in its record leads out of its folder.
 ///
 /// # Errors
-/// `Corrupt` for a record that says more, less or something else than a logical backup's does: names, archives, WAL.
+/// `Corrupt` for what [`faults`] finds.
 pub fn check(record: &Record) -> Result<&LogicalRecord> {
-    let bad = |what: String| {
-        Error::new(ErrorKind::Corrupt, format!("the record of backup \"{}\" {what}", record.backup))
-            .hint("It was changed or made by something else. Restore another backup.")
-    };
-    let logical = match &record.logical {
-        Some(logical) if record.kind == BackupKind::Logical => logical,
-        _ => return Err(bad("is not that of a logical backup".into())),
+    match (faults(record).into_iter().next(), &record.logical) {
+        (None, Some(logical)) => Ok(logical),
+        (fault, _) => Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("the record of backup \"{}\" contradicts itself", record.backup),
+        )
+        .detail(fault.unwrap_or_default())
+        .hint("It was changed or made by something else. Restore another backup.")),
+    }
+}
+
+/// What the record says more, less or else than a logical backup's, in kinds and names of objects. Sentences without the path
+/// of the record; none when all is well.
+pub fn faults(record: &Record) -> Vec<String> {
+    let Some(logical) = record.logical.as_ref().filter(|_| record.kind == BackupKind::Logical) else {
+        return vec!["it is not that of a logical backup".to_string()];
     };
     let codec = record.compression.codec;
     let config = format!("{}.tar{}", ArchiveContent::Config.stem(), codec.suffix());
-    let mut archives = record.archives.iter();
-    let only = archives.next().is_none_or(|archive| {
-        archive.content == ArchiveContent::Config && archive.name == config && archive.names_fit()
-    });
-    if !only || archives.next().is_some() || record.wal_included || record.manifest.is_some() {
-        return Err(bad("has objects that belong to a physical backup".into()));
+    let is_config = match &record.archives[..] {
+        [] => true,
+        [archive] => {
+            archive.content == ArchiveContent::Config
+                && archive.name == config
+                && !archive.volumes.is_empty()
+                && archive.names_fit()
+        }
+        _ => false,
+    };
+    let mut faults = Vec::new();
+    if !is_config || record.manifest.is_some() {
+        faults.push("it names objects that belong to a physical backup".to_string());
     }
-    match logical.strange_names(codec).into_iter().next() {
-        Some(fault) => Err(bad("contradicts itself".into()).detail(fault)),
-        None => Ok(logical),
+    if record.wal_included || record.start_lsn.is_some() || record.stop_lsn.is_some() {
+        faults.push("it names WAL, and no dump needs any".to_string());
     }
+    faults.extend(logical.strange_names(codec));
+    faults
 }
 
 /// The stored dump of a database, or the globals.

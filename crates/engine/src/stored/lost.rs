@@ -15,6 +15,13 @@ pub struct Lost {
     pub why: String,
 }
 
+impl Lost {
+    /// Whether it is, by its name, one of dumps.
+    pub fn is_logical(&self) -> bool {
+        is_logical(&self.backup)
+    }
+}
+
 /// Those of a system identifier, oldest first: records that cannot be read, and folders of backups that hold objects
 /// and no record.
 ///
@@ -47,12 +54,18 @@ pub fn lost(cluster: &Cluster, system_identifier: u64) -> Result<Vec<Lost>> {
     Ok(found)
 }
 
-/// Those that began later than the backup called `chosen`, as far as names tell; dumps can replace no backup.
+/// Those that began later than the backup called `chosen`, as far as names tell. Dumps and the files of a cluster cannot stand
+/// for one another: only those of its class count.
 ///
 /// # Errors
 /// As [`lost`].
 pub fn later(cluster: &Cluster, system_identifier: u64, chosen: &str) -> Result<Vec<Lost>> {
     let mut found = lost(cluster, system_identifier)?;
-    found.retain(|lost| *lost.backup > *chosen && !lost.backup.ends_with("-logical"));
+    let is_logical = is_logical(chosen);
+    found.retain(|lost| *lost.backup > *chosen && lost.is_logical() == is_logical);
     Ok(found)
+}
+
+fn is_logical(backup: &str) -> bool {
+    backup.ends_with("-logical")
 }

@@ -3,8 +3,8 @@
 //! * [`archive`]: `verify_archive`: ranges, gaps, damage, strangers. [`ranges`] makes its rows from facts, [`deep`] reads
 //!   every segment in the order that [`chains`] gives, [`twice`] compares segments that are stored under two codecs,
 //!   [`damage`] collects what they find, [`evidence`] weighs what must have been there.
-//! * [`validate`]: `validate`: what of the stored backups is not as it should be. [`backup`] looks at one, [`loose`] at what
-//!   belongs to none, [`strangers`] at what belongs to nobody, [`findings`] collects.
+//! * [`validate`]: `validate`: what of the stored backups is not as it should be. [`backup`] looks at one, [`logical`] at one
+//!   of dumps, [`loose`] at what belongs to none, [`strangers`] at what belongs to nobody, [`findings`] collects.
 //! * [`telling`]: how far it is, for the server.
 //! * [`windows`]: `recovery_windows`: from which moment to which, and why each window ends.
 //! * [`status`]: the last backup, the end of the archive and the window, asked every few seconds; [`recent`] bounds it.
@@ -21,6 +21,9 @@ pub mod evidence;
 pub mod findings;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod logical;
+#[cfg(test)]
+pub(crate) mod logical_fixture;
 pub mod loose;
 pub mod ranges;
 mod recent;
@@ -104,6 +107,8 @@ pub fn windows_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn
         survey.timelines.remove(timeline);
     }
     let mut records = records_of(cluster, &archive)?;
+    // Nothing is recovered from dumps.
+    records.retain(|record| record.kind.is_physical());
     let mut faults: Vec<_> =
         histories.iter().map(|(_, error)| error).chain(&size).map(ranges::text).collect();
     let mut lacking = BTreeMap::new();
@@ -114,8 +119,8 @@ pub fn windows_of(cluster: &Cluster, system_identifier: Option<u64>, watch: &dyn
     records.retain(|record| !lacking.contains_key(&record.backup));
     let unreadable = records.iter().filter_map(|record| Some((record, record.unreadable.as_ref()?)));
     lacking.extend(unreadable.map(|(record, why)| (record.backup.clone(), ranges::text(why))));
-    let lost = lost::lost(cluster, archive.system_identifier())?;
-    lacking.extend(lost.into_iter().map(|lost| (lost.backup, lost.why)));
+    let lost = lost::lost(cluster, archive.system_identifier())?.into_iter();
+    lacking.extend(lost.filter(|lost| !lost.is_logical()).map(|lost| (lost.backup, lost.why)));
     faults.extend(
         lacking.iter().map(|(backup, what)| format!("backup \"{backup}\" cannot be restored: {what}")),
     );

@@ -1,10 +1,12 @@
 //! What in a record contradicts itself, or cannot be.
 
 use super::wal;
+use crate::logical::stored;
 use crate::repository::record::ArchiveContent;
 use crate::repository::{Record, layout};
 use crate::stored::objects::hex_crc;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use pg_ark_contract::conversation::BackupKind;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -15,12 +17,15 @@ const LONGEST_BEGIN: TimeDelta = TimeDelta::days(1);
 pub fn contradictions(record: &Record) -> Vec<String> {
     let mut faults = Vec::new();
     times(record, &mut faults);
-    archives(record, &mut faults);
-    places(record, &mut faults);
-    if record.manifest.as_ref().is_none_or(|manifest| manifest.name != layout::MANIFEST) {
-        faults.push("it names no manifest".to_string());
+    let kind = record.kind.as_str();
+    if record.backup.split_once('-').is_none_or(|(_, named)| named != kind) {
+        faults.push(format!("its kind is {kind}, which is not in its name"));
     }
-    needed_wal(record, &mut faults);
+    match record.kind {
+        BackupKind::Full | BackupKind::Incremental => physical(record, &mut faults),
+        BackupKind::Logical => logical(record, &mut faults),
+    }
+    places(record, &mut faults);
     let objects = || crate::backup::finish::objects(record);
     let sum = objects().fold(0u64, |sum, object| sum.saturating_add(object.size));
     if sum != record.stored_bytes {
@@ -30,6 +35,38 @@ pub fn contradictions(record: &Record) -> Vec<String> {
         faults.push(format!("it has no valid checksum of \"{}\"", object.name.escape_debug()));
     }
     faults
+}
+
+fn physical(record: &Record, faults: &mut Vec<String>) {
+    archives(record, faults);
+    if record.manifest.as_ref().is_none_or(|manifest| manifest.name != layout::MANIFEST) {
+        faults.push("it names no manifest".to_string());
+    }
+    needed_wal(record, faults);
+    if record.logical.is_some() {
+        faults.push("it names dumps, and is not that of a logical backup".to_string());
+    }
+}
+
+fn logical(record: &Record, faults: &mut Vec<String>) {
+    faults.extend(stored::faults(record));
+    let Some(logical) = &record.logical else { return };
+    if record.archives.is_empty() && !record.config_files.is_empty() {
+        faults.push("it names configuration files and no archive of them".to_string());
+    }
+    if record.parent.is_some() || record.timeline.is_some() || !record.tablespaces.is_empty() {
+        faults.push("it says what only a physical backup has".to_string());
+    }
+    if logical.databases.is_empty() {
+        faults.push("it names no database".to_string());
+    }
+    let bytes = logical.databases.iter().fold(0u64, |sum, database| sum.saturating_add(database.data_bytes));
+    if bytes != record.data_bytes {
+        faults.push(format!("its databases have {bytes} bytes instead of {}", record.data_bytes));
+    }
+    if let Some(both) = logical.missing.iter().find(|missing| logical.database(&missing.name).is_some()) {
+        faults.push(format!("database \"{}\" is there and missing", both.name.escape_debug()));
+    }
 }
 
 /// `latest` is chosen by these times.

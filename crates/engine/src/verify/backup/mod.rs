@@ -1,4 +1,4 @@
-//! One complete backup, read and proved.
+//! One complete backup, read and proved; a logical one by [`super::logical`].
 //!
 //! 1. [`record`]: the record in itself, and its objects by name and size. That is all of level record.
 //! 2. [`frames`]: every archive, frame by frame and in parallel; an archive whose index cannot be used as a stream.
@@ -19,12 +19,13 @@ pub mod walk;
 
 use super::Watch;
 use super::findings::{Finding, Findings};
+use super::logical;
 use crate::repository::record::ArchiveContent;
 use crate::repository::{Record, Storage, layout};
 use crate::stored::expected::Expected;
 use crate::stored::faults::Fault;
 use crate::wal::archive::Archive;
-use pg_ark_contract::conversation::Level;
+use pg_ark_contract::conversation::{BackupKind, Level};
 use pg_ark_contract::rows::Severity;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::collections::BTreeSet;
@@ -68,6 +69,9 @@ impl Subject<'_> {
     /// # Errors
     /// What the store or the watch said. Damage of what is stored is a finding.
     pub fn look(&self, archive: &Archive, alone: bool) -> Result<()> {
+        if self.record.kind == BackupKind::Logical {
+            return logical::look(self);
+        }
         record::tell_source_damage(self);
         record::consistent(self);
         if !record::names_are_plain(self.record) {
@@ -133,7 +137,7 @@ impl Subject<'_> {
         Ok(())
     }
 
-    fn tell_volume(&self, number: usize, volume: u32, fault: &Fault) {
+    pub(super) fn tell_volume(&self, number: usize, volume: u32, fault: &Fault) {
         let archive = self.record.archives.get(number);
         if let Some(object) = archive.and_then(|archive| archive.volumes.get(volume as usize)) {
             self.findings.add(Finding::fault(self.path(&object.name), fault));

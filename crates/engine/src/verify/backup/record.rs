@@ -4,6 +4,7 @@ use super::contradictions::contradictions;
 use super::pages::shown;
 use super::{Subject, still_there, wal};
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile};
+use crate::repository::logical_record::LogicalRecord;
 use crate::repository::record::ObjectRecord;
 use crate::repository::{Record, layout};
 use crate::stored::expected::Expected;
@@ -88,10 +89,11 @@ pub fn objects(subject: &Subject<'_>) -> Result<BTreeMap<(usize, u32), Fault>> {
             None => subject.tell_index(&format!("{}.index", archive.name), "was never written"),
         }
     }
-    if let Some(manifest) = &subject.record.manifest
-        && let Some(fault) = look(manifest)?
-    {
-        subject.findings.add(Finding::fault(subject.path(&manifest.name), &fault));
+    let dumps = subject.record.logical.iter().flat_map(LogicalRecord::objects);
+    for object in subject.record.manifest.iter().chain(dumps) {
+        if let Some(fault) = look(object)? {
+            subject.findings.add(Finding::fault(subject.path(&object.name), &fault));
+        }
     }
     strangers(subject)?;
     Ok(volumes)
