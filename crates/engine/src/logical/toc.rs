@@ -4,7 +4,9 @@
 //! Why read here and not in what `pg_restore --list --verbose` prints: there schema, name and owner stand side by side with
 //! spaces between them, and names may hold spaces; and it costs a program for each database that is looked through.
 
+use crate::stored::objects::unwrap_io;
 use pg_ark_contract::{Error, ErrorKind, Result};
+use std::collections::BTreeMap;
 use std::io::Read;
 
 /// The oldest format that is read (`K_VERS_1_14`, pg_backup_archiver.h): that of PostgreSQL 15.
@@ -56,15 +58,21 @@ impl Toc {
     /// # Errors
     /// `Unsupported` for a format that is not known; `Corrupt` for what is no dump; those of `source`.
     pub fn read(source: &mut dyn Read) -> Result<Toc> {
-        let mut reader = Reader { source, int: 4, offset: 8, kept: 0 };
-        let version = reader.head()?;
-        let database = reader.preamble(version)?;
-        let count = reader.int()?;
-        let mut toc = Toc { database, entries: Vec::new() };
-        for _ in 0..count {
-            toc.entries.push(reader.entry(version)?);
-        }
-        Ok(toc)
+        Reader { source, int: 4, offset: 8, kept: 0, copy: None, drops: BTreeMap::new() }.toc()
+    }
+
+    /// The head of a dump with other SQL for `pg_restore --clean`: an entry is dropped as `drops` says for its number, and the
+    /// others not at all. What follows in `source` is the rest of the dump, which stays as it is.
+    ///
+    /// Why: what `pg_dump` writes there fails on a table that has other columns now; and only SQL that `pg_restore` finds in
+    /// the dump runs in its transaction.
+    ///
+    /// # Errors
+    /// As [`Toc::read`].
+    pub fn with_drops(source: &mut dyn Read, drops: BTreeMap<u32, String>) -> Result<Vec<u8>> {
+        let mut reader = Reader { source, int: 4, offset: 8, kept: 0, copy: Some(Vec::new()), drops };
+        reader.toc()?;
+        Ok(reader.copy.unwrap_or_default())
     }
 
     /// The entry of this number.
@@ -121,9 +129,24 @@ struct Reader<'a> {
     int: u8,
     offset: u8,
     kept: u64,
+    /// What was read, when somebody wants it.
+    copy: Option<Vec<u8>>,
+    /// For the copy: how entries are dropped.
+    drops: BTreeMap<u32, String>,
 }
 
 impl Reader<'_> {
+    fn toc(&mut self) -> Result<Toc> {
+        let version = self.head()?;
+        let database = self.preamble(version)?;
+        let count = self.int()?;
+        let mut toc = Toc { database, entries: Vec::new() };
+        for _ in 0..count {
+            toc.entries.push(self.entry(version)?);
+        }
+        Ok(toc)
+    }
+
     /// Magic, version, sizes of numbers, format.
     fn head(&mut self) -> Result<(u8, u8)> {
         let mut magic = [0; 5];
@@ -183,8 +206,8 @@ impl Reader<'_> {
             true => entry.definition = self.text(MAX_DEFINITION)?.unwrap_or_default(),
             false => self.skip_text()?,
         }
-        // How it is dropped, how its data is copied.
-        self.skip_text()?;
+        self.drop_text(id)?;
+        // How its data is copied.
         self.skip_text()?;
         entry.schema = self.name()?;
         // Tablespace, table access method, kind of relation.
@@ -206,11 +229,31 @@ impl Reader<'_> {
         Ok(entry)
     }
 
+    /// How an entry is dropped; the copy gets what was asked for.
+    fn drop_text(&mut self, id: u32) -> Result<()> {
+        let before = self.copy.as_ref().map(Vec::len);
+        self.skip_text()?;
+        if let (Some(copy), Some(before)) = (&mut self.copy, before) {
+            copy.truncate(before);
+            let text = self.drops.remove(&id);
+            // Sign and size, lowest byte first; -1 for no text (`WriteStr`).
+            let (sign, size) = text.as_ref().map_or((1, 1), |text| (0, text.len() as u64));
+            copy.push(sign);
+            copy.extend(size.to_le_bytes().iter().take(usize::from(self.int)));
+            copy.extend(text.unwrap_or_default().bytes());
+        }
+        Ok(())
+    }
+
     fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
         self.source.read_exact(bytes).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => corrupt("it ends within its table of contents"),
-            _ => Error::io("could not read a dump", &e),
-        })
+            _ => read_error(e),
+        })?;
+        if let Some(copy) = &mut self.copy {
+            copy.extend_from_slice(bytes);
+        }
+        Ok(())
     }
 
     fn byte(&mut self) -> Result<u8> {
@@ -255,10 +298,13 @@ impl Reader<'_> {
         self.keep(length)?;
         let mut bytes = Vec::new();
         let read = (&mut self.source).take(length).read_to_end(&mut bytes);
-        match read.map_err(|e| Error::io("could not read a dump", &e))? as u64 == length {
-            true => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-            false => Err(corrupt("it ends within its table of contents")),
+        if read.map_err(read_error)? as u64 != length {
+            return Err(corrupt("it ends within its table of contents"));
         }
+        if let Some(copy) = &mut self.copy {
+            copy.extend_from_slice(&bytes);
+        }
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     fn skip_text(&mut self) -> Result<()> {
@@ -269,8 +315,15 @@ impl Reader<'_> {
     }
 
     fn skip(&mut self, length: u64) -> Result<()> {
-        let skipped = std::io::copy(&mut (&mut self.source).take(length), &mut std::io::sink());
-        match skipped.map_err(|e| Error::io("could not read a dump", &e))? == length {
+        let mut part = (&mut self.source).take(length);
+        let skipped = match &mut self.copy {
+            None => std::io::copy(&mut part, &mut std::io::sink()),
+            Some(copy) if copy.len() as u64 + length > MAX_KEPT => {
+                return Err(corrupt("its table of contents has no end"));
+            }
+            Some(copy) => std::io::copy(&mut part, copy),
+        };
+        match skipped.map_err(read_error)? == length {
             true => Ok(()),
             false => Err(corrupt("it ends within its table of contents")),
         }
@@ -284,6 +337,11 @@ impl Reader<'_> {
             false => Ok(()),
         }
     }
+}
+
+/// An error that a reader of stored objects wrapped comes out as it was.
+fn read_error(error: std::io::Error) -> Error {
+    unwrap_io("could not read a dump", error)
 }
 
 fn corrupt(why: &str) -> Error {

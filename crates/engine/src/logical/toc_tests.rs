@@ -38,6 +38,19 @@ fn names_are_exact_and_what_is_about_the_database_is_kept() {
 }
 
 #[test]
+fn only_what_was_asked_for_is_dropped() {
+    for (version, bytes, _) in GOLDEN {
+        let toc = Toc::read(&mut &**bytes).unwrap();
+        let table = toc.entries.iter().find(|e| e.kind == "TABLE").unwrap();
+        let drops = BTreeMap::from([(table.id, "DROP TABLE x;".to_string())]);
+        let changed = Toc::with_drops(&mut &**bytes, drops).unwrap();
+        assert_eq!(Toc::read(&mut changed.as_slice()).unwrap(), toc, "{version}: all else is as it was");
+        let count = |part: &[u8]| changed.windows(part.len()).filter(|window| window == &part).count();
+        assert_eq!((count(b"DROP TABLE x;"), count(b"DROP ")), (1, 1), "{version}");
+    }
+}
+
+#[test]
 fn what_is_not_known_is_not_read() {
     let (_, bytes, _) = GOLDEN[0];
     let error = |bytes: &[u8]| Toc::read(&mut &*bytes).unwrap_err();

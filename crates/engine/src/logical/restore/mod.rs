@@ -5,6 +5,7 @@ pub mod load;
 pub mod report;
 pub mod request;
 pub mod script;
+pub mod selection;
 
 pub use report::{LogicalRestored, Problem};
 pub use request::{FreshRequest, IntoRequest, LATEST};
