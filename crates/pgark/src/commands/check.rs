@@ -1,5 +1,6 @@
 //! `pgark check`: is there a repository, can it be written, what is in it, and could it be restored here?
 
+use super::verify_archive::counted;
 use crate::cli::{Cli, Format};
 use crate::output;
 use pg_ark_contract::conversation::BackupKind;
@@ -80,7 +81,7 @@ fn cluster_rows(cluster: &Cluster) -> Result<Vec<CheckRow>> {
         with(BackupStatus::Complete).partition(|b| b.kind == BackupKind::Logical);
     let mut rows = vec![physical_row(&item, &physical, !logical.is_empty())];
     if !logical.is_empty() {
-        rows.push(row(&item, CheckStatus::Ok, counted(&logical, "complete logical backups"), None));
+        rows.push(row(&item, CheckStatus::Ok, newest(&logical, "complete logical backup"), None));
     }
     for error in backups.iter().filter_map(|b| b.unreadable.as_ref()) {
         rows.push(row(&item, CheckStatus::Error, error.to_string(), error.hint.as_deref()));
@@ -98,10 +99,10 @@ fn cluster_rows(cluster: &Cluster) -> Result<Vec<CheckRow>> {
     Ok(rows)
 }
 
-fn counted(backups: &[&Record], what: &str) -> String {
+fn newest(backups: &[&Record], what: &str) -> String {
     match backups.iter().filter_map(|b| b.finished_at.as_deref()).max() {
-        Some(time) => format!("{} {what}, the newest of {} UTC", backups.len(), output::time(time)),
-        None => format!("no {}", what.trim_end_matches('s')),
+        Some(time) => format!("{}, the newest of {} UTC", counted(backups.len(), what), output::time(time)),
+        None => format!("no {what}"),
     }
 }
 
@@ -115,8 +116,8 @@ fn physical_row(item: &str, physical: &[&Record], has_logical: bool) -> CheckRow
         ),
         (true, false) => (CheckStatus::Error, Some("Take one with ark.backup_start().")),
     };
-    let what = if has_logical { "complete physical backups" } else { "complete backups" };
-    row(item, status, counted(physical, what), hint)
+    let what = if has_logical { "complete physical backup" } else { "complete backup" };
+    row(item, status, newest(physical, what), hint)
 }
 
 /// Who writes now.
