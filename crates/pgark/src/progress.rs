@@ -87,8 +87,10 @@ fn line(what: &str, done: u64, total: u64, began: Instant) -> String {
 
 fn word(stage: Stage) -> &'static str {
     match stage {
-        Stage::Unpack => "restoring",
+        Stage::Check => "checking what is stored",
+        Stage::Unpack | Stage::Load => "restoring",
         Stage::Sync => "making everything durable",
+        Stage::Start => "starting the server",
         Stage::Recover => "recovering",
         Stage::Analyze => "gathering statistics",
     }

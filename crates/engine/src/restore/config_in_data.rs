@@ -93,7 +93,7 @@ pub fn detach(
 }
 
 /// Creates the folders below the data directory that lead to `folder`, itself included.
-fn folders_in(data: &Path, folder: &Path, access: &Access) -> Result<()> {
+pub(crate) fn folders_in(data: &Path, folder: &Path, access: &Access) -> Result<()> {
     if folder == data || folder.is_dir() || !folder.starts_with(data) {
         return Ok(());
     }

@@ -14,7 +14,7 @@ const PAGE: u64 = 8192;
 const LONG_HEADER: u64 = 40;
 
 /// The server's messages since it was started.
-pub(super) struct Log {
+pub(crate) struct Log {
     /// The file.
     pub path: PathBuf,
     /// Bytes that were in it before.

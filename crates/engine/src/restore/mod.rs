@@ -47,7 +47,7 @@ mod own_wal;
 pub mod owner;
 mod passed_over;
 pub mod plan;
-mod port;
+pub(crate) mod port;
 pub mod proof;
 pub mod reach;
 pub mod recorded_places;

@@ -238,11 +238,11 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
 }
 
 /// A sum of numbers from a record, which may be anything.
-pub(super) fn total(numbers: impl IntoIterator<Item = u64>) -> u64 {
+pub(crate) fn total(numbers: impl IntoIterator<Item = u64>) -> u64 {
     numbers.into_iter().fold(0, u64::saturating_add)
 }
 
-fn jobs(wanted: usize) -> usize {
+pub(crate) fn jobs(wanted: usize) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     if wanted == 0 { cores() } else { wanted }.min(MAX_JOBS)
 }

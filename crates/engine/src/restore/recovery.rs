@@ -173,28 +173,47 @@ pub fn prepare(data: &Path, plan: &RecoveryPlan, access: &Access) -> Result<bool
         _ => {}
     }
     let path = data.join(AUTO_CONF);
-    let mut text = read(&path)?;
-    text = without_block(&text, BLOCK_BEGIN, BLOCK_END).unwrap_or(text);
-    if !text.is_empty() && !text.ends_with(b"\n") {
-        text.push(b'\n');
-    }
-    let mut stays = String::new();
-    if plan.archive_mode == ArchiveMode::Off {
-        stays.push_str("archive_mode = off\n");
-    }
-    if let Some(port) = plan.port {
-        stays.push_str(&format!("port = {port}\n"));
-    }
-    if !stays.is_empty() {
-        text = without_block(&text, COPY_BEGIN, COPY_END).unwrap_or(text);
-        text.extend_from_slice(format!("{COPY_BEGIN}\n{stays}{COPY_END}\n").as_bytes());
-    }
+    let mut text = with_own(read(&path)?, plan.archive_mode, plan.port);
     let in_place = if has_tablespace_in_place(data)? { IN_PLACE } else { "" };
     let block = format!("{BLOCK_BEGIN}\n{}{in_place}{BLOCK_END}\n", settings(plan));
     text.extend_from_slice(block.as_bytes());
     access.replace_file(&path, &text, NEW_FILE)?;
     access.replace_file(&data.join(signal), b"", NEW_FILE)?;
     Ok(was_standby)
+}
+
+/// The text without an older restore's settings of recovery, and with those that stay.
+fn with_own(text: Vec<u8>, archive_mode: ArchiveMode, port: Option<u16>) -> Vec<u8> {
+    let mut text = without_block(&text, BLOCK_BEGIN, BLOCK_END).unwrap_or(text);
+    if !text.is_empty() && !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    let mut stays = String::new();
+    if archive_mode == ArchiveMode::Off {
+        stays.push_str("archive_mode = off\n");
+    }
+    if let Some(port) = port {
+        stays.push_str(&format!("port = {port}\n"));
+    }
+    if !stays.is_empty() {
+        text = without_block(&text, COPY_BEGIN, COPY_END).unwrap_or(text);
+        text.extend_from_slice(format!("{COPY_BEGIN}\n{stays}{COPY_END}\n").as_bytes());
+    }
+    text
+}
+
+/// The settings of a cluster that does not recover: whether it archives, and its port.
+///
+/// # Errors
+/// What the system said.
+pub fn settle(data: &Path, archive_mode: ArchiveMode, port: Option<u16>, access: &Access) -> Result<()> {
+    let path = data.join(AUTO_CONF);
+    let old = read(&path)?;
+    let new = with_own(old.clone(), archive_mode, port);
+    match new == old {
+        true => Ok(()),
+        false => access.replace_file(&path, &new, NEW_FILE),
+    }
 }
 
 /// Whether `pg_tblspc` holds a folder that is no link.

@@ -84,22 +84,8 @@ pub struct Request {
 /// restore.
 pub fn named(cluster: &Cluster, name: &str) -> Result<Record> {
     let (record, _) = cluster.backup(name)?;
+    usable(&record)?;
     let shown = format!("backup \"{}\"", record.backup);
-    match record.status {
-        BackupStatus::Complete => {}
-        BackupStatus::Running => {
-            return Err(Error::new(ErrorKind::BackupNotUsable, format!("{shown} is still running"))
-                .hint("Wait until it is complete, or restore another one: \"pgark list\" shows them."));
-        }
-        BackupStatus::Failed => {
-            let error = Error::new(ErrorKind::BackupNotUsable, format!("{shown} failed"))
-                .hint("Restore another one: \"pgark list\" shows them.");
-            return Err(match &record.error {
-                Some(why) => error.detail(why),
-                None => error,
-            });
-        }
-    }
     if record.kind != BackupKind::Full {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -108,6 +94,29 @@ pub fn named(cluster: &Cluster, name: &str) -> Result<Record> {
         .hint("Use a newer pg_ark, or restore a full backup."));
     }
     Ok(record)
+}
+
+/// Refuses a backup that is not complete.
+///
+/// # Errors
+/// `BackupNotUsable` for one that runs or failed.
+pub fn usable(record: &Record) -> Result<()> {
+    let shown = format!("backup \"{}\"", record.backup);
+    match record.status {
+        BackupStatus::Complete => Ok(()),
+        BackupStatus::Running => {
+            Err(Error::new(ErrorKind::BackupNotUsable, format!("{shown} is still running"))
+                .hint("Wait until it is complete, or restore another one: \"pgark list\" shows them."))
+        }
+        BackupStatus::Failed => {
+            let error = Error::new(ErrorKind::BackupNotUsable, format!("{shown} failed"))
+                .hint("Restore another one: \"pgark list\" shows them.");
+            Err(match &record.error {
+                Some(why) => error.detail(why),
+                None => error,
+            })
+        }
+    }
 }
 
 /// Every complete full backup of the newest system identifier, the one that finished last at the end.
@@ -189,7 +198,7 @@ fn newest_of(cluster: &Cluster, counts: impl Fn(BackupKind) -> bool) -> Result<O
 }
 
 /// Real times decide, not names: the clock may have been set back between two backups.
-fn by_end(records: &mut [Record]) {
+pub(crate) fn by_end(records: &mut [Record]) {
     records
         .sort_by_cached_key(|record| (finished(record).or_else(|| started(record)), record.backup.clone()));
 }

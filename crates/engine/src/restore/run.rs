@@ -166,7 +166,7 @@ fn create_roots(
 }
 
 /// Creates a folder, and those above it as `mkdir -p` does; one that exists gets its mode and owner.
-fn create_folder(path: &Path, access: &Access) -> Result<()> {
+pub(crate) fn create_folder(path: &Path, access: &Access) -> Result<()> {
     let create = || -> std::io::Result<()> {
         if path.is_dir() {
             return access.adopt_folder(path);
@@ -216,7 +216,7 @@ fn check_control(data: &Path, record: &Record) -> Result<ControlFile> {
 }
 
 /// Makes everything durable, then names the control file, then removes the marker.
-fn commit(data: &Path, opened: &[(PathBuf, File)]) -> Result<()> {
+pub(crate) fn commit(data: &Path, opened: &[(PathBuf, File)]) -> Result<()> {
     let failed =
         |path: &Path, e: std::io::Error| Error::io(format!("could not sync \"{}\"", path.display()), &e);
     let mut synced = Vec::new();

@@ -40,16 +40,73 @@ pub fn find(named: Option<&Path>, major: u32) -> Result<Server> {
             .hint("Name the folder that holds postgres, for example /usr/lib/postgresql/15/bin.")),
         };
     }
-    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf));
-    let configured = output(Path::new("pg_config"), "--bindir").map(PathBuf::from);
     let debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
-    let places = [beside, configured, Some(debian)];
-    let found = places.iter().flatten().filter_map(|bindir| look(bindir));
-    let fitting = found.into_iter().find(|server| major_of(&server.version) == Some(major));
+    let mut found = usual_places().into_iter().chain([debian]).filter_map(|bindir| look(&bindir));
+    let fitting = found.find(|server| major_of(&server.version) == Some(major));
     fitting.ok_or_else(|| {
         Error::new(ErrorKind::Unsupported, format!("no PostgreSQL {major} was found on this machine"))
             .hint(format!("Install PostgreSQL {major}, or name the folder of its programs with --bindir."))
     })
+}
+
+/// Finds the server of the lowest major version that is at least this one, with what fills a new cluster: in `named` alone
+/// when given; else where [`find`] looks.
+///
+/// # Errors
+/// `Unsupported` when `named` holds an older one, or there is none; `InvalidArgument` when `named` holds none.
+pub fn find_at_least(named: Option<&Path>, major: u32) -> Result<(Server, u32)> {
+    let whole = |bindir: &Path| {
+        let server = look(bindir)?;
+        let found = major_of(&server.version)?;
+        let has = |program: &&str| bindir.join(program).is_file();
+        ["initdb", "pg_restore", "psql", "vacuumdb"].iter().all(|p| has(&p)).then_some((server, found))
+    };
+    if let Some(bindir) = named {
+        return match whole(bindir) {
+            Some((server, found)) if found >= major => Ok((server, found)),
+            Some((server, _)) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "\"{}\" holds {}, and a dump of PostgreSQL {major} goes into that version or a newer one",
+                    bindir.display(),
+                    server.version
+                ),
+            )
+            .hint(format!("Name the bin folder of a PostgreSQL {major} or newer."))),
+            None => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "--bindir \"{}\" does not hold postgres, initdb, pg_restore, psql and vacuumdb",
+                    bindir.display()
+                ),
+            )
+            .hint("Name the folder that holds them, for example /usr/lib/postgresql/17/bin.")),
+        };
+    }
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut debian: Vec<PathBuf> = debian.map(|entry| entry.path().join("bin")).collect();
+    debian.sort();
+    let mut found: Vec<(Server, u32)> =
+        usual_places().into_iter().chain(debian).filter_map(|bindir| whole(&bindir)).collect();
+    found.retain(|(_, found)| *found >= major);
+    // The first of equals: beside this program comes first.
+    found.sort_by_key(|(_, found)| *found);
+    found.into_iter().next().ok_or_else(|| {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("no PostgreSQL {major} or newer was found on this machine"),
+        )
+        .hint(format!(
+            "Install PostgreSQL {major} or newer, or name the folder of its programs with --bindir."
+        ))
+    })
+}
+
+/// Beside this program, and where `pg_config` says.
+fn usual_places() -> Vec<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf));
+    let configured = output(Path::new("pg_config"), "--bindir").map(PathBuf::from);
+    beside.into_iter().chain(configured).collect()
 }
 
 fn look(bindir: &Path) -> Option<Server> {

@@ -11,13 +11,14 @@ use super::report;
 pub use super::report::{ServerState, Started};
 use super::run::Restored;
 use super::run_as::as_owner;
+use super::server::Server;
 use super::target::TargetAction;
 use super::watch::{Stage, Watch};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 /// Name of the log in the data directory, where no better place is known.
 const LOG: &str = "pg_ark_start.log";
@@ -34,17 +35,6 @@ pub fn start(prepared: &Prepared, restored: &Restored, watch: &dyn Watch) -> Res
         Error::new(ErrorKind::Unsupported, "no server that fits the backup was found")
             .hint("Name the folder of its programs with --bindir.")
     })?;
-    let arguments = arguments(data, plan.config.main.as_deref())?;
-    let log = log_path(data, plan.config.main.as_deref());
-    let (log_file, log_begin) = open_log(&log, &plan.access)?;
-    let log = Log { path: log, begin: log_begin };
-    let program = server.bindir.join("postgres");
-    let mut command = as_owner(&program, &plan.access)?;
-    command.args(arguments).current_dir("/").stdin(Stdio::null());
-    let second = log_file
-        .try_clone()
-        .map_err(|e| Error::io(format!("could not open \"{}\"", log.path.display()), &e))?;
-    command.stdout(log_file).stderr(second);
     let road = Road {
         data,
         segment_size: record.wal_segment_size,
@@ -52,8 +42,7 @@ pub fn start(prepared: &Prepared, restored: &Restored, watch: &dyn Watch) -> Res
         to: plan.recovery.goal(),
     };
     watch.stage(Stage::Recover, road.to.0.saturating_sub(road.from.0));
-    let mut child =
-        command.spawn().map_err(|e| Error::io(format!("could not run \"{}\"", program.display()), &e))?;
+    let (mut child, log) = launch(server, data, plan.config.main.as_deref(), &plan.access)?;
     let asked = Asked { server, access: &plan.access };
     let until = until(&plan.recovery);
     let look = |lock: &Lock| {
@@ -77,6 +66,32 @@ pub fn start(prepared: &Prepared, restored: &Restored, watch: &dyn Watch) -> Res
         started.analyzed = Some(started.analyze_error.is_none());
     }
     Ok(started)
+}
+
+/// Starts the server of a data directory, with the file that its messages go to.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn launch(
+    server: &Server,
+    data: &Path,
+    main: Option<&Path>,
+    access: &Access,
+) -> Result<(Child, Log)> {
+    let arguments = arguments(data, main)?;
+    let log = log_path(data, main);
+    let (log_file, log_begin) = open_log(&log, access)?;
+    let log = Log { path: log, begin: log_begin };
+    let program = server.bindir.join("postgres");
+    let mut command = as_owner(&program, access)?;
+    command.args(arguments).current_dir("/").stdin(Stdio::null());
+    let second = log_file
+        .try_clone()
+        .map_err(|e| Error::io(format!("could not open \"{}\"", log.path.display()), &e))?;
+    command.stdout(log_file).stderr(second);
+    let child =
+        command.spawn().map_err(|e| Error::io(format!("could not run \"{}\"", program.display()), &e))?;
+    Ok((child, log))
 }
 
 fn until(plan: &RecoveryPlan) -> Until {
@@ -187,7 +202,8 @@ fn stuck(error: Error, plan: &Plan, lock: &Lock, log: &Log) -> Error {
     ))
 }
 
-fn failed(error: Error, data: &Path, log: &Log) -> Error {
+/// Adds what the server said.
+pub(crate) fn failed(error: Error, data: &Path, log: &Log) -> Error {
     let mut text = log.tail();
     let mut place = log.path.clone();
     // With logging_collector on, the reason is in the collector's file.

@@ -5,10 +5,16 @@ use pg_ark_contract::{Error, ErrorKind, Result};
 /// Part of a restore, in the order in which they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// What is stored is proved; counted in stored bytes.
+    Check,
     /// Archives are unpacked; counted in bytes of tar.
     Unpack,
+    /// Dumps are restored; counted in stored bytes.
+    Load,
     /// Everything is made durable; not counted.
     Sync,
+    /// The server starts; not counted.
+    Start,
     /// The server replays WAL; counted in bytes of WAL.
     Recover,
     /// Statistics are gathered; not counted.

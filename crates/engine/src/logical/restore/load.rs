@@ -1,6 +1,7 @@
 //! One stored dump into a server, by pg_restore; what it could not restore is told, and the rest goes on.
 
 use super::report::Problem;
+use crate::logical::child::Ended;
 use crate::logical::query::Server;
 use crate::logical::stored::Dump;
 use crate::restore::Watch;
@@ -45,30 +46,29 @@ impl Load<'_> {
     /// # Errors
     /// `Corrupt` when the dump changed meanwhile; the order to stop; what the store said.
     pub fn run(&self, dump: &Dump<'_>, job: &Job<'_>) -> Result<Vec<Problem>> {
-        let mut heard = Heard::default();
-        let mut line = |line: &str| heard.line(line);
-        let keeper = self.server.keeper;
-        let file = dump.path().filter(|_| job.jobs > 1);
-        let ended = match file {
-            Some(path) => {
-                // The server's user need not be able to read the repository; a dump is no program for who reads it.
-                let mut command = self.command(job, false)?;
-                command.arg(format!("--jobs={}", job.jobs)).arg(path);
-                let ended = keeper.read(command, &mut |_: Bytes| Ok(()), &mut line)?;
-                self.watch.advance(dump.size());
-                ended
-            }
-            None => {
-                let command = self.command(job, true)?;
-                let mut input = Counted { inner: dump.reader(), watch: self.watch };
-                keeper.feed(command, &mut input, &mut line)?
-            }
+        let Some(path) = dump.path().filter(|_| job.jobs > 1) else {
+            return self.feed(&mut dump.reader(), job);
         };
-        let mut problems = heard.finish(job.name);
-        if !ended.success && problems.is_empty() {
-            problems.push(Problem { database: Some(job.name.to_string()), message: ended.said() });
-        }
-        Ok(problems)
+        let mut heard = Heard::default();
+        // The server's user need not be able to read the repository; a dump is no program for who reads it.
+        let mut command = self.command(job, false)?;
+        command.arg(format!("--jobs={}", job.jobs)).arg(path);
+        let keeper = self.server.keeper;
+        let ended = keeper.read(command, &mut |_: Bytes| Ok(()), &mut |line| heard.line(line))?;
+        self.watch.advance(dump.size());
+        Ok(heard.of(&ended, job))
+    }
+
+    /// Restores from what `dump` gives.
+    ///
+    /// # Errors
+    /// As [`Load::run`].
+    pub fn feed(&self, dump: &mut (dyn Read + Send), job: &Job<'_>) -> Result<Vec<Problem>> {
+        let mut heard = Heard::default();
+        let command = self.command(job, true)?;
+        let mut input = Counted { inner: dump, watch: self.watch };
+        let ended = self.server.keeper.feed(command, &mut input, &mut |line| heard.line(line))?;
+        Ok(heard.of(&ended, job))
     }
 
     fn command(&self, job: &Job<'_>, as_owner: bool) -> Result<Command> {
@@ -135,6 +135,15 @@ impl Heard {
         let at = self.entry.take().map(|entry| format!("{entry}: ")).unwrap_or_default();
         self.messages.push(format!("{at}{text}"));
         self.open = true;
+    }
+
+    /// Its problems, once pg_restore has ended.
+    fn of(self, ended: &Ended, job: &Job<'_>) -> Vec<Problem> {
+        let mut problems = self.finish(job.name);
+        if !ended.success && problems.is_empty() {
+            problems.push(Problem { database: Some(job.name.to_string()), message: ended.said() });
+        }
+        problems
     }
 
     fn finish(self, database: &str) -> Vec<Problem> {

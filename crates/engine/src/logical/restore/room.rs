@@ -1,0 +1,154 @@
+//! Where a new cluster goes: what stands there, and whether there is room. Looks, and changes nothing.
+
+use super::plan::{PlannedTablespace, as_physical};
+use super::request::FreshRequest;
+use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
+use crate::repository::record::TablespaceRecord;
+use crate::repository::{Cluster, Record};
+use crate::restore::check::{self, Filesystem, Mapped};
+use crate::restore::facts::{Facts, Folder, State};
+use crate::restore::marker::MARKER;
+use crate::restore::recorded_places;
+use crate::restore::request::Request;
+use pg_ark_contract::units::human_bytes;
+use pg_ark_contract::{Error, ErrorKind, Result};
+use std::path::PathBuf;
+
+/// What initdb makes (39 MB in PostgreSQL 18), and a few segments of WAL.
+const NEW_CLUSTER: u64 = 64 << 20;
+/// What an empty database takes.
+const NEW_DATABASE: u64 = 8 << 20;
+
+/// What was found.
+pub struct Found {
+    /// About the places.
+    pub facts: Facts,
+    /// Tablespaces outside the data directory and where they go.
+    pub mapped: Vec<Mapped>,
+    /// The request as the checks of a physical restore take it.
+    pub request: Request,
+}
+
+/// Looks at the places, and refuses those that are in use, not empty or not writable.
+///
+/// # Errors
+/// As [`check::targets`] and [`check::map_tablespaces`]. `major` is the version of the new server.
+pub fn look(
+    cluster: &Cluster,
+    record: &Record,
+    logical: &LogicalRecord,
+    request: &FreshRequest,
+    major: u32,
+) -> Result<Found> {
+    let request = as_physical(request, request.tablespaces.clone());
+    let with_places = Record { tablespaces: outside(logical), ..record.clone() };
+    let mapped = check::map_tablespaces(&with_places, &request)?;
+    let targets: Vec<PathBuf> = mapped.iter().map(|m| m.to.clone()).collect();
+    let old_data = std::path::Path::new(&record.data_directory.path);
+    let mut facts = Facts::collect(&request, &targets, &[], cluster.storage().folder(), old_data)?;
+    for folder in &mut facts.tablespaces {
+        if of_other_versions(folder, major) {
+            folder.state = State::Empty;
+        }
+    }
+    check::targets(&request, &facts).map_err(|error| match error.kind {
+        ErrorKind::TargetNotEmpty => not_empty(error, &facts.data),
+        _ => error,
+    })?;
+    recorded_places::check(&mapped, &request, &facts)?;
+    Ok(Found { facts, mapped, request })
+}
+
+/// Tablespaces that have a place of their own.
+fn outside(logical: &LogicalRecord) -> Vec<TablespaceRecord> {
+    let own_place = logical.tablespaces.iter().filter(|tablespace| !tablespace.location.is_empty());
+    own_place
+        .map(|t| TablespaceRecord { oid: t.oid, path: t.location.clone(), data_bytes: t.data_bytes })
+        .collect()
+}
+
+/// Whether all that a folder holds are folders of other servers: each version makes its own (`TABLESPACE_VERSION_DIRECTORY`,
+/// common/relpath.h), and refuses one that is there.
+fn of_other_versions(folder: &Folder, major: u32) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_server = |name: &str| {
+        name.strip_prefix("PG_")
+            .and_then(|rest| rest.split_once('_'))
+            .is_some_and(|(other, catalog)| digits(other) && digits(catalog) && other != major.to_string())
+    };
+    let Ok(entries) = std::fs::read_dir(&folder.path) else { return false };
+    matches!(folder.state, State::NotEmpty(_))
+        && entries.flatten().all(|entry| entry.file_name().to_str().is_some_and(is_server))
+}
+
+fn not_empty(error: Error, data: &Folder) -> Error {
+    match &data.unfinished {
+        Some(marker) => {
+            let folders: Vec<String> =
+                marker.folders.iter().map(|f| format!("\"{}\"", f.display())).collect();
+            error.hint(format!(
+                "A restore of backup \"{}\" did not finish there ({MARKER}). Remove what it left, then try again: {}.",
+                marker.backup.escape_debug(),
+                folders.join(", ")
+            ))
+        }
+        None => error.hint("Move it away, or name another folder."),
+    }
+}
+
+/// Every tablespace and where it goes.
+pub fn tablespaces(logical: &LogicalRecord, mapped: &[Mapped]) -> Vec<PlannedTablespace> {
+    let place = |oid: u32| mapped.iter().find(|m| m.oid == oid).map(|m| m.to.clone());
+    let planned = logical.tablespaces.iter().map(|t| PlannedTablespace {
+        name: t.name.clone(),
+        from: t.location.clone(),
+        to: place(t.oid).filter(|_| !t.location.is_empty()),
+    });
+    planned.collect()
+}
+
+/// What the file system of the data directory must take at least. How much a dump becomes nobody knows before: dead rows are not
+/// in it, and indexes are made anew. So only what surely does not fit is refused, and what may not is told.
+pub fn filesystems(
+    facts: &Facts,
+    databases: &[&DatabaseRecord],
+    data_bytes: u64,
+    told: &mut Vec<String>,
+) -> Vec<Filesystem> {
+    let count = u64::try_from(databases.len()).unwrap_or(u64::MAX);
+    let least = NEW_CLUSTER.saturating_add(NEW_DATABASE.saturating_mul(count));
+    let free: u64 = {
+        let mut devices: Vec<(u64, u64)> = vec![(facts.data.device, facts.data.free)];
+        devices.extend(facts.tablespaces.iter().map(|folder| (folder.device, folder.free)));
+        devices.sort_unstable();
+        devices.dedup_by_key(|(device, _)| *device);
+        devices.iter().fold(0, |sum: u64, (_, free)| sum.saturating_add(*free))
+    };
+    if data_bytes > free {
+        told.push(format!(
+            "the databases had {} when they were dumped, and {} are free: they may not fit",
+            human_bytes(data_bytes),
+            human_bytes(free)
+        ));
+    }
+    check::filesystems(&[(&facts.data, least)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tablespace_may_hold_what_other_versions_have_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let look = || of_other_versions(&Folder::look(dir.path()).unwrap(), 17);
+        assert!(!look(), "it is empty");
+        std::fs::create_dir(dir.path().join("PG_15_202209061")).unwrap();
+        assert!(look());
+        std::fs::create_dir(dir.path().join("PG_17_202406281")).unwrap();
+        assert!(!look(), "this version's");
+        std::fs::remove_dir(dir.path().join("PG_17_202406281")).unwrap();
+        std::fs::write(dir.path().join("notes"), "").unwrap();
+        assert!(!look());
+    }
+}
