@@ -9,9 +9,11 @@
 //! * [`by_hand`]: the same with public tools alone.
 //! * [`interrupts`]: what ends a backup, and what does not.
 //! * [`killed`]: engines that die, disks that fill up, repositories that vanish.
+//! * [`logical_backup`]: dumps, asked for in SQL: what they take and refuse, and what is left of those that are stopped.
 //! * [`layouts`]: every layout of a data directory. * [`load`]: backups while everything is written, created, dropped.
 //! * [`logical_round_trip`]: everything that a dump can hold comes back; [`logical_world`] is that everything.
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
+//! * [`logical_dump`]: logical backups: what is stored, and what cannot be.
 //! * [`damage`]: promise 6, every object of a repository damaged in every way.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
 //! * [`archive_view`]: promise 6, damage is loud: what is said about an archive.
@@ -59,6 +61,8 @@ mod large;
 mod layouts;
 mod load;
 mod logical_round_trip;
+mod logical_backup;
+mod logical_dump;
 mod logical_world;
 mod manners;
 mod metrics;
