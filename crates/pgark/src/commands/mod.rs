@@ -10,6 +10,7 @@ mod restore;
 pub mod restore_args;
 mod restore_logical;
 mod restore_text;
+mod restore_words;
 mod show;
 mod show_logical;
 mod verify;

@@ -1,32 +1,18 @@
 //! What `pgark restore` tells people: the plan, what was restored, how to go on, what came of recovery.
 
+use super::restore_words::{
+    config_text, connect_command, owner_text, quoted, space_text, start_command, state_text,
+};
 use crate::output;
 use pg_ark_contract::units::human_bytes;
 use pg_ark_engine::restore::course::Point;
-use pg_ark_engine::restore::facts::State;
 use pg_ark_engine::restore::start::{ServerState, Started};
-use pg_ark_engine::restore::{ArchiveMode, Plan, Restored, Target, TargetAction, config};
+use pg_ark_engine::restore::{ArchiveMode, Plan, Restored, Target, TargetAction};
+use std::path::PathBuf;
 
 /// The plan.
 pub fn plan_text(plan: &Plan) -> String {
-    let state = match plan.data_directory_state {
-        State::Absent => "to be created",
-        State::NotEmpty(_) => "to be replaced",
-        _ => "an empty folder",
-    };
-    let owner = plan.access.owner.as_ref().map(|owner| match &owner.user {
-        Some(name) => name.clone(),
-        None => owner.uid.to_string(),
-    });
-    let free = |f: &pg_ark_engine::restore::check::Filesystem| {
-        let folders: Vec<String> = f.folders.iter().map(|path| path.display().to_string()).collect();
-        format!(
-            "{} of {} free at {}",
-            human_bytes(f.needed_bytes),
-            human_bytes(f.free_bytes),
-            folders.join(", ")
-        )
-    };
+    let state = state_text(&plan.data_directory_state);
     let finished = plan
         .finished_at
         .as_deref()
@@ -45,10 +31,10 @@ pub fn plan_text(plan: &Plan) -> String {
         ("Port", plan.recovery.port.map(|port| port.to_string())),
         ("Data directory", Some(format!("{} ({state})", plan.data_directory.display()))),
         ("WAL directory", plan.wal_directory.as_ref().map(|path| path.display().to_string())),
-        ("Owner", owner),
+        ("Owner", owner_text(&plan.access)),
         ("Reads", Some(format!("{} with {} threads", human_bytes(plan.read_bytes), plan.jobs))),
         ("Writes", Some(format!("{} in {} files", human_bytes(plan.write_bytes), plan.files))),
-        ("Space", Some(plan.filesystems.iter().map(free).collect::<Vec<_>>().join("; "))),
+        ("Space", Some(space_text(&plan.filesystems))),
     ]);
     for line in plan_lines(plan) {
         text.push('\n');
@@ -147,16 +133,7 @@ fn plan_lines(plan: &Plan) -> Vec<String> {
     for path in &plan.new_tablespaces {
         lines.push(format!("New tablespace: {} (recovery will create it)", path.display()));
     }
-    for file in &plan.config.files {
-        let action = match file.action {
-            config::Action::Write if file.from == file.to => "written",
-            config::Action::Write => "written, from the backup's",
-            config::Action::Same => "there already, equal",
-            config::Action::KeepOther => "another one is there, which is kept",
-        };
-        let from = if file.from == file.to { String::new() } else { format!(" {}", file.from.display()) };
-        lines.push(format!("Configuration:  {}: {action}{from}", file.to.display()));
-    }
+    lines.extend(plan.config.files.iter().map(|file| format!("Configuration:  {}", config_text(file))));
     let mut lines: Vec<String> = lines.iter().map(|line| aligned(line)).collect();
     lines.extend(plan.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines
@@ -185,19 +162,8 @@ pub fn restored_text(plan: &Plan, restored: &Restored, seconds: f64) -> String {
 
 /// How to go on by hand.
 pub fn next_text(plan: &Plan) -> String {
-    let mut command = match &plan.server {
-        Some(server) => format!("{}/pg_ctl", server.bindir.display()),
-        None => "pg_ctl".to_string(),
-    };
-    command.push_str(&format!(" start -D {}", quoted(&plan.data_directory.display().to_string())));
-    if let Some(main) = &plan.config.main {
-        command.push_str(&format!(
-            " -o {}",
-            quoted(&format!("-c config_file={}", quoted(&main.display().to_string())))
-        ));
-    }
-    let user = plan.access.owner.as_ref().and_then(|owner| owner.user.as_deref());
-    let user = user.map_or_else(String::new, |name| format!(" as {name}"));
+    let bindir = plan.server.as_ref().map(|server| &server.bindir);
+    let start = start_command(bindir.map(PathBuf::as_path), &plan.data_directory, &plan.config, &plan.access);
     let recovery = &plan.recovery;
     let then = match (recovery.standby, &recovery.target, recovery.action) {
         (true, ..) => STANDBY.to_string(),
@@ -209,7 +175,7 @@ pub fn next_text(plan: &Plan) -> String {
             target.shown()
         ),
     };
-    format!("Start it{user}: {command}\n{then}")
+    format!("{start}\n{then}")
 }
 
 /// How a server that waits at its target goes on.
@@ -225,12 +191,6 @@ needs hot_standby = on). Do not remove recovery.signal before recovery is over."
 const STANDBY: &str = "It follows the archive until it is promoted. The block marked \"pg_ark restore\" in
 postgresql.auto.conf stays until then: restore_command is in it.";
 
-/// A word for the shell.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:".contains(c);
-    if text.chars().all(plain) { text.to_string() } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
 /// What came of recovery.
 pub fn started_text(plan: &Plan, started: &Started) -> String {
     let utc = |time: &String| format!("{} UTC", output::time(time));
@@ -240,10 +200,7 @@ pub fn started_text(plan: &Plan, started: &Started) -> String {
         _ => started.timeline.to_string(),
     };
     let connect = match (&started.socket_folder, started.port) {
-        (Some(folder), Some(port)) => {
-            let host = if folder.is_empty() { "localhost" } else { folder };
-            Some(format!("psql -h {} -p {port} postgres", quoted(host)))
-        }
+        (Some(folder), Some(port)) => Some(connect_command(folder, port)),
         _ => None,
     };
     let ready = match (started.state, started.pid) {
@@ -324,12 +281,5 @@ mod tests {
     fn values_are_below_each_other() {
         assert_eq!(aligned("Old WAL:  saves a: b"), "Old WAL:           saves a: b");
         assert_eq!(aligned("Known end of WAL: 0/1"), "Known end of WAL:  0/1");
-    }
-
-    #[test]
-    fn words_for_the_shell() {
-        assert_eq!(quoted("/a/b"), "/a/b");
-        assert_eq!(quoted("/a b"), "'/a b'");
-        assert_eq!(quoted("it's"), "'it'\\''s'");
     }
 }
