@@ -8,6 +8,8 @@ pub mod prune;
 pub mod recovery_args;
 mod restore;
 pub mod restore_args;
+mod restore_fresh_text;
+mod restore_into_text;
 mod restore_logical;
 mod restore_text;
 mod restore_words;

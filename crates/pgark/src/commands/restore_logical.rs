@@ -1,13 +1,110 @@
 //! `pgark restore` of a logical backup.
 
+use super::{restore_fresh_text as fresh_text, restore_into_text as into_text};
 use crate::cli::Format;
+use crate::progress::Progress;
+use crate::{output, talk};
 use pg_ark_contract::{Error, ErrorKind, Result};
-use pg_ark_engine::logical::restore::{FreshRequest, IntoRequest};
+use pg_ark_engine::logical::contents::{Listed, contents};
+use pg_ark_engine::logical::restore::{
+    FreshPlan, FreshRequest, IntoRequest, LogicalRestored, Running, prepare_fresh, run_fresh, start_fresh,
+};
 use pg_ark_engine::repository::Cluster;
+use pg_ark_engine::restore::marker::MARKER;
+use serde::Serialize;
+use std::time::Instant;
+
+/// What `--format json` prints of a restore that is only planned.
+#[derive(Serialize)]
+struct Planned<'a, P> {
+    #[serde(flatten)]
+    plan: &'a P,
+    contents: &'a [Listed],
+}
+
+/// What `--format json` prints after a restore.
+#[derive(Serialize)]
+struct Report<'a, P> {
+    plan: &'a P,
+    restored: &'a LogicalRestored,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<&'a Running>,
+}
 
 /// Into a cluster that the restore makes.
-pub fn fresh(_: &Cluster, _: &FreshRequest, _: bool, _: Format) -> Result<()> {
-    Err(Error::new(ErrorKind::Unsupported, "this version restores full backups"))
+pub fn fresh(cluster: &Cluster, request: &FreshRequest, dry_run: bool, format: Format) -> Result<()> {
+    let prepared = prepare_fresh(cluster, request)?;
+    let plan = &prepared.plan;
+    if dry_run {
+        let names: Vec<String> = plan.databases.iter().map(|database| database.name.clone()).collect();
+        let listed = contents(cluster.storage(), &prepared.folder, &prepared.record, &names)?;
+        return show_plan(plan, &fresh_text::plan_text(plan), &listed, format);
+    }
+    talk::say(&fresh_text::plan_text(plan));
+    let progress = Progress::new(talk::stop_flag()?);
+    let began = Instant::now();
+    let restored = run_fresh(cluster.storage(), &prepared, &progress);
+    progress.finish();
+    let restored = restored.map_err(|e| unfinished(e, plan))?;
+    let seconds = began.elapsed().as_secs_f64();
+    tell_problems(&restored);
+    let done = fresh_text::restored_text(plan, seconds);
+    let running = match request.start {
+        true => {
+            talk::say(&done);
+            let running = start_fresh(&prepared, &progress);
+            progress.finish();
+            Some(running?)
+        }
+        false => None,
+    };
+    match (format, &running) {
+        (Format::Json, _) => {
+            output::json(&Report { plan, restored: &restored, seconds, started: running.as_ref() })?;
+        }
+        (Format::Text, Some(running)) => output::lines(&fresh_text::started_text(&prepared, running))?,
+        (Format::Text, None) => output::lines(&format!("{done}\n{}", fresh_text::next_text(&prepared)))?,
+    }
+    restored.short().map_or(Ok(()), Err)
+}
+
+fn show_plan<P: Serialize>(plan: &P, text: &str, contents: &[Listed], format: Format) -> Result<()> {
+    match format {
+        Format::Json => output::json(&Planned { plan, contents }),
+        Format::Text => output::lines(&format!("{text}{}", contents_text(contents))),
+    }
+}
+
+/// What the dumps contain, in lines as `pg_restore --list` prints them.
+fn contents_text(contents: &[Listed]) -> String {
+    let one = |listed: &Listed| {
+        let lines: String = listed.lines.iter().map(|line| format!("\n{line}")).collect();
+        format!("\n\n; database {}: {} entries{lines}", listed.database.escape_debug(), listed.lines.len())
+    };
+    contents.iter().map(one).collect()
+}
+
+/// What could not be restored, each with its database.
+fn tell_problems(restored: &LogicalRestored) {
+    for problem in &restored.problems {
+        let place = match &problem.database {
+            Some(name) => format!("database {}", name.escape_debug()),
+            None => "roles, tablespaces and settings".to_string(),
+        };
+        talk::say(&output::indented(&format!("error: {place}: {}", problem.message), 7));
+    }
+}
+
+fn unfinished(error: Error, plan: &FreshPlan) -> Error {
+    let begun = plan.data_directory.join(MARKER).exists();
+    match error.kind {
+        ErrorKind::Cancelled if begun => error.hint(format!(
+            "\"{}\" holds an unfinished restore, which no server starts from. Remove it, then try again.",
+            plan.data_directory.display()
+        )),
+        _ => error,
+    }
 }
 
 /// Into a running server.

@@ -1,0 +1,80 @@
+//! What `pgark restore` tells of a logical backup that goes into a running server.
+
+use crate::output;
+use pg_ark_contract::units::human_bytes;
+use pg_ark_engine::logical::restore::LogicalRestored;
+use pg_ark_engine::logical::restore::into_plan::{DatabaseStep, IntoPlan, ObjectsStep};
+
+/// Where values begin: behind the longest name.
+const VALUES: usize = "Restored into:".len() + 2;
+
+/// The plan.
+pub fn plan_text(plan: &IntoPlan) -> String {
+    let list = |names: &[String]| some(names.join(", "));
+    let server = format!("PostgreSQL {}, as role {}", plan.server_version, plan.user);
+    let mut pairs = vec![
+        ("Backup", Some(format!("{}, begun {} UTC", plan.backup, output::time(&plan.taken_at)))),
+        ("Dumped from", Some(format!("PostgreSQL {}", plan.dumped_version))),
+        ("Restored into", Some(server)),
+        ("Programs", Some(plan.programs.clone())),
+        ("Reads", Some(human_bytes(plan.dump_bytes))),
+    ];
+    if let Some(globals) = &plan.globals {
+        pairs.push(("Roles", list(&globals.roles)));
+        pairs.push(("Tablespaces", list(&globals.tablespaces)));
+        pairs.push(("Stay as is", list(&globals.kept)));
+    }
+    pairs.extend(plan.databases.iter().map(|step| ("Database", Some(database_text(step)))));
+    pairs.extend(plan.objects.iter().flat_map(object_pairs));
+    pairs.extend(plan.skipped.iter().map(|why| ("Not restored", Some(why.clone()))));
+    for (_, value) in &mut pairs {
+        *value = value.take().map(|text| broken(&text));
+    }
+    let mut text = output::pairs(&pairs);
+    for warning in &plan.warnings {
+        text.push_str(&format!("\nwarning: {}", output::indented(warning, 9)));
+    }
+    text
+}
+
+fn database_text(step: &DatabaseStep) -> String {
+    let name = if step.name == step.target { String::new() } else { format!(" as {}", step.target) };
+    let there = if step.replaces { "; the one that is there is dropped" } else { "" };
+    format!("{}{name}{there}", step.name)
+}
+
+fn object_pairs(step: &ObjectsStep) -> Vec<(&'static str, Option<String>)> {
+    let renamed = step.rename.as_ref().map_or_else(String::new, |name| format!(" as {name}"));
+    let list = |names: &[String]| some(names.join(", "));
+    let named = |name: &String| Some(format!("{name}{renamed}"));
+    let database = match step.name == step.target {
+        true => step.name.clone(),
+        false => format!("{}, of database {} in the backup", step.target, step.name),
+    };
+    let mut pairs = vec![("Into database", Some(database))];
+    pairs.extend(step.schemas.iter().map(|schema| ("Schema", named(schema))));
+    pairs.extend(step.tables.iter().map(|table| ("Table", named(table))));
+    pairs.push(("Dropped first", list(&step.replaced)));
+    pairs.push(("Also", list(&step.also)));
+    pairs.push(("Tried at last", list(&step.afterwards)));
+    pairs.push(("Left out", list(&step.left_out)));
+    pairs
+}
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Lines that stay within their width; [`output::pairs`] puts them below each other.
+fn broken(text: &str) -> String {
+    output::wrapped(text, VALUES).lines().map(str::trim_start).collect::<Vec<_>>().join("\n")
+}
+
+/// What was done.
+pub fn restored_text(plan: &IntoPlan, restored: &LogicalRestored, seconds: f64) -> String {
+    let mut made: Vec<String> = restored.databases.iter().map(|name| format!("database {name}")).collect();
+    made.extend(restored.objects.iter().cloned());
+    let bytes = human_bytes(plan.dump_bytes);
+    let what = if made.is_empty() { "nothing".to_string() } else { made.join(", ") };
+    output::wrapped(&format!("Restored in {seconds:.1} s from {bytes} of dumps: {what}."), 0)
+}
