@@ -6,7 +6,6 @@
 
 use crate::stored::objects::unwrap_io;
 use pg_ark_contract::{Error, ErrorKind, Result};
-use std::collections::BTreeMap;
 use std::io::Read;
 
 /// The oldest format that is read (`K_VERS_1_14`, pg_backup_archiver.h): that of PostgreSQL 15.
@@ -58,19 +57,23 @@ impl Toc {
     /// # Errors
     /// `Unsupported` for a format that is not known; `Corrupt` for what is no dump; those of `source`.
     pub fn read(source: &mut dyn Read) -> Result<Toc> {
-        Reader { source, int: 4, offset: 8, kept: 0, copy: None, drops: BTreeMap::new() }.toc()
+        Reader { source, int: 4, offset: 8, kept: 0, copy: None, drop: None }.toc()
     }
 
-    /// The head of a dump with other SQL for `pg_restore --clean`: an entry is dropped as `drops` says for its number, and the
-    /// others not at all. What follows in `source` is the rest of the dump, which stays as it is.
+    /// The head of a dump with other SQL for `pg_restore --clean`: an entry is dropped as `drop` says, or not at all. What
+    /// follows in `source` is the rest of the dump, which stays as it is. `drop` hears number, kind and name of every entry.
     ///
     /// Why: what `pg_dump` writes there fails on a table that has other columns now; and only SQL that `pg_restore` finds in
     /// the dump runs in its transaction.
     ///
     /// # Errors
     /// As [`Toc::read`].
-    pub fn with_drops(source: &mut dyn Read, drops: BTreeMap<u32, String>) -> Result<Vec<u8>> {
-        let mut reader = Reader { source, int: 4, offset: 8, kept: 0, copy: Some(Vec::new()), drops };
+    pub fn with_drops(
+        source: &mut dyn Read,
+        drop: &mut dyn FnMut(&Entry) -> Option<String>,
+    ) -> Result<Vec<u8>> {
+        let mut reader =
+            Reader { source, int: 4, offset: 8, kept: 0, copy: Some(Vec::new()), drop: Some(drop) };
         reader.toc()?;
         Ok(reader.copy.unwrap_or_default())
     }
@@ -132,7 +135,7 @@ struct Reader<'a> {
     /// What was read, when somebody wants it.
     copy: Option<Vec<u8>>,
     /// For the copy: how entries are dropped.
-    drops: BTreeMap<u32, String>,
+    drop: Option<&'a mut dyn FnMut(&Entry) -> Option<String>>,
 }
 
 impl Reader<'_> {
@@ -206,7 +209,7 @@ impl Reader<'_> {
             true => entry.definition = self.text(MAX_DEFINITION)?.unwrap_or_default(),
             false => self.skip_text()?,
         }
-        self.drop_text(id)?;
+        self.drop_text(&entry)?;
         // How its data is copied.
         self.skip_text()?;
         entry.schema = self.name()?;
@@ -230,12 +233,12 @@ impl Reader<'_> {
     }
 
     /// How an entry is dropped; the copy gets what was asked for.
-    fn drop_text(&mut self, id: u32) -> Result<()> {
+    fn drop_text(&mut self, entry: &Entry) -> Result<()> {
         let before = self.copy.as_ref().map(Vec::len);
         self.skip_text()?;
         if let (Some(copy), Some(before)) = (&mut self.copy, before) {
             copy.truncate(before);
-            let text = self.drops.remove(&id);
+            let text = self.drop.as_mut().and_then(|drop| drop(entry));
             // Sign and size, lowest byte first; -1 for no text (`WriteStr`).
             let (sign, size) = text.as_ref().map_or((1, 1), |text| (0, text.len() as u64));
             copy.push(sign);

@@ -4,26 +4,41 @@
 //! * For both ways: [`globals`], whose text [`script`] cuts into statements, and [`load`], one dump into a server.
 //! * Into a cluster that it makes: [`plan`] looks ([`room`]) and refuses; [`fresh`] carries it out: [`initdb`], a server for the
 //!   restore alone ([`private`]), all [`databases`], configuration ([`config_back`], [`settings`]), everything durable; [`start`].
+//! * Into a running server: [`into`] looks and refuses, with a plan ([`into_plan`]); [`existing`] is what the server has already.
+//!   Databases: [`whole`], [`made`]. Tables and schemas: [`find`], [`selection`], [`objects`], [`use_list`], [`drops`]; under
+//!   another name through a [`scratch`] database.
 
 pub mod choose;
 pub mod config_back;
 pub mod databases;
+pub mod drops;
+pub mod existing;
+pub mod find;
 pub mod fresh;
 pub mod globals;
 pub mod initdb;
+pub mod into;
+pub mod into_plan;
 pub mod load;
+pub mod made;
+pub mod objects;
 pub mod plan;
 pub mod private;
 pub mod report;
 pub mod request;
 pub mod room;
+pub mod scratch;
 pub mod script;
 pub mod selection;
 pub mod settings;
 pub mod start;
+pub mod use_list;
+pub mod whole;
 
 pub use choose::choose;
 pub use fresh::run_fresh;
+pub use into::{IntoPrepared, prepare_into, run_into};
+pub use into_plan::{DatabaseStep, GlobalsStep, IntoPlan, ObjectsStep};
 pub use plan::{FreshPlan, FreshPrepared, PlannedDatabase, PlannedTablespace, prepare_fresh};
 pub use report::{LogicalRestored, Problem};
 pub use request::{FreshRequest, IntoRequest, LATEST};

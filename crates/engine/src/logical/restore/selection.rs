@@ -88,7 +88,7 @@ impl<'a> Graph<'a> {
             }
             (None, None) => entry.name == text,
         };
-        let tables = self.toc.entries.iter().filter(|entry| TABLES.contains(&entry.kind.as_str()));
+        let tables = self.toc.entries.iter().filter(|entry| is_table(entry));
         tables.filter(is_meant).collect()
     }
 
@@ -172,7 +172,7 @@ impl<'a> Graph<'a> {
 
     /// The table that a constraint, trigger, policy belongs to: the one that its name begins with. Of a table `a` and a table
     /// `a b` it is the longer name that counts.
-    fn owner(&self, entry: &Entry) -> Option<&'a Entry> {
+    pub fn owner(&self, entry: &Entry) -> Option<&'a Entry> {
         let candidates = entry.depends.iter().filter_map(|id| self.entry(*id));
         let fits = |owner: &&Entry| {
             let rest = entry.name.strip_prefix(owner.name.as_str());
@@ -204,6 +204,11 @@ impl<'a> Graph<'a> {
         let (after, inside) = all.iter().partition(|id| self.entry(**id).is_some_and(needs_more));
         Selection { inside, after }
     }
+}
+
+/// Whether `--table` can mean it.
+pub fn is_table(entry: &Entry) -> bool {
+    TABLES.contains(&entry.kind.as_str())
 }
 
 /// Schema and name of a text with double quotes; none for one without.

@@ -1,0 +1,409 @@
+//! `pgark restore BACKUP --into CONNINFO`: into a running server. First everything is looked at, and refused when it must be;
+//! then the dumps are proved; only then is anything changed.
+
+use super::choose::choose;
+use super::existing::Target;
+use super::globals::{self, Rules, Script};
+use super::into_plan::{DatabaseStep, GlobalsStep, IntoPlan};
+use super::load::Load;
+use super::objects::{self, Objects};
+use super::report::LogicalRestored;
+use super::request::IntoRequest;
+use super::scratch::{self, Renaming};
+use super::whole::{self, Whole};
+use super::{find, selection};
+use crate::logical::child::Keeper;
+use crate::logical::connection::Connection;
+use crate::logical::contents::{named, toc_of};
+use crate::logical::programs::Programs;
+use crate::logical::query::Server;
+use crate::logical::stored::{self, Dump};
+use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
+use crate::repository::{Cluster, Record, Storage};
+use crate::restore::Stage;
+use crate::restore::watch::{self, Watch};
+use pg_ark_contract::{Error, ErrorKind, Result};
+use std::collections::BTreeSet;
+
+/// Where databases are made from, unless the user names one.
+const USUAL: &str = "postgres";
+/// Nothing was touched.
+const TAKEN: &str = "Nothing was changed. With --clean they are dropped first and made anew; with --database NAME --as OTHER one database goes beside what is there.";
+
+/// A restore that can be carried out.
+#[derive(Debug, Clone)]
+pub struct IntoPrepared {
+    /// For the user.
+    pub plan: IntoPlan,
+    record: Record,
+    folder: String,
+    programs: Programs,
+    connection: Connection,
+    usual: String,
+    target: Target,
+    script: Option<Script>,
+    objects: Option<Objects>,
+    jobs: usize,
+}
+
+/// What is looked at.
+struct Scene<'a> {
+    storage: &'a Storage,
+    folder: &'a str,
+    record: &'a Record,
+    logical: &'a LogicalRecord,
+    server: Server<'a>,
+    target: &'a Target,
+    request: &'a IntoRequest,
+}
+
+/// Looks at the backup and at the server; nothing is changed anywhere.
+///
+/// # Errors
+/// Those of [`choose`]; `InvalidArgument`; `ServerNotReady` with the server's words; `TargetNotEmpty` naming all that exists;
+/// `Unsupported` for a server that is too old; `PermissionDenied`.
+pub fn prepare_into(cluster: &Cluster, request: &IntoRequest, watch: &dyn Watch) -> Result<IntoPrepared> {
+    sensible(request)?;
+    let connection = Connection::conninfo(&request.conninfo)?;
+    let (record, folder) = choose(cluster, &request.backup)?;
+    let logical = stored::check(&record)?;
+    let dumped = record.server_version_num / 10_000;
+    let mut programs = Programs::for_restore(request.bindir.as_deref(), dumped)?;
+    let storage = cluster.storage();
+    let is_objects = !(request.tables.is_empty() && request.schemas.is_empty());
+    let usual = connection.database().unwrap_or(USUAL).to_string();
+    Keeper::with(&|| watch::check(watch), |keeper| {
+        let found = match is_objects {
+            true => Some(find::database(storage, &folder, logical, request)?),
+            false => None,
+        };
+        // Tables go into the database that the text names, or that of their own name.
+        let (usual, goes_to) = match (&found, connection.database()) {
+            (Some((database, _)), None) => (database.name.clone(), database.name.clone()),
+            _ => (usual.clone(), usual.clone()),
+        };
+        let server = Server { keeper, programs: &programs, connection: &connection, access: None };
+        let target = Target::ask(&server, &usual)?;
+        refuse(&target, dumped, &record, is_objects)?;
+        let mut plan = new_plan(&record, &target, &programs);
+        let scene =
+            Scene { storage, folder: &folder, record: &record, logical, server, target: &target, request };
+        let (mut script, mut objects) = (None, None);
+        match found {
+            Some((database, toc)) => {
+                let roles =
+                    globals::script(&globals::read(storage, &folder, &record, logical)?, &Rules::default())?
+                        .roles;
+                let server = &scene.server;
+                let mut chosen = objects::prepare(server, &target, toc, request, &goes_to, &roles)?;
+                plan.dump_bytes = Dump::of(storage, &folder, database).size();
+                // The record knows the database, whatever the dump calls it.
+                chosen.step.name.clone_from(&database.name);
+                plan.objects = Some(chosen.step.clone());
+                objects = Some(chosen);
+            }
+            None => script = scene.databases(&mut plan)?,
+        }
+        if request.rename.is_some() && is_objects {
+            // It is dumped from there again: by a pg_dump that is no older than that server.
+            programs = Programs::for_restore(request.bindir.as_deref(), dumped.max(target.version))?;
+            if !programs.path("pg_dump").is_file() {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!("\"{}\" holds no pg_dump, which --as needs", programs.bindir.display()),
+                )
+                .hint(format!(
+                    "Install postgresql-client-{} or name its folder with --bindir.",
+                    programs.major
+                )));
+            }
+        }
+        Ok((plan, usual, target, script, objects))
+    })
+    .map(|(plan, usual, target, script, objects)| IntoPrepared {
+        plan,
+        record: record.clone(),
+        folder: folder.clone(),
+        programs: programs.clone(),
+        connection: connection.clone(),
+        usual,
+        target,
+        script,
+        objects,
+        jobs: match request.jobs {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            jobs => jobs,
+        },
+    })
+}
+
+/// Refuses what means nothing.
+fn sensible(request: &IntoRequest) -> Result<()> {
+    let objects = request.tables.len() + request.schemas.len();
+    let what = match &request.rename {
+        Some(name) if name.is_empty() || name.contains('\0') => "--as needs a name",
+        Some(_) if objects > 1 => "--as gives one table or one schema another name, not several",
+        Some(_) if objects == 0 && request.database.is_none() => {
+            "--as needs to know what gets the other name: --database, --schema or --table"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::InvalidArgument, what)
+        .hint("For example: --database shop --table sales.orders --as orders_of_monday."))
+}
+
+/// Refuses a server that cannot take it.
+fn refuse(target: &Target, dumped: u32, record: &Record, is_objects: bool) -> Result<()> {
+    if target.in_recovery {
+        return Err(Error::new(
+            ErrorKind::ServerNotReady,
+            "the server is a standby, or still recovers: nothing can be written to it",
+        )
+        .hint("Restore into its primary, or promote it."));
+    }
+    if target.version < dumped {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the backup is of PostgreSQL {}, the server is PostgreSQL {}",
+                record.server_version, target.version
+            ),
+        )
+        .hint(format!("A dump goes into a server of the same or a newer version: {dumped} or above.")));
+    }
+    if !is_objects && !target.create_database {
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            format!("role \"{}\" may not create databases on that server", target.user),
+        )
+        .hint("Connect as a superuser, or: ALTER ROLE ... CREATEDB. Roles, tablespaces and owners need a superuser."));
+    }
+    Ok(())
+}
+
+fn new_plan(record: &Record, target: &Target, programs: &Programs) -> IntoPlan {
+    let mut plan = IntoPlan {
+        backup: record.backup.clone(),
+        taken_at: record.started_at.clone(),
+        dumped_version: record.server_version.clone(),
+        server_version: target.version,
+        user: target.user.clone(),
+        programs: programs.version.clone(),
+        ..IntoPlan::default()
+    };
+    if !target.superuser {
+        plan.warnings.push(format!(
+            "role \"{}\" is no superuser: owners, extensions and some privileges may fail",
+            target.user
+        ));
+    }
+    if programs.major > target.version {
+        plan.warnings.push(format!(
+            "pg_restore is of PostgreSQL {}, newer than the server: it may ask for settings that the server does not know",
+            programs.major
+        ));
+    }
+    plan
+}
+
+impl Scene<'_> {
+    /// Plans whole databases, and the globals when all of them were asked for.
+    fn databases(&self, plan: &mut IntoPlan) -> Result<Option<Script>> {
+        let script = match &self.request.database {
+            Some(name) => {
+                let database = named(self.logical, name)?;
+                let target = self.request.rename.clone().unwrap_or_else(|| name.clone());
+                plan.databases.push(self.step(database, &target));
+                None
+            }
+            None => {
+                let script = self.globals()?;
+                plan.globals = Some(GlobalsStep {
+                    roles: script.roles.clone(),
+                    tablespaces: script.tablespaces.clone(),
+                    kept: script.left_out.clone(),
+                });
+                for missing in &self.logical.missing {
+                    plan.skipped
+                        .push(format!("\"{}\" is not in the backup: {}", missing.name, missing.reason));
+                }
+                self.every(plan)?;
+                Some(script)
+            }
+        };
+        self.refuse_taken(plan)?;
+        let bytes = |step: &DatabaseStep| {
+            self.logical.database(&step.name).map_or(0, |d| Dump::of(self.storage, self.folder, d).size())
+        };
+        plan.dump_bytes = plan.databases.iter().map(bytes).sum();
+        Ok(script)
+    }
+
+    fn step(&self, database: &DatabaseRecord, target: &str) -> DatabaseStep {
+        let replaces = self.target.database(target).is_some();
+        DatabaseStep { name: database.name.clone(), target: target.to_string(), replaces }
+    }
+
+    /// All databases; those that every server has come first, and only when they may be replaced.
+    fn every(&self, plan: &mut IntoPlan) -> Result<()> {
+        for database in &self.logical.databases {
+            let step = self.step(database, &database.name);
+            if !whole::is_always_there(&database.name) || !step.replaces || self.request.clean {
+                plan.databases.push(step);
+            } else if !whole::is_empty(&toc_of(self.storage, self.folder, database)?) {
+                let message = format!(
+                    "database \"{0}\" exists on every server and is not restored: --clean replaces it, --database {0} --as NAME puts it beside",
+                    database.name
+                );
+                plan.warnings.push(message.clone());
+                plan.skipped.push(format!("\"{}\" exists", database.name));
+            }
+        }
+        plan.databases.sort_by_key(|step| !whole::is_always_there(&step.name));
+        Ok(())
+    }
+
+    fn globals(&self) -> Result<Script> {
+        let text = globals::read(self.storage, self.folder, self.record, self.logical)?;
+        let rules = Rules {
+            kept_roles: self.target.roles.iter().cloned().collect(),
+            kept_tablespaces: self.target.tablespaces.iter().cloned().collect(),
+            ..Rules::default()
+        };
+        globals::script(&text, &rules)
+    }
+
+    /// Refuses what exists, and what is in use although it shall go.
+    fn refuse_taken(&self, plan: &IntoPlan) -> Result<()> {
+        let replaced: Vec<&DatabaseStep> = plan.databases.iter().filter(|step| step.replaces).collect();
+        let names = |steps: &[&DatabaseStep]| {
+            steps.iter().map(|step| format!("\"{}\"", step.target)).collect::<Vec<_>>().join(", ")
+        };
+        if !replaced.is_empty() && !self.request.clean {
+            let noun = if replaced.len() == 1 { "database" } else { "databases" };
+            let verb = if replaced.len() == 1 { "exists" } else { "exist" };
+            return Err(Error::new(
+                ErrorKind::TargetNotEmpty,
+                format!("{noun} {} already {verb} there", names(&replaced)),
+            )
+            .hint(TAKEN));
+        }
+        let in_use =
+            |step: &&DatabaseStep| self.target.database(&step.target).is_some_and(|d| d.sessions > 0);
+        let busy: Vec<&DatabaseStep> = replaced.into_iter().filter(in_use).collect();
+        if !busy.is_empty() {
+            return Err(Error::new(
+                ErrorKind::ServerNotReady,
+                format!("clients are connected to what --clean drops: {}", names(&busy)),
+            )
+            .hint("Nothing was changed. End these sessions first; pg_stat_activity shows them."));
+        }
+        Ok(())
+    }
+}
+
+/// Restores.
+///
+/// # Errors
+/// `Corrupt` for a damaged dump, before anything is changed; `ServerNotReady` with the server's words; `Cancelled`. What could
+/// not be restored beside the rest is in the result.
+pub fn run_into(storage: &Storage, prepared: &IntoPrepared, watch: &dyn Watch) -> Result<LogicalRestored> {
+    let logical = stored::check(&prepared.record)?;
+    Keeper::with(&|| watch::check(watch), |keeper| {
+        let dumps = prove(storage, prepared, logical, watch)?;
+        watch.stage(Stage::Load, dumps);
+        let server =
+            Server { keeper, programs: &prepared.programs, connection: &prepared.connection, access: None };
+        let load = Load { server, watch };
+        match &prepared.objects {
+            Some(objects) => tables(storage, prepared, logical, &load, objects),
+            None => databases(storage, prepared, logical, load),
+        }
+    })
+}
+
+/// Reads every dump that is used and compares it with its checksum; gives their bytes.
+fn prove(
+    storage: &Storage,
+    prepared: &IntoPrepared,
+    logical: &LogicalRecord,
+    watch: &dyn Watch,
+) -> Result<u64> {
+    let plan = &prepared.plan;
+    let objects = plan.objects.as_ref().map(|step| &step.name);
+    let names: BTreeSet<&String> = plan.databases.iter().map(|step| &step.name).chain(objects).collect();
+    let used: Vec<Dump<'_>> = logical
+        .databases
+        .iter()
+        .filter(|d| names.contains(&d.name))
+        .map(|d| Dump::of(storage, &prepared.folder, d))
+        .collect();
+    let total = used.iter().map(Dump::size).sum();
+    watch.stage(Stage::Check, total);
+    for dump in &used {
+        dump.check(&mut |bytes| {
+            watch.advance(bytes);
+            watch::check(watch)
+        })?;
+    }
+    Ok(total)
+}
+
+fn databases(
+    storage: &Storage,
+    prepared: &IntoPrepared,
+    logical: &LogicalRecord,
+    load: Load<'_>,
+) -> Result<LogicalRestored> {
+    let mut restored = LogicalRestored::default();
+    let mut target = prepared.target.clone();
+    if let Some(script) = &prepared.script {
+        let through = whole::through("", &prepared.usual);
+        restored.problems = globals::run(&load.server, through, script)?;
+        // What was made of them decides what databases can have.
+        target = Target::ask(&load.server, through)?;
+    }
+    let whole = Whole {
+        load,
+        storage,
+        folder: &prepared.folder,
+        record: logical,
+        target: &target,
+        usual: &prepared.usual,
+        jobs: prepared.jobs,
+    };
+    let (done, problems) = whole.run(&prepared.plan.databases)?;
+    restored.databases = done;
+    restored.problems.extend(problems);
+    Ok(restored)
+}
+
+fn tables(
+    storage: &Storage,
+    prepared: &IntoPrepared,
+    logical: &LogicalRecord,
+    load: &Load<'_>,
+    objects: &Objects,
+) -> Result<LogicalRestored> {
+    let step = &objects.step;
+    let record = named(logical, &step.name)?;
+    let dump = Dump::of(storage, &prepared.folder, record);
+    let mut restored = LogicalRestored::default();
+    let Some(name) = &step.rename else {
+        restored.problems = objects::run(load, &dump, objects)?;
+        restored.objects = step.tables.iter().chain(&step.schemas).cloned().collect();
+        return Ok(restored);
+    };
+    let graph = selection::Graph::new(&objects.toc);
+    let table = step.tables.first().and_then(|_| {
+        let tables = graph.toc.entries.iter().filter(|entry| step.tables.contains(&entry.full_name()));
+        tables.into_iter().find(|entry| objects.list.contains(&entry.id) && selection::is_table(entry))
+    });
+    let through = whole::through(&step.target, USUAL);
+    scratch::sweep(&load.server, &prepared.target, through)?;
+    let renaming = Renaming { objects, table, name, record, through };
+    scratch::run(load, &dump, &prepared.target, &renaming)?;
+    let schema = table.and_then(|table| table.schema.as_ref());
+    restored.objects.push(schema.map_or_else(|| name.clone(), |schema| format!("{schema}.{name}")));
+    Ok(restored)
+}

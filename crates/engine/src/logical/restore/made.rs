@@ -1,0 +1,233 @@
+//! A database on a running server, made from what the record says of it.
+
+use super::existing::{SETTINGS, Target, identifier, literal};
+use super::report::Problem;
+use crate::logical::query::Server;
+use crate::logical::toc::{Entry, Toc};
+use crate::repository::logical_record::DatabaseRecord;
+use pg_ark_contract::Result;
+
+/// Settings of these are lists of names, each in quotes of its own (`variable_is_guc_list_quote`, bin/pg_dump/dumputils.c).
+const LISTS: [&str; 6] = [
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+];
+
+/// The statement that makes database `name` as `record` was, and what it leaves out because the server lacks it.
+pub fn create(name: &str, record: &DatabaseRecord, target: &Target) -> (String, Vec<Problem>) {
+    let locale = &record.locale;
+    let mut sql = format!(
+        "CREATE DATABASE {} WITH TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+        identifier(name),
+        literal(&locale.encoding),
+        literal(&locale.collate),
+        literal(&locale.ctype)
+    );
+    let mut option = |word: &str, value: &str| sql.push_str(&format!(" {word} {value}"));
+    if matches!(locale.provider.as_str(), "icu" | "builtin") {
+        option("LOCALE_PROVIDER", &locale.provider);
+        let word = if locale.provider == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
+        if let Some(locale) = &locale.locale {
+            option(word, &literal(locale));
+        }
+        if let Some(rules) = &locale.icu_rules {
+            option("ICU_RULES", &literal(rules));
+        }
+    } else {
+        option("LOCALE_PROVIDER", "libc");
+    }
+    let mut problems = Vec::new();
+    let mut lacks = |what: String| problems.push(Problem { database: Some(name.to_string()), message: what });
+    match target.roles.contains(&record.owner) {
+        true => option("OWNER", &identifier(&record.owner)),
+        false => lacks(format!(
+            "its owner, role \"{}\", does not exist: it belongs to \"{}\" now",
+            record.owner, target.user
+        )),
+    }
+    match record.tablespace.as_str() {
+        "" | "pg_default" => {}
+        space if target.tablespaces.iter().any(|known| known == space) => {
+            option("TABLESPACE", &identifier(space));
+        }
+        space => lacks(format!("tablespace \"{space}\" does not exist: it lies in the default one")),
+    }
+    (sql, problems)
+}
+
+/// The statements that drop a database. One that is a template must stop being one first.
+pub fn drop(name: &str, is_template: bool) -> Vec<String> {
+    let ordinary = format!("ALTER DATABASE {} IS_TEMPLATE false", identifier(name));
+    let drop = format!("DROP DATABASE {}", identifier(name));
+    is_template.then_some(ordinary).into_iter().chain([drop]).collect()
+}
+
+/// Settings, privileges, limits and comment of a database: what the dump itself says, or the same for another name.
+pub fn properties(name: &str, record: &DatabaseRecord, toc: &Toc) -> Vec<String> {
+    let of_database = toc.entries.iter().filter(|entry| entry.is_of_database() && entry.kind != "DATABASE");
+    if name == record.name {
+        return of_database.map(|entry| entry.definition.clone()).filter(|sql| !sql.is_empty()).collect();
+    }
+    let database = identifier(name);
+    let mut all: Vec<String> = Vec::new();
+    if let Some(privileges) = &record.privileges {
+        all.push(grants(name, privileges));
+    }
+    for setting in &record.settings {
+        let whose = match &setting.role {
+            Some(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
+            None => format!("DATABASE {database}"),
+        };
+        let value = match LISTS.contains(&setting.name.to_ascii_lowercase().as_str()) {
+            // The server has it in the form of a list already.
+            true if !setting.value.is_empty() => list(&setting.value),
+            _ => literal(&setting.value),
+        };
+        // Names of extensions' settings have a part before a point.
+        let setting = setting.name.split('.').map(identifier).collect::<Vec<_>>().join(".");
+        all.push(format!("ALTER {whose} SET {setting} TO {value}"));
+    }
+    if record.connection_limit != -1 {
+        all.push(format!("ALTER DATABASE {database} CONNECTION LIMIT {}", record.connection_limit));
+    }
+    if record.is_template {
+        all.push(format!("ALTER DATABASE {database} IS_TEMPLATE true"));
+    }
+    all.extend(of_database.filter_map(|entry| comment(entry, &database)));
+    all
+}
+
+/// Names of a list, cut at commas outside of quotes: `"$user", public`.
+fn list(value: &str) -> String {
+    let (mut names, mut name, mut inside) = (Vec::new(), String::new(), false);
+    for letter in value.chars() {
+        match letter {
+            '"' => inside = !inside,
+            ',' if !inside => names.push(std::mem::take(&mut name)),
+            ' ' if !inside => {}
+            other => name.push(other),
+        }
+    }
+    names.push(name);
+    names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// Privileges as `pg_database.datacl` shows them, granted by whoever restores.
+fn grants(name: &str, privileges: &str) -> String {
+    let body = format!(
+        "DECLARE item record;
+BEGIN
+  EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', {name});
+  FOR item IN SELECT * FROM aclexplode({privileges}::aclitem[]) LOOP
+    EXECUTE format('GRANT %s ON DATABASE %I TO %s%s', item.privilege_type, {name},
+      CASE item.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(item.grantee)) END,
+      CASE WHEN item.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+  END LOOP;
+END",
+        name = literal(name),
+        privileges = literal(privileges),
+    );
+    format!("DO {}", literal(&body))
+}
+
+/// `COMMENT ON DATABASE old IS '...';` with another name.
+fn comment(entry: &Entry, database: &str) -> Option<String> {
+    let old = entry.name.strip_prefix("DATABASE ").filter(|_| entry.kind == "COMMENT")?;
+    let begins = [old.to_string(), identifier(old)].map(|old| format!("COMMENT ON DATABASE {old} IS "));
+    let text = begins.iter().find_map(|begin| entry.definition.strip_prefix(begin.as_str()))?;
+    Some(format!("COMMENT ON DATABASE {database} IS {text}"))
+}
+
+/// Runs statements one after another through database `through`; what fails is told, and the rest goes on.
+///
+/// # Errors
+/// The order to stop.
+pub fn apply(server: &Server<'_>, through: &str, name: &str, statements: &[String]) -> Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    for sql in statements {
+        // Not with a backslash in front: psql would take it for a command of its own.
+        if let Err(error) = server.run(through, &format!("{SETTINGS}\n{sql}")) {
+            if error.kind != pg_ark_contract::ErrorKind::ServerNotReady {
+                return Err(error);
+            }
+            let message = error.detail.unwrap_or(error.message);
+            problems.push(Problem { database: Some(name.to_string()), message });
+        }
+    }
+    Ok(problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::logical_record::{LocaleRecord, SettingRecord};
+
+    fn record() -> DatabaseRecord {
+        let setting = |role: Option<&str>, name: &str, value: &str| SettingRecord {
+            role: role.map(Into::into),
+            name: name.into(),
+            value: value.into(),
+        };
+        DatabaseRecord {
+            name: "shop".into(),
+            owner: "alice".into(),
+            tablespace: "fast".into(),
+            connection_limit: 7,
+            is_template: true,
+            settings: vec![
+                setting(None, "search_path", "\"$user\", \"a, b\""),
+                setting(Some("b\"ob"), "my.thing", "it's"),
+            ],
+            privileges: Some("{=c/alice}".into()),
+            locale: LocaleRecord {
+                encoding: "UTF8".into(),
+                provider: "icu".into(),
+                collate: "C".into(),
+                ctype: "C".into(),
+                locale: Some("de".into()),
+                ..LocaleRecord::default()
+            },
+            ..DatabaseRecord::default()
+        }
+    }
+
+    #[test]
+    fn a_database_is_made_as_it_was_as_far_as_the_server_can() {
+        let mut target =
+            Target { roles: vec!["alice".into()], tablespaces: vec!["fast".into()], ..Target::default() };
+        let (sql, problems) = create("new \"one\"", &record(), &target);
+        let expected = "CREATE DATABASE \"new \"\"one\"\"\" WITH TEMPLATE template0 ENCODING E'UTF8' LC_COLLATE E'C' LC_CTYPE E'C' \
+                        LOCALE_PROVIDER icu ICU_LOCALE E'de' OWNER \"alice\" TABLESPACE \"fast\"";
+        assert_eq!((sql.as_str(), problems.len()), (expected, 0));
+        (target.roles, target.tablespaces) = (vec![], vec![]);
+        let (sql, problems) = create("new", &record(), &target);
+        assert!(!sql.contains("OWNER") && !sql.contains("TABLESPACE") && problems.len() == 2, "{problems:?}");
+    }
+
+    #[test]
+    fn properties_follow_to_another_name() {
+        for (version, bytes, _) in crate::logical::golden_dumps::GOLDEN {
+            let toc = Toc::read(&mut &**bytes).unwrap();
+            let same = properties("shop", &record(), &toc);
+            assert!(
+                same.iter().any(|sql| sql.contains("work_mem")) && same.len() == 3,
+                "{version}: {same:?}"
+            );
+            let other = properties("new", &record(), &toc);
+            assert!(
+                other
+                    .contains(&"ALTER DATABASE \"new\" SET \"search_path\" TO E'$user', E'a, b'".to_string()),
+                "{other:?}"
+            );
+            assert!(other.contains(
+                &"ALTER ROLE \"b\"\"ob\" IN DATABASE \"new\" SET \"my\".\"thing\" TO E'it''s'".to_string()
+            ));
+            assert_eq!(other.last().unwrap(), "COMMENT ON DATABASE \"new\" IS 'shopping';\n");
+            assert!(other.iter().all(|sql| !sql.contains("DATABASE shop")), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A database for the time of one restore: what gets another name is restored there, renamed, and dumped from there.
+//!
+//! It is dropped whatever happens. Only a killed `pgark` leaves one behind; a client that sits in it tells the next one that
+//! this is not so.
+
+use super::existing::{SETTINGS, Target, identifier, literal};
+use super::into_plan::ObjectsStep;
+use super::load::Load;
+use super::made;
+use super::objects::{self, Objects};
+use crate::logical::child::Keeper;
+use crate::logical::query::Server;
+use crate::logical::stored::Dump;
+use crate::logical::toc::Entry;
+use crate::repository::logical_record::DatabaseRecord;
+use bytes::Bytes;
+use pg_ark_contract::{Error, ErrorKind, Result};
+use std::ffi::OsString;
+use std::io::Read;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// How its name begins.
+const PREFIX: &str = "pg_ark_scratch_";
+/// Pieces of a dump that wait for their reader.
+const WAITING: usize = 2;
+
+/// What is renamed.
+#[derive(Debug, Clone)]
+pub struct Renaming<'a> {
+    /// What is taken of the dump.
+    pub objects: &'a Objects,
+    /// The table, when it is no schema.
+    pub table: Option<&'a Entry>,
+    /// The name that it gets.
+    pub name: &'a str,
+    /// The database of the backup.
+    pub record: &'a DatabaseRecord,
+    /// The database to connect to, to make and drop others.
+    pub through: &'a str,
+}
+
+/// Drops what killed restores left; databases with a client in them are somebody's.
+///
+/// # Errors
+/// As [`Server::json`].
+pub fn sweep(server: &Server<'_>, target: &Target, through: &str) -> Result<()> {
+    let left = target.databases.iter().filter(|database| {
+        let id = database.name.strip_prefix(PREFIX);
+        let is_ours = id.is_some_and(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+        is_ours && database.sessions == 0
+    });
+    for database in left {
+        // Somebody else may be faster, or may just have begun.
+        match server.run(through, &format!("DROP DATABASE {}", identifier(&database.name))) {
+            Err(error) if error.kind != ErrorKind::ServerNotReady => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Restores, renames, and brings it where it belongs.
+///
+/// # Errors
+/// `ServerNotReady` with the server's words when something failed: the database that it goes into is as it was. As
+/// [`Load::run`].
+pub fn run(load: &Load<'_>, dump: &Dump<'_>, target: &Target, renaming: &Renaming<'_>) -> Result<()> {
+    let server = &load.server;
+    let name = format!("{PREFIX}{}", uuid::Uuid::new_v4().simple());
+    let record =
+        DatabaseRecord { owner: target.user.clone(), tablespace: String::new(), ..renaming.record.clone() };
+    let (sql, _) = made::create(&name, &record, target);
+    let result = server.run(renaming.through, &sql).and_then(|()| {
+        let (stay, end) = sync_channel::<Bytes>(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| hold(server, &name, end));
+            let result = through(load, dump, &name, renaming);
+            drop(stay);
+            result
+        })
+    });
+    // Also when the work was stopped: nothing stops this.
+    let dropped = Keeper::with(&|| Ok(()), |keeper| {
+        let server = Server { keeper, ..*server };
+        server.run(renaming.through, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(&name)))
+    });
+    if let Err(error) = dropped {
+        let said = error.detail.unwrap_or(error.message);
+        load.watch.warn(&format!(
+            "database \"{name}\" is left on the server and of no use to anybody; drop it: {said}"
+        ));
+    }
+    result
+}
+
+/// Sits in the database until `end`.
+fn hold(server: &Server<'_>, name: &str, end: Receiver<Bytes>) {
+    let command = server.keeper.command(&server.programs.path("psql"), server.access).map(|mut command| {
+        server.connection.prepare(&mut command);
+        command.args(["--no-psqlrc", "--quiet", "--file=-"]);
+        command.arg(format!("--dbname={}", server.connection.to(name)));
+        command
+    });
+    if let Ok(command) = command {
+        // Without it everything still works; another restore might take the database for a left one.
+        let _ = server.keeper.feed(command, &mut Pieces { from: end, rest: Bytes::new() }, &mut |_| {});
+    }
+}
+
+fn through(load: &Load<'_>, dump: &Dump<'_>, name: &str, renaming: &Renaming<'_>) -> Result<()> {
+    let Renaming { objects, .. } = renaming;
+    let step = &objects.step;
+    let list = objects::in_order(objects, &objects.list)?;
+    // What every database has is not made again.
+    objects::transaction(load, &mut dump.reader(), name, Some(&list), &objects.options, &mut |_| None)
+        .map_err(|error| told(error, step))?;
+    rename(&load.server, name, renaming)?;
+    let names = dumped(&load.server, name, renaming)?;
+    if !objects.also.is_empty() {
+        let list = objects::in_order(objects, &objects.also)?;
+        objects::transaction(
+            load,
+            &mut dump.reader(),
+            &step.target,
+            Some(&list),
+            &objects.options,
+            &mut |_| None,
+        )?;
+    }
+    carry(load, name, &names, renaming)
+}
+
+fn told(mut error: Error, step: &ObjectsStep) -> Error {
+    if error.kind == ErrorKind::ServerNotReady {
+        error.message = format!(
+            "nothing was restored into database \"{}\": what is to be renamed could not be restored beside it",
+            step.target
+        );
+    }
+    error
+}
+
+/// Gives a table, and all whose names are those of the schema, other names: what begins with the old one begins with the new.
+fn rename(server: &Server<'_>, database: &str, renaming: &Renaming<'_>) -> Result<()> {
+    let Some(table) = renaming.table else {
+        let old = renaming.objects.step.schemas.first().map(String::as_str).unwrap_or_default();
+        let sql = format!("ALTER SCHEMA {} RENAME TO {}", identifier(old), identifier(renaming.name));
+        return server.run(database, &sql);
+    };
+    let body = format!(
+        "DECLARE old text := {old}; new text := {new}; top oid; item record; name text; family oid[];
+BEGIN
+  SELECT c.oid INTO STRICT top FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = {schema} AND c.relname = old;
+  SELECT array_agg(relid::oid) || top INTO family FROM pg_partition_tree(top::regclass);
+  FOR item IN
+    SELECT DISTINCT ON (o.place, o.oid) o.* FROM (
+      SELECT 1 AS place, 'TABLE' AS kind, c.oid, c.relname AS was, c.oid AS owner FROM pg_class c WHERE c.oid = ANY (family)
+      UNION ALL SELECT 2, 'SEQUENCE', s.oid, s.relname, d.refobjid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid
+        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY (family)
+          AND d.deptype IN ('a', 'i') AND s.relkind = 'S'
+      UNION ALL SELECT 3, 'INDEX', c.oid, c.relname, i.indrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = ANY (family)
+      UNION ALL SELECT 4, 'STATISTICS', x.oid, x.stxname, x.stxrelid FROM pg_statistic_ext x WHERE x.stxrelid = ANY (family)
+      UNION ALL SELECT 5, 'CONSTRAINT', k.oid, k.conname, k.conrelid FROM pg_constraint k WHERE k.conrelid = ANY (family)
+        AND k.contype IN ('c', 'f', 'n') AND k.coninhcount = 0 AND k.conparentid = 0 AND starts_with(k.conname, old || '_')
+    ) o ORDER BY o.place, o.oid
+  LOOP
+    name := CASE WHEN item.was = old THEN new
+      WHEN starts_with(item.was, old || '_') THEN new || substr(item.was, length(old) + 1)
+      ELSE new || '_' || item.was END;
+    IF item.kind = 'CONSTRAINT' THEN
+      EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I', item.owner::regclass, item.was, name);
+    ELSIF item.kind = 'STATISTICS' THEN
+      EXECUTE format('ALTER STATISTICS %s RENAME TO %I', (SELECT i.identity FROM pg_identify_object('pg_statistic_ext'::regclass, item.oid, 0) i), name);
+    ELSE
+      EXECUTE format('ALTER %s %s RENAME TO %I', item.kind, item.oid::regclass, name);
+    END IF;
+  END LOOP;
+END",
+        old = literal(&table.name),
+        new = literal(renaming.name),
+        schema = literal(table.schema.as_deref().unwrap_or_default()),
+    );
+    server.run(database, &format!("{SETTINGS} DO {}", literal(&body)))
+}
+
+/// Patterns for pg_dump: the schema, or the table and its partitions.
+fn dumped(server: &Server<'_>, database: &str, renaming: &Renaming<'_>) -> Result<Vec<OsString>> {
+    let Some(table) = renaming.table else {
+        return Ok(vec![format!("--schema={}", identifier(renaming.name)).into()]);
+    };
+    let sql = format!(
+        "{SETTINGS} SELECT coalesce(jsonb_agg(jsonb_build_array(m.nspname, c.relname)), '[]')::text FROM pg_class t
+           JOIN pg_namespace n ON n.oid = t.relnamespace,
+           LATERAL (SELECT relid::oid FROM pg_partition_tree(t.oid::regclass) UNION SELECT t.oid) p(oid),
+           pg_class c JOIN pg_namespace m ON m.oid = c.relnamespace
+         WHERE n.nspname = {} AND t.relname = {} AND c.oid = p.oid",
+        literal(table.schema.as_deref().unwrap_or_default()),
+        literal(renaming.name)
+    );
+    let names: Vec<(String, String)> = server.json(database, &sql)?;
+    let pattern = |(schema, name): &(String, String)| {
+        format!("--table={}.{}", identifier(schema), identifier(name)).into()
+    };
+    Ok(names.iter().map(pattern).collect())
+}
+
+/// Dumps from the scratch database straight into the one that it is for.
+fn carry(load: &Load<'_>, scratch: &str, patterns: &[OsString], renaming: &Renaming<'_>) -> Result<()> {
+    let Server { keeper, programs, connection, access } = load.server;
+    let mut command = keeper.command(&programs.path("pg_dump"), access)?;
+    connection.prepare(&mut command);
+    command.args(["--format=custom", "--compress=0"]).args(patterns);
+    command.arg(format!("--dbname={}", connection.to(scratch)));
+    let objects = renaming.objects;
+    let (to, from) = sync_channel::<Bytes>(WAITING);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || read(keeper, command, &to));
+        let mut drop = objects.drop.clone();
+        let mut first = |entry: &Entry| {
+            let carries = !entry.is_about_dump() && !entry.is_of_database();
+            drop.take_if(|_| carries)
+        };
+        let mut pieces = Pieces { from, rest: Bytes::new() };
+        let target = &objects.step.target;
+        let result = objects::transaction(load, &mut pieces, target, None, &objects.options, &mut first);
+        // Who still writes hears that nobody reads.
+        std::mem::drop(pieces);
+        let dumped = reader.join().unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Internal, "a thread of the restore ended without an answer"))
+        });
+        match (&result, dumped) {
+            (Err(error), Err(why)) if error.kind == ErrorKind::Corrupt => Err(why),
+            (Ok(()), Err(why)) => Err(why),
+            _ => result,
+        }
+    })
+}
+
+/// Hands on what a program writes.
+fn read(keeper: &Keeper<'_>, command: std::process::Command, to: &SyncSender<Bytes>) -> Result<()> {
+    let closed = |_| Error::new(ErrorKind::Cancelled, "the restore was cancelled");
+    let ended = keeper.read(command, &mut |bytes| to.send(bytes).map_err(closed), &mut |_| {})?;
+    match ended.success {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::ServerNotReady, "what was renamed could not be dumped")
+            .detail(ended.said())),
+    }
+}
+
+/// Reads what another thread sends.
+struct Pieces {
+    from: Receiver<Bytes>,
+    rest: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        if self.rest.is_empty() {
+            // Who sent has ended: so does the stream.
+            self.rest = self.from.recv().unwrap_or_default();
+        }
+        let count = buf.len().min(self.rest.len());
+        let part = self.rest.split_to(count);
+        if let Some(place) = buf.get_mut(..count) {
+            place.copy_from_slice(&part);
+        }
+        Ok(count)
+    }
+}
