@@ -35,8 +35,10 @@ const TAKEN: &str = "Nothing was changed. With --clean they are dropped first an
 pub struct IntoPrepared {
     /// For the user.
     pub plan: IntoPlan,
-    record: Record,
-    folder: String,
+    /// The record of the backup.
+    pub record: Record,
+    /// Its folder in the repository.
+    pub folder: String,
     programs: Programs,
     connection: Connection,
     usual: String,
