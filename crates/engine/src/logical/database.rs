@@ -2,12 +2,14 @@
 
 use super::facts::{self, Inside};
 use super::progress::DatabaseProgress;
-use super::remarks::Remarks;
+use super::query::Server;
+use super::remarks::{self, Remarks};
 use super::run::Dumping;
 use super::volumes::Volumes;
 use crate::repository::catalog;
 use crate::repository::layout;
 use crate::repository::logical_record::DatabaseRecord;
+use crate::session::Session;
 use bytes::Bytes;
 use pg_ark_contract::Result;
 use pg_ark_contract::settings::{Codec, Compression};
@@ -18,6 +20,10 @@ const MAGIC: &[u8] = b"PGDMP";
 const WITH_STATISTICS: u32 = 18;
 /// Since this one, zstd and lz4 (compress_io.c).
 const WITH_CODECS: u32 = 16;
+/// What it says of a codec that it was built without (`parse_compress_specification`, common/compression.c).
+const NOT_BUILT: &str = "does not support compression";
+/// Every version knows gzip; its lowest level is the fastest.
+const FASTEST: Compression = Compression { codec: Codec::Gzip, level: 1 };
 
 /// What came of a database.
 pub enum Outcome {
@@ -44,7 +50,11 @@ pub fn dump(
             return Ok(Outcome::Failed(e.to_string()));
         }
     };
-    let Inside { extensions, tables, large_objects, large_object_bytes, sizes } = inside;
+    let Inside { oid, data_bytes, extensions, tables, large_objects, large_object_bytes, sizes } = inside;
+    if oid != database.oid {
+        let reason = "it was dropped, and another of its name was created, after the backup had begun";
+        return Ok(Outcome::Failed(reason.to_string()));
+    }
     progress.tables(sizes, large_object_bytes);
     let name = layout::dump_name(&database.name);
     let mut volumes = Volumes::new(dumping.storage, dumping.folder, name, dumping.task.volume_size);
@@ -54,6 +64,7 @@ pub fn dump(
     }
     Ok(Outcome::Dumped(Box::new(DatabaseRecord {
         volumes: volumes.finish()?,
+        data_bytes,
         started_at,
         finished_at: catalog::now(),
         extensions,
@@ -74,7 +85,7 @@ fn store(
     let server = &dumping.server;
     let mut command = dumping.command("pg_dump")?;
     command.args(["--format=custom", "--verbose"]);
-    command.arg(compression(server.programs.major, dumping.task.compression).0);
+    command.arg(argument(server.programs.major, dumping.compression));
     if server.programs.major >= WITH_STATISTICS {
         command.arg("--statistics");
     }
@@ -94,26 +105,51 @@ fn store(
     })?;
     remarks.end();
     Ok(match ended.success {
-        false if ended.errors.is_empty() => Some(format!("pg_dump {}", ended.status)),
-        false => Some(ended.said()),
+        false => Some(remarks::reason("pg_dump", &ended)),
         true if head != MAGIC => Some("what pg_dump wrote is no dump in its custom format".to_string()),
         true => None,
     })
 }
 
-/// The argument for pg_dump of this major version, and what it means. Before 16 there is gzip alone, and its lowest level is
-/// what is fastest.
-pub fn compression(major: u32, wanted: Compression) -> (String, String) {
-    let shown = match wanted.codec {
-        Codec::Zstd | Codec::Lz4 if major < WITH_CODECS => "gzip:1".to_string(),
-        _ => wanted.to_string(),
-    };
-    let argument = match (major < WITH_CODECS, shown.strip_prefix("gzip:")) {
-        (true, Some(level)) => level.to_string(),
-        (true, None) => "0".to_string(),
-        (false, _) => shown.clone(),
-    };
-    (format!("--compress={argument}"), shown)
+/// The compression that the server's pg_dump does: the wanted one, or gzip where it does not know that. Before 16 it knows gzip
+/// alone; later versions may have been built without the others.
+///
+/// # Errors
+/// The order to stop; `Io` when pg_dump cannot be started.
+pub fn compression(server: &Server<'_>, wanted: Compression, session: &Session) -> Result<Compression> {
+    let fitting = known(server.programs.major, wanted);
+    if server.programs.major < WITH_CODECS || !matches!(fitting.codec, Codec::Zstd | Codec::Lz4) {
+        return Ok(fitting);
+    }
+    // It judges the compression before it connects, which it cannot.
+    let mut command = server.keeper.command(&server.programs.path("pg_dump"), server.access)?;
+    command.args(["--format=custom", "--no-password", "--dbname=host=/nonexistent"]);
+    command.arg(argument(server.programs.major, fitting));
+    let (_, ended) = server.keeper.output(command, 1 << 20)?;
+    if !ended.errors.iter().any(|line| line.contains(NOT_BUILT)) {
+        return Ok(fitting);
+    }
+    session.warn(
+        format!("the server's pg_dump was built without {wanted}: its dumps are compressed with gzip"),
+        Some("Set pg_ark.compression to gzip:1, or install programs that were built with it.".to_string()),
+    );
+    Ok(FASTEST)
+}
+
+/// What a version knows at all.
+fn known(major: u32, wanted: Compression) -> Compression {
+    match wanted.codec {
+        Codec::Zstd | Codec::Lz4 if major < WITH_CODECS => FASTEST,
+        _ => wanted,
+    }
+}
+
+/// The argument for pg_dump of this major version.
+fn argument(major: u32, compression: Compression) -> String {
+    match compression.codec {
+        Codec::Gzip | Codec::None if major < WITH_CODECS => format!("--compress={}", compression.level),
+        _ => format!("--compress={compression}"),
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +158,7 @@ mod tests {
 
     #[test]
     fn compression_is_what_the_version_knows() {
-        for (major, wanted, argument, shown) in [
+        for (major, wanted, expected, shown) in [
             (15, "zstd:3", "--compress=1", "gzip:1"),
             (15, "lz4", "--compress=1", "gzip:1"),
             (15, "gzip:7", "--compress=7", "gzip:7"),
@@ -132,10 +168,10 @@ mod tests {
             (18, "gzip:7", "--compress=gzip:7", "gzip:7"),
             (18, "none", "--compress=none", "none"),
         ] {
-            let wanted: Compression = wanted.parse().unwrap();
+            let known = known(major, wanted.parse().unwrap());
             assert_eq!(
-                compression(major, wanted),
-                (argument.to_string(), shown.to_string()),
+                (argument(major, known), known.to_string()),
+                (expected.into(), shown.into()),
                 "{major} {wanted}"
             );
         }

@@ -21,7 +21,8 @@ const SIZES: &str = "10000";
 const SETTINGS: &str =
     "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; SET lock_timeout = 0;";
 
-/// Names of databases come byte by byte: no conversion may change what the server is asked for later. Columns that only some
+/// Names of databases come byte by byte: no conversion may change what the server is asked for later; so do those of tables,
+/// which may have no encoding. Columns that only some
 /// versions have are read from the row as JSON: `daticulocale` (15, 16), `datlocale` (from 17), `daticurules` (from 16).
 const CLUSTER: &str = "
 SELECT jsonb_build_object(
@@ -69,6 +70,8 @@ SELECT jsonb_build_object(
 
 const DATABASE: &str = "
 SELECT jsonb_build_object(
+  'oid', (SELECT d.oid::int8 FROM pg_database d WHERE d.datname = current_database()),
+  'data_bytes', coalesce(pg_database_size(current_database()), 0),
   'extensions', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'name', e.extname, 'version', e.extversion, 'schema', n.nspname) ORDER BY e.extname), '[]')
       FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace),
@@ -77,7 +80,8 @@ SELECT jsonb_build_object(
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'large_object_bytes', coalesce(pg_table_size('pg_largeobject'), 0),
-  'sizes', (SELECT coalesce(jsonb_agg(jsonb_build_array(s.name, s.bytes)), '[]') FROM (
+  'sizes', (SELECT coalesce(jsonb_agg(jsonb_build_array(
+          encode(decode(replace(s.name, chr(92), repeat(chr(92), 2)), 'escape'), 'hex'), s.bytes)), '[]') FROM (
       SELECT n.nspname || '.' || c.relname AS name, coalesce(pg_table_size(c.oid), 0) AS bytes
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       WHERE c.relkind = 'r' AND c.relpersistence <> 't'
@@ -113,6 +117,10 @@ pub struct Database {
 /// What only the database itself knows.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Inside {
+    /// OID.
+    pub oid: u32,
+    /// `pg_database_size`.
+    pub data_bytes: u64,
     /// Extensions.
     pub extensions: Vec<ExtensionRecord>,
     /// Number of tables.
@@ -121,7 +129,7 @@ pub struct Inside {
     pub large_objects: u64,
     /// Bytes of large objects.
     pub large_object_bytes: u64,
-    /// Bytes of tables, by `schema.table`.
+    /// Bytes of tables, by `schema.table` where that is UTF-8.
     pub sizes: Vec<(String, u64)>,
 }
 
@@ -183,7 +191,10 @@ pub fn cluster(server: &Server<'_>) -> Result<Facts> {
 /// # Errors
 /// As [`Server::json`].
 pub fn inside(server: &Server<'_>, database: &str) -> Result<Inside> {
-    server.json(database, &format!("{SETTINGS}{DATABASE}{SIZES}) s))::text"))
+    let mut inside: Inside = server.json(database, &format!("{SETTINGS}{DATABASE}{SIZES}) s))::text"))?;
+    let readable = |(name, size): (String, u64)| Some((from_hex(&name).ok()?, size));
+    inside.sizes = inside.sizes.into_iter().filter_map(readable).collect();
+    Ok(inside)
 }
 
 impl Answer {

@@ -1,7 +1,7 @@
 //! The globals: roles, memberships, tablespaces, settings of roles and rights to parameters, as `pg_dumpall --globals-only`
 //! writes them; compressed here, frame by frame, since pg_dumpall does not.
 
-use super::remarks::Remarks;
+use super::remarks::{self, Remarks};
 use super::run::Dumping;
 use super::volumes::Volumes;
 use crate::codec::frame::{Encoder, FRAME_SIZE};
@@ -45,7 +45,7 @@ pub fn dump(dumping: &Dumping<'_>, asked: &str) -> Result<Globals> {
     let ended = server.keeper.read(command, &mut take, &mut |line| remarks.line(line))?;
     remarks.end();
     if !ended.success {
-        return Err(failed(ended.said()));
+        return Err(failed(remarks::reason("pg_dumpall", &ended)));
     }
     if !contains(&sink.tail, LAST) {
         return Err(failed(format!("it wrote {} bytes and no end", sink.bytes)));

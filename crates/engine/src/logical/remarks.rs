@@ -4,6 +4,7 @@
 //! common/logging.c); the server's are `WARNING:  ...`, `DETAIL:  ...`, `HINT:  ...` (`pqBuildErrorMessage3`,
 //! fe-protocol3.c).
 
+use super::child::Ended;
 use crate::session::Session;
 
 /// Most warnings that are passed on of one program.
@@ -58,16 +59,50 @@ impl<'a> Remarks<'a> {
     }
 }
 
+/// Why a program failed: its errors and what belongs to them in one line, without warnings; how it ended when it said
+/// nothing.
+pub fn reason(program: &str, ended: &Ended) -> String {
+    let mut is_error = true;
+    let mut said = Vec::new();
+    for line in &ended.errors {
+        match word(line) {
+            Some((Word::Warning, _)) => is_error = false,
+            Some((Word::Error, text)) => {
+                is_error = true;
+                said.push(text);
+            }
+            Some((Word::Detail | Word::Hint, text)) if is_error => said.push(text),
+            None if is_error => said.push(line),
+            _ => {}
+        }
+    }
+    match said.is_empty() {
+        true => format!("{program} {}", ended.status),
+        false => said.iter().map(|line| line.trim()).collect::<Vec<_>>().join("; "),
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Word {
+    Error,
     Warning,
     Detail,
     Hint,
 }
 
 fn word(line: &str) -> Option<(Word, &str)> {
-    let own = [("warning: ", Word::Warning), ("detail: ", Word::Detail), ("hint: ", Word::Hint)];
-    let servers = [("WARNING:  ", Word::Warning), ("DETAIL:  ", Word::Detail), ("HINT:  ", Word::Hint)];
+    let own = [
+        ("error: ", Word::Error),
+        ("warning: ", Word::Warning),
+        ("detail: ", Word::Detail),
+        ("hint: ", Word::Hint),
+    ];
+    let servers = [
+        ("ERROR:  ", Word::Error),
+        ("WARNING:  ", Word::Warning),
+        ("DETAIL:  ", Word::Detail),
+        ("HINT:  ", Word::Hint),
+    ];
     let (words, rest) = match line.split_once(": ") {
         Some(("pg_dump" | "pg_dumpall", rest)) => (own, rest),
         _ => (servers, line),
@@ -114,6 +149,30 @@ mod tests {
             ("database \"x\": database \"x\" has a collation version mismatch: 2.31 is not 2.36.", None),
         ];
         assert_eq!(told, expected.map(|(m, h)| (m.to_string(), h.map(str::to_string))));
+    }
+
+    #[test]
+    fn a_reason_is_what_its_errors_say() {
+        let because = |lines: &[&str]| {
+            let errors = lines.iter().map(|line| line.to_string()).collect();
+            reason(
+                "pg_dump",
+                &Ended { success: false, code: None, status: "was killed by signal 9".into(), errors },
+            )
+        };
+        assert_eq!(because(&[]), "pg_dump was killed by signal 9");
+        let lines = [
+            "WARNING:  old collation",
+            "DETAIL:  not this",
+            "pg_dump: error: Dumping \"t\" failed.",
+            "pg_dump: detail: Error message from server: ERROR:  invalid page",
+            "CONTEXT:  here",
+            "pg_dump: warning: something else",
+            "pg_dump: hint: nor this",
+        ];
+        let said = "Dumping \"t\" failed.; Error message from server: ERROR:  invalid page; CONTEXT:  here";
+        assert_eq!(because(&lines), said);
+        assert_eq!(because(&lines[..2]), "pg_dump was killed by signal 9");
     }
 
     #[test]

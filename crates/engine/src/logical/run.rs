@@ -28,6 +28,7 @@ use crate::repository::record::{ArchiveContent, Record};
 use crate::session::Session;
 use pg_ark_contract::conversation::{BackupTask, LogicalTask, Phase};
 use pg_ark_contract::rows::BackupRow;
+use pg_ark_contract::settings::Compression;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::path::Path;
 use std::process::Command;
@@ -60,6 +61,7 @@ pub fn run(storage: Storage, cluster: &str, task: &BackupTask, session: &Session
                 storage: begun.cluster.storage(),
                 folder: &begun.folder,
                 task,
+                compression: database::compression(&server, task.compression, session)?,
                 session,
                 progress: &progress,
                 name: &begun.record.backup,
@@ -91,6 +93,8 @@ pub struct Dumping<'a> {
     pub folder: &'a str,
     /// The choices.
     pub task: &'a BackupTask,
+    /// That of the dumps; the task's is that of the rest.
+    pub compression: Compression,
     /// The conversation.
     pub session: &'a Session,
     progress: &'a Progress<'a>,
@@ -140,7 +144,7 @@ struct Made {
 
 impl Work<'_> {
     fn run(&self, facts: Facts, selection: Selection) -> Result<Record> {
-        let Dumping { session, task, progress, .. } = self.dumping;
+        let Dumping { session, progress, .. } = self.dumping;
         let Selection { mut dump, left_out, missing } = selection;
         missing.iter().for_each(|missing| self.warn(missing));
         dump.sort_by_key(|database| std::cmp::Reverse(database.data_bytes));
@@ -158,7 +162,7 @@ impl Work<'_> {
         record.data_bytes = made.databases.iter().fold(0, |sum: u64, d| sum.saturating_add(d.data_bytes));
         record.logical = Some(LogicalRecord {
             pg_dump: programs.version.clone(),
-            dump_compression: database::compression(programs.major, task.compression).1,
+            dump_compression: self.dumping.compression.to_string(),
             globals: globals.volumes,
             globals_bytes: globals.bytes,
             databases: made.databases,
