@@ -6,6 +6,10 @@ use std::process::Command;
 /// What of the environment names or proves who connects, where the user gave a connection text of his own.
 const ENVIRONMENT: &str = "PG";
 
+/// Sessions whose program was killed end by themselves, also while they wait for a lock: the server looks whether its client
+/// is there (since PostgreSQL 14).
+const OPTIONS: &str = "-c client_connection_check_interval=500";
+
 /// How a server is reached; which database is said at each use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
@@ -75,6 +79,8 @@ impl Connection {
                     !matches!(name.to_str(), Some("PGARK_REPO" | "PGDATABASE" | "PGCLIENTENCODING"))
                 });
             command.envs(ours);
+        } else {
+            command.env("PGAPPNAME", "pg_ark").env("PGOPTIONS", OPTIONS);
         }
         command.arg("--no-password");
     }
