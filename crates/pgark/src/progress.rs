@@ -73,8 +73,9 @@ impl Now {
         }
     }
 
+    /// What is read twice is no more than all of it.
     fn line(&self) -> String {
-        line(word(self.stage), self.done, self.total, self.began)
+        line(word(self.stage), self.done.min(self.total), self.total, self.began)
     }
 }
 

@@ -2,8 +2,7 @@
 
 use crate::output;
 use pg_ark_contract::units::human_bytes;
-use pg_ark_engine::logical::restore::LogicalRestored;
-use pg_ark_engine::logical::restore::into_plan::{DatabaseStep, IntoPlan, ObjectsStep};
+use pg_ark_engine::logical::restore::{DatabaseStep, IntoPlan, LogicalRestored, ObjectsStep};
 
 /// Where values begin: behind the longest name.
 const VALUES: usize = "Restored into:".len() + 2;
@@ -77,4 +76,65 @@ pub fn restored_text(plan: &IntoPlan, restored: &LogicalRestored, seconds: f64) 
     let bytes = human_bytes(plan.dump_bytes);
     let what = if made.is_empty() { "nothing".to_string() } else { made.join(", ") };
     output::wrapped(&format!("Restored in {seconds:.1} s from {bytes} of dumps: {what}."), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pg_ark_engine::logical::restore::GlobalsStep;
+
+    fn plan() -> IntoPlan {
+        IntoPlan {
+            backup: "20261122T020000Z-logical".into(),
+            taken_at: "2026-11-22T02:00:00Z".into(),
+            dumped_version: "15.20".into(),
+            server_version: 17,
+            user: "postgres".into(),
+            programs: "pg_restore (PostgreSQL) 17.2".into(),
+            dump_bytes: 4_300_000,
+            ..IntoPlan::default()
+        }
+    }
+
+    #[test]
+    fn a_whole_backup_is_told_within_100_columns() {
+        let roles = (0..40).map(|n| format!("role_{n}")).collect();
+        let globals = GlobalsStep { roles, kept: vec!["role \"postgres\"".into()], ..GlobalsStep::default() };
+        let shop = DatabaseStep { name: "shop".into(), target: "old".into(), replaces: true };
+        let plan = IntoPlan {
+            globals: Some(globals),
+            databases: vec![shop],
+            warnings: vec!["look".into()],
+            ..plan()
+        };
+        let text = plan_text(&plan);
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        assert_eq!(text.matches("role_").count(), 40);
+        assert!(text.contains("\nDatabase:       shop as old; the one that is there is dropped\n"), "{text}");
+        assert!(text.contains("\nStay as is:     role \"postgres\"\n"), "{text}");
+        assert!(text.ends_with("\nwarning: look"), "{text}");
+    }
+
+    #[test]
+    fn a_table_under_another_name_is_told() {
+        let objects = ObjectsStep {
+            name: "shop".into(),
+            target: "shop".into(),
+            tables: vec!["public.orders".into()],
+            rename: Some("orders_old".into()),
+            also: vec!["TYPE public color".into()],
+            ..ObjectsStep::default()
+        };
+        let text = plan_text(&IntoPlan { objects: Some(objects), ..plan() });
+        assert!(text.contains("\nTable:          public.orders as orders_old\n"), "{text}");
+        assert!(
+            text.contains("\nInto database:  shop\n")
+                && text.ends_with("\nAlso:           TYPE public color"),
+            "{text}"
+        );
+        let restored =
+            LogicalRestored { objects: vec!["public.orders_old".into()], ..LogicalRestored::default() };
+        let done = restored_text(&plan(), &restored, 1.25);
+        assert_eq!(done, "Restored in 1.2 s from 4.1 MB of dumps: public.orders_old.");
+    }
 }

@@ -7,7 +7,8 @@ use crate::{output, talk};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pg_ark_engine::logical::contents::{Listed, contents};
 use pg_ark_engine::logical::restore::{
-    FreshPlan, FreshRequest, IntoRequest, LogicalRestored, Running, prepare_fresh, run_fresh, start_fresh,
+    FreshPlan, FreshRequest, IntoPlan, IntoRequest, LogicalRestored, Running, prepare_fresh, prepare_into,
+    run_fresh, run_into, start_fresh,
 };
 use pg_ark_engine::repository::Cluster;
 use pg_ark_engine::restore::marker::MARKER;
@@ -69,6 +70,43 @@ pub fn fresh(cluster: &Cluster, request: &FreshRequest, dry_run: bool, format: F
     restored.short().map_or(Ok(()), Err)
 }
 
+/// Into a running server.
+pub fn into(cluster: &Cluster, request: &IntoRequest, dry_run: bool, format: Format) -> Result<()> {
+    let progress = Progress::new(talk::stop_flag()?);
+    let prepared = prepare_into(cluster, request, &progress);
+    progress.finish();
+    let prepared = prepared?;
+    let plan = &prepared.plan;
+    if dry_run {
+        return show_plan(plan, &into_text::plan_text(plan), &listed(cluster, plan)?, format);
+    }
+    talk::say(&into_text::plan_text(plan));
+    let began = Instant::now();
+    let restored = run_into(cluster.storage(), &prepared, &progress);
+    progress.finish();
+    let restored = restored?;
+    let seconds = began.elapsed().as_secs_f64();
+    tell_problems(&restored);
+    match format {
+        Format::Json => output::json(&Report { plan, restored: &restored, seconds, started: None })?,
+        Format::Text => output::lines(&into_text::restored_text(plan, &restored, seconds))?,
+    }
+    restored.short().map_or(Ok(()), Err)
+}
+
+/// What would be restored.
+fn listed(cluster: &Cluster, plan: &IntoPlan) -> Result<Vec<Listed>> {
+    if let Some(objects) = &plan.objects {
+        return Ok(vec![Listed { database: objects.name.clone(), lines: objects.contents.clone() }]);
+    }
+    let (record, folder) = cluster.backup(&plan.backup)?;
+    let names: Vec<String> = plan.databases.iter().map(|step| step.name.clone()).collect();
+    match names.is_empty() {
+        true => Ok(Vec::new()),
+        false => contents(cluster.storage(), &folder, &record, &names),
+    }
+}
+
 fn show_plan<P: Serialize>(plan: &P, text: &str, contents: &[Listed], format: Format) -> Result<()> {
     match format {
         Format::Json => output::json(&Planned { plan, contents }),
@@ -107,7 +145,21 @@ fn unfinished(error: Error, plan: &FreshPlan) -> Error {
     }
 }
 
-/// Into a running server.
-pub fn into(_: &Cluster, _: &IntoRequest, _: bool, _: Format) -> Result<()> {
-    Err(Error::new(ErrorKind::Unsupported, "this version restores full backups"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_can_be_given_to_pg_restore() {
+        let line = "216; 1259 16442 TABLE public orders postgres".to_string();
+        let listed = [
+            Listed { database: "my\nshop".into(), lines: vec![line.clone(), line] },
+            Listed { database: "empty".into(), lines: Vec::new() },
+        ];
+        let text = contents_text(&listed);
+        assert_eq!(text.lines().count(), 7);
+        // A line of pg_restore's list begins with a number; a semicolon begins a comment.
+        let comment = |line: &&str| line.is_empty() || line.starts_with(';');
+        assert_eq!(text.lines().filter(|line| !comment(line)).count(), 2, "{text}");
+    }
 }
