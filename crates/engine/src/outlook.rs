@@ -40,7 +40,14 @@ pub fn space(
 }
 
 fn last(records: &[Record]) -> Option<u64> {
-    records.iter().rfind(|record| record.status == BackupStatus::Complete).map(|last| last.stored_bytes)
+    // The next of either class must fit: dumps take less than the files.
+    let last = |physical: bool| {
+        let fits = |record: &&Record| {
+            record.status == BackupStatus::Complete && record.kind.is_physical() == physical
+        };
+        records.iter().rfind(fits).map(|last| last.stored_bytes)
+    };
+    last(true).max(last(false))
 }
 
 /// `last` is what the last backup took, `daily` what is added each day, in bytes.

@@ -6,6 +6,7 @@
 
 use super::model::{BackupState, Stored, StoredBackup, StoredWal};
 use crate::backup::finish::objects;
+use crate::logical::stored;
 use crate::postgres::wal_segment::SegmentName;
 use crate::repository::record::ArchiveContent;
 use crate::repository::{Cluster, Record, layout, pins};
@@ -84,7 +85,8 @@ fn keep_parents_of_unreadable(stored: &mut Stored) {
     let orphans = stored.backups.iter().filter(is_orphan);
     let orphans: BTreeMap<u64, String> = orphans.map(|b| (b.system, b.backup.clone())).collect();
     let complete = |b: &&mut StoredBackup| matches!(b.state, BackupState::Good | BackupState::Broken(_));
-    for backup in stored.backups.iter_mut().filter(complete) {
+    let physical = stored.backups.iter_mut().filter(|backup| backup.kind.is_physical());
+    for backup in physical.filter(complete) {
         if let Some(orphan) = orphans.get(&backup.system) {
             backup
                 .pinned
@@ -182,11 +184,11 @@ fn backup(
     if cluster.storage().is_link(&folder) {
         pinned.get_or_insert_with(|| LINK.to_string());
     }
-    found.stored.backups.push(StoredBackup { pinned, ..stored(system, record, state) });
+    found.stored.backups.push(StoredBackup { pinned, ..as_stored(system, record, state) });
     Ok(())
 }
 
-fn stored(system: u64, record: &Record, state: BackupState) -> StoredBackup {
+fn as_stored(system: u64, record: &Record, state: BackupState) -> StoredBackup {
     let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc));
     StoredBackup {
         backup: record.backup.clone(),
@@ -208,13 +210,20 @@ fn stored(system: u64, record: &Record, state: BackupState) -> StoredBackup {
 
 /// Whether an expiring backup that was pinned can be made complete again: it was complete, and nothing of it is gone.
 pub(super) fn is_restorable(cluster: &Cluster, folder: &str, record: &Record, pinned: bool) -> Result<bool> {
-    let was_complete = record.manifest.is_some() && record.finished_at.is_some();
+    let lists_all =
+        if record.kind.is_physical() { record.manifest.is_some() } else { record.logical.is_some() };
+    let was_complete = lists_all && record.finished_at.is_some();
     Ok(pinned && record.is_expiring() && was_complete && lacks(cluster, folder, record)?.is_none())
 }
 
 /// What of a complete backup's objects is not there as its record says, without reading them; the first counts.
 fn lacks(cluster: &Cluster, folder: &str, record: &Record) -> Result<Option<String>> {
     let storage = cluster.storage();
+    if !record.kind.is_physical()
+        && let Some(fault) = stored::faults(record).into_iter().next()
+    {
+        return Ok(Some(format!("its record contradicts itself: {fault}")));
+    }
     // A backup does without indexes.
     let indexes: BTreeSet<&str> = record
         .archives
@@ -234,16 +243,13 @@ fn lacks(cluster: &Cluster, folder: &str, record: &Record) -> Result<Option<Stri
         };
         return Ok(Some(what));
     }
-    Ok(match record.kind {
-        BackupKind::Logical => None,
-        _ if record.archive(ArchiveContent::Base).is_none() => Some("its record names no data".to_string()),
-        _ => None,
-    })
+    let has_data = !record.kind.is_physical() || record.archive(ArchiveContent::Base).is_some();
+    Ok((!has_data).then(|| "its record names no data".to_string()))
 }
 
 /// What of the WAL from start to stop is not there.
 fn lacking_wal(record: &Record, wal: Option<&StoredWal>) -> Option<String> {
-    if record.kind == BackupKind::Logical {
+    if !record.kind.is_physical() {
         return None;
     }
     let (Some(start), Some(stop), Some(timeline)) = (record.start_lsn, record.stop_lsn, record.timeline)
@@ -292,7 +298,7 @@ fn without_record(
                 pg_ark_contract::Error::new(ErrorKind::Corrupt, format!("{} is missing", layout::RECORD));
             let record = Record::unreadable(&name, cluster.name(), system, why);
             let pinned = pins.get(&name).cloned();
-            let backup = stored(system, &record, BackupState::Unreadable);
+            let backup = as_stored(system, &record, BackupState::Unreadable);
             found.stored.backups.push(StoredBackup { pinned, ..backup });
         }
     }

@@ -2,7 +2,6 @@
 
 use super::model::{BackupState, Plan, Stored, StoredBackup, WalVerdict};
 use crate::wal::survey::Run;
-use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::retention::Verdict;
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
 
@@ -51,10 +50,10 @@ pub fn check(stored: &Stored, plan: &Plan) -> Result<()> {
             return refuse(format!("{}, the parent of \"{}\"", named(backup), child.backup));
         }
     }
-    for clean in [false, true] {
+    for (physical, clean) in [(true, false), (true, true), (false, false)] {
         let is_way = |backup: &&StoredBackup| {
             backup.state == BackupState::Good
-                && backup.kind != BackupKind::Logical
+                && backup.kind.is_physical() == physical
                 && (!clean || backup.damaged_pages == 0)
         };
         let ways = || stored.backups.iter().filter(is_way);
@@ -63,8 +62,11 @@ pub fn check(stored: &Stored, plan: &Plan) -> Result<()> {
         let is_safe = all()
             .any(|(index, backup)| is_kept(index) && is_way(&backup) && Some(backup.stopped_at) == newest);
         if let Some(lost) = ways().find(|backup| Some(backup.stopped_at) == newest).filter(|_| !is_safe) {
-            let what =
-                if clean { "the newest good one without damaged pages" } else { "the newest good one" };
+            let what = match (physical, clean) {
+                (true, true) => "the newest good one without damaged pages",
+                (true, false) => "the newest good one",
+                (false, _) => "the newest good logical one",
+            };
             return refuse(format!("{}, {what}", named(lost)));
         }
     }
@@ -77,7 +79,7 @@ pub fn check(stored: &Stored, plan: &Plan) -> Result<()> {
         let lost_backup = || {
             all().find(|(index, b)| {
                 let is_complete = matches!(b.state, BackupState::Good | BackupState::Broken(_));
-                b.system == *system && !is_kept(*index) && is_complete && b.kind != BackupKind::Logical
+                b.system == *system && !is_kept(*index) && is_complete && b.kind.is_physical()
             })
         };
         if let Some(timeline) = wal.lost_history() {
@@ -103,12 +105,15 @@ fn shown(wal: &WalVerdict) -> String {
 /// WAL or a history that a kept backup needs and the plan drops.
 fn lost_wal(stored: &Stored, plan: &Plan, backup: &StoredBackup) -> Option<String> {
     let mut dropped = dropped(plan, backup.system);
+    if !backup.kind.is_physical() {
+        return None;
+    }
     if backup.state == BackupState::Unreadable {
         return dropped.next().map(shown);
     }
     let is_used = matches!(backup.state, BackupState::Good | BackupState::Broken(_) | BackupState::Running);
     let (timeline, start) = (backup.timeline?, backup.start_lsn?);
-    if !is_used || backup.kind == BackupKind::Logical {
+    if !is_used {
         return None;
     }
     let history = plan.histories.iter().find(|history| {

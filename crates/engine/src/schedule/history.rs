@@ -243,7 +243,8 @@ impl<'a> Judge<'a> {
         let names = names.into_iter().rev().filter(|name| layout::is_backup_name(name));
         names.take_while(|name| *name >= since).find_map(|name| {
             let found = Record::load(storage, &self.cluster.backup_folder(self.system, &name)).ok()??;
-            (found.status == BackupStatus::Complete && found.host == record.host).then_some(found)
+            let is_its = found.kind.is_physical() == kind.is_physical() && found.host == record.host;
+            (found.status == BackupStatus::Complete && is_its).then_some(found)
         })
     }
 }

@@ -153,6 +153,7 @@ fn an_attempt_whose_backup_is_complete_is_done_though_nobody_wrote_it_down() {
         ("another host's", minute, BackupStatus::Complete, BackupKind::Full, "db3", false),
         ("one that failed", minute, BackupStatus::Failed, BackupKind::Full, "db2", false),
         ("one that goes on", minute, BackupStatus::Running, BackupKind::Full, "db2", false),
+        ("dumps", minute, BackupStatus::Complete, BackupKind::Logical, "db2", false),
     ] {
         let place = Place::new();
         place.attempt(JobKind::Incremental, "db2", "elsewhere");

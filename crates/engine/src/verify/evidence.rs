@@ -142,7 +142,10 @@ fn needed(survey: &Survey, lines: &[Line], records: &[Record]) -> Vec<(Timeline,
         !lines.any(|line| line.stretches.iter().any(|stretch| stretch.holds(start, stop, size)))
     };
     let leans = |record: &&Record| {
-        record.status == BackupStatus::Complete && !record.wal_included && record.wal_segment_size == size
+        record.status == BackupStatus::Complete
+            && record.kind.is_physical()
+            && !record.wal_included
+            && record.wal_segment_size == size
     };
     let run = |record: &Record| {
         let (start, stop) = (record.start_lsn?, record.stop_lsn?);
@@ -154,7 +157,8 @@ fn needed(survey: &Survey, lines: &[Line], records: &[Record]) -> Vec<(Timeline,
 
 /// The size of the segments that complete backups of an empty archive need.
 pub fn size_in(records: &[Record]) -> Option<SegmentSize> {
-    let complete = records.iter().filter(|record| record.status == BackupStatus::Complete);
+    let complete =
+        records.iter().filter(|record| record.status == BackupStatus::Complete && record.kind.is_physical());
     complete.map(|record| record.wal_segment_size).next_back()
 }
 

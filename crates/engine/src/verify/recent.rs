@@ -98,7 +98,7 @@ pub(super) fn window(
     records: &[Record],
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Newest> {
-    let complete = |record: &&Record| record.status == BackupStatus::Complete;
+    let complete = |record: &&Record| record.status == BackupStatus::Complete && record.kind.is_physical();
     let mut records: Vec<Record> = records.iter().filter(complete).cloned().collect();
     if records.is_empty() {
         return Ok(Newest::default());

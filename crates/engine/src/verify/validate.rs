@@ -181,6 +181,9 @@ impl Work<'_> {
                 Some(found) if found.status != BackupStatus::Complete => {
                     Some(format!("its parent \"{shown}\" is not complete but {}", found.status.as_str()))
                 }
+                Some(found) if !found.kind.is_physical() => {
+                    Some(format!("its parent \"{shown}\" is a logical backup"))
+                }
                 Some(_) => None,
             };
             if let Some(what) = what {

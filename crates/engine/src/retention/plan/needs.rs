@@ -7,7 +7,6 @@ use super::window::Window;
 use super::words;
 use crate::retention::model::{BackupState, StoredWal};
 use crate::wal::survey::Run;
-use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::{Lsn, SegmentSize, Timeline};
 use std::collections::BTreeMap;
 
@@ -94,10 +93,14 @@ impl<'a> Needs<'a> {
 
     fn enter(&mut self, index: usize, followed: bool) {
         let backup = self.facts.backup(index);
+        // No dump needs WAL, not even one whose record cannot be read: its folder says what it is.
+        if !backup.kind.is_physical() {
+            return;
+        }
         if backup.state == BackupState::Unreadable {
             self.whole = Some(Why::Unknown(index));
         }
-        if backup.kind == BackupKind::Logical || backup.state == BackupState::Failed {
+        if backup.state == BackupState::Failed {
             return;
         }
         // One that is being removed has no way back, unless all of it is there.

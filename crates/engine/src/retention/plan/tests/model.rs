@@ -129,7 +129,11 @@ fn loses_nothing(world: &World, policy: &Policy, plan: &Plan, left: &Stored) {
         );
     }
     let some = |slow: &Slow<'_>, count: usize| {
-        ((0..count).any(|index| slow.is_good(index)), (0..count).any(|index| slow.is_clean(index)))
+        [true, false].map(|physical| {
+            let own = |index: &usize| slow.is_logical(*index) != physical;
+            let any = |is: &dyn Fn(usize) -> bool| (0..count).filter(own).any(is);
+            (any(&|index| slow.is_good(index)), any(&|index| slow.is_clean(index)))
+        })
     };
     let counts = (world.stored.backups.len(), left.backups.len());
     assert_eq!(some(&before, counts.0), some(&after, counts.1), "the last good or undamaged backup is lost");
@@ -141,6 +145,28 @@ fn loses_nothing(world: &World, policy: &Policy, plan: &Plan, left: &Stored) {
         }
     }
     safety::check(&gathered, plan).unwrap();
+}
+
+/// Dumps neither keep nor drop a physical backup or WAL. That they were taken shows only that an older system's server was
+/// there.
+fn dumps_change_nothing(stored: &Stored, policy: &Policy, now: DateTime<Utc>, with: &Plan) {
+    let mut physical = stored.clone();
+    physical.backups.retain(|backup| backup.kind.is_physical());
+    let without = plan(&physical, policy, now).unwrap();
+    let of = |stored: &Stored, plan: &Plan| -> BTreeSet<(u64, String)> {
+        let kept = kept(plan).into_iter().map(|index| &stored.backups[index]);
+        kept.filter(|b| b.kind.is_physical()).map(|b| (b.system, b.backup.clone())).collect()
+    };
+    let (with_dumps, alone) = (of(stored, with), of(&physical, &without));
+    let [kept_with, kept_alone] =
+        [with, &without].map(|plan| segments(plan).into_iter().filter(|(_, keep)| *keep).collect::<Vec<_>>());
+    match stored.systems.len() {
+        0 | 1 => assert!(with_dumps == alone && kept_with == kept_alone, "dumps change what is kept"),
+        _ => {
+            assert!(alone.is_subset(&with_dumps), "a dump drops a backup");
+            assert!(kept_alone.iter().all(|segment| kept_with.contains(segment)), "a dump drops WAL");
+        }
+    }
 }
 
 /// Carried out, the plan drops nothing more; and as time goes on nothing comes back.
@@ -175,6 +201,7 @@ fn live(seed: u64) {
         }
         let plan = plan(&world.stored, &policy, world.now).unwrap();
         same_as_reference(&world.stored, &policy, world.now, &plan);
+        dumps_change_nothing(&world.stored, &policy, world.now, &plan);
         let left = pruned(&world.stored, &plan);
         loses_nothing(&world, &policy, &plan, &left);
         is_settled(&world, &policy, &plan, &left);

@@ -18,9 +18,8 @@ impl Slow<'_> {
         let physical: Vec<usize> =
             self.all().filter(|o| self.backup(*o).system == system && !self.is_logical(*o)).collect();
         let good: Vec<usize> = physical.iter().copied().filter(|o| self.is_good(*o)).collect();
-        let kept_here: Vec<usize> =
-            self.all().filter(|o| kept.contains(o) && self.backup(*o).system == system).collect();
-        let unreadable = kept_here.iter().any(|o| self.backup(*o).state == BackupState::Unreadable);
+        let mut kept_here = physical.iter().filter(|o| kept.contains(o));
+        let unreadable = kept_here.any(|o| self.backup(*o).state == BackupState::Unreadable);
         if unreadable
             || self.lacks_a_history(system)
             || (self.is_newest_system(system) || self.lives_on(system)) && good.is_empty()

@@ -293,6 +293,24 @@ fn logical_backups_are_a_class_of_their_own() {
 }
 
 #[test]
+fn pins_hold_dumps_and_dumps_hold_no_wal() {
+    let mut backups = daily(10);
+    let mut pinned = logical("l0", day(0));
+    pinned.pinned = Some(String::new());
+    let broken = StoredBackup { state: BackupState::Broken("gone".into()), ..logical("l7", day(7)) };
+    let unreadable = StoredBackup { state: BackupState::Unreadable, ..logical("l1", day(1)) };
+    let running = StoredBackup { state: BackupState::Running, stopped_at: None, ..logical("l9", day(9)) };
+    backups.extend([pinned, logical("l2", day(2)), logical("l3", day(3)), broken, unreadable, running]);
+    let policy = Policy { min_full: 1, ..days(1) };
+    let repo = || Repo::new(backups.clone()).wal(1, 0, 99);
+    let shown = repo().plan(&policy, at("2026-01-10T12:00:00Z"));
+    let kept: Vec<_> = shown.kept().into_iter().filter(|name| name.starts_with('l')).collect();
+    assert_eq!(kept, ["l0", "l1", "l3", "l9"], "the newest good one, and what nobody may judge");
+    let without = Repo::new(daily(10)).wal(1, 0, 99).plan(&policy, at("2026-01-10T12:00:00Z"));
+    assert_eq!(shown.wal(1), without.wal(1));
+}
+
+#[test]
 fn a_damaged_newest_backup_keeps_the_newest_without_damage() {
     let mut backups = daily(5);
     backups[4] = damaged(backups[4].clone());

@@ -203,6 +203,14 @@ impl World {
             7..=8 => {
                 backup.kind = BackupKind::Logical;
                 (backup.start_lsn, backup.stop_lsn, backup.timeline) = (None, None, None);
+                match self.random.below(12) {
+                    0 => backup.state = BackupState::Failed,
+                    1 => backup.state = BackupState::Broken("a dump is missing".into()),
+                    2 => (backup.state, backup.stopped_at) = (BackupState::Running, None),
+                    3 => backup.state = BackupState::Expiring,
+                    4 => backup.state = BackupState::Unreadable,
+                    _ => {}
+                }
             }
             9 => backup.state = BackupState::Failed,
             10 => backup.state = BackupState::Broken("an object is missing".into()),
