@@ -258,6 +258,9 @@ fn promise_4_a_pin_is_not_lost_when_the_prune_that_met_it_is_killed() {
     });
 }
 
+#[path = "apply_dumps_tests.rs"]
+mod dumps;
+
 #[test]
 fn two_prunes_at_once_do_the_work_of_one() {
     let original = Place::new();

@@ -3,6 +3,7 @@
 
 use super::gather::gather;
 use super::model::{BackupState, BackupVerdict, HistoryVerdict, Plan, Stored, StoredBackup, WalVerdict};
+use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
 use crate::repository::record::{ArchiveContent, ArchiveRecord, ObjectRecord};
 use crate::repository::{Cluster, Record, Repository, Storage};
 use crate::session::Session;
@@ -35,6 +36,9 @@ pub(super) const MONTHLY: &str = "20261103T020000Z-full";
 pub(super) const FAILED: &str = "20261104T020000Z-full";
 pub(super) const WEEKLY: &str = "20261108T020000Z-full";
 pub(super) const NEWEST: &str = "20261120T020000Z-full";
+/// Those of [`Place::with_dumps`].
+pub(super) const OLD_DUMPS: &str = "20261105T030000Z-logical";
+pub(super) const NEW_DUMPS: &str = "20261119T030000Z-logical";
 
 /// First and last segment of each backup, with its timeline.
 const NEEDED: [(&str, u32, u64, u64); 5] = [
@@ -98,6 +102,53 @@ impl Place {
         place
     }
 
+    /// The same, with two logical backups.
+    pub(super) fn with_dumps() -> Self {
+        let place = Place::new();
+        place.dumps(OLD_DUMPS);
+        place.dumps(NEW_DUMPS);
+        place
+    }
+
+    /// Stores a complete logical backup.
+    fn dumps(&self, backup: &str) {
+        let cluster = self.cluster();
+        let folder = cluster.backup_folder(SYSTEM, backup);
+        let object = |name: &str| object(cluster.storage(), &folder, backup, name);
+        let database = |name: &str, volumes: &[&str]| DatabaseRecord {
+            name: name.into(),
+            volumes: volumes.iter().map(|name| object(name)).collect(),
+            ..DatabaseRecord::default()
+        };
+        let day = &backup[6..8];
+        let record = Record {
+            kind: BackupKind::Logical,
+            status: BackupStatus::Complete,
+            started_at: format!("2026-11-{day}T03:00:00Z"),
+            finished_at: Some(format!("2026-11-{day}T03:10:00Z")),
+            wal_segment_size: size(),
+            archives: vec![ArchiveRecord {
+                name: "config.tar.zst".into(),
+                content: ArchiveContent::Config,
+                volumes: vec![object("config.tar.zst")],
+                frames: 1,
+                tar_bytes: 1,
+                index: Some(object("config.tar.zst.index")),
+            }],
+            logical: Some(LogicalRecord {
+                globals: vec![object("globals.sql.zst")],
+                databases: vec![
+                    database("a/b", &["a%2Fb.dump"]),
+                    database("app", &["app.dump", "app.dump.0001"]),
+                ],
+                ..LogicalRecord::default()
+            }),
+            stored_bytes: 100,
+            ..Record::begun(backup.into(), "main", SYSTEM)
+        };
+        record.save(cluster.storage(), &folder).unwrap();
+    }
+
     /// The same, in another folder.
     pub(super) fn copy(&self) -> Self {
         let place = Place { dir: scratch(), calls: Calls::new() };
@@ -146,16 +197,7 @@ impl Place {
     ) {
         let cluster = self.cluster();
         let folder = cluster.backup_folder(SYSTEM, backup);
-        let object = |name: &str| {
-            let bytes = format!("{name} of {backup}").into_bytes();
-            let record = ObjectRecord {
-                name: name.into(),
-                size: bytes.len() as u64,
-                crc32c: format!("{:08x}", crc32c::crc32c(&bytes)),
-            };
-            cluster.storage().put(&format!("{folder}/{name}"), bytes).unwrap();
-            record
-        };
+        let object = |name: &str| object(cluster.storage(), &folder, backup, name);
         let day = &backup[6..8];
         let record = Record {
             kind: if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full },
@@ -212,6 +254,15 @@ impl Place {
         let stored = gather(&self.cluster(), &|| Ok(())).unwrap();
         stored.backups.into_iter().map(|backup| (backup.backup, backup.state)).collect()
     }
+}
+
+/// Stores an object that says what it is.
+fn object(storage: &Storage, folder: &str, backup: &str, name: &str) -> ObjectRecord {
+    let bytes = format!("{name} of {backup}").into_bytes();
+    let crc32c = format!("{:08x}", crc32c::crc32c(&bytes));
+    let record = ObjectRecord { name: name.into(), size: bytes.len() as u64, crc32c };
+    storage.put(&format!("{folder}/{name}"), bytes).unwrap();
+    record
 }
 
 pub(super) fn prune(cluster: &Cluster, keep: &'static [&'static str]) -> Result<Vec<PruneRow>> {

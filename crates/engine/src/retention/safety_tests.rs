@@ -1,6 +1,7 @@
 use super::*;
 use crate::retention::fixture::{INCREMENT, MONTHLY, NEWEST, OLD, Place, WEEKLY, keeping};
 use crate::retention::gather::gather;
+use pg_ark_contract::conversation::BackupKind;
 
 /// What the repository holds and a sound plan for it, changed; what the refusal says.
 #[track_caller]
@@ -43,6 +44,24 @@ fn promise_4_a_plan_that_takes_the_last_way_back_is_refused() {
         "which is pinned",
     );
     refused(&place, |stored, plan| drop_backup(stored, plan, INCREMENT, Verdict::Keep), "the parent of");
+    // Dumps are no way back to a moment, and the last of them are one to what they hold.
+    let as_dumps = |stored: &mut Stored, name: &str| backup(stored, name).kind = BackupKind::Logical;
+    refused(
+        &place,
+        |stored, plan| {
+            as_dumps(stored, WEEKLY);
+            drop_backup(stored, plan, WEEKLY, Verdict::Drop);
+        },
+        "the newest good logical one",
+    );
+    refused(
+        &place,
+        |stored, plan| {
+            as_dumps(stored, WEEKLY);
+            drop_backup(stored, plan, NEWEST, Verdict::Drop);
+        },
+        "the newest good one",
+    );
     for (state, words) in
         [(BackupState::Running, "is running"), (BackupState::Unreadable, "cannot be judged")]
     {
