@@ -6,12 +6,20 @@
 //! cargo run -p pg_ark_engine --example make_golden -- DIR crates/engine/tests/golden/v1_sealed zstd
 //! ```
 //!
-//! `v1` was made before records and indexes had seals, and has no WAL archive.
+//! `v1` was made before records and indexes had seals, and has no WAL archive. `v1_logical` holds a logical backup of a running
+//! server of PostgreSQL 15, which trusts whoever comes through its socket:
+//!
+//! ```text
+//! cargo run -p pg_ark_engine --example make_golden -- --logical DIR SOCKETS PORT BINDIR crates/engine/tests/golden/v1_logical
+//! ```
 
-use pg_ark_contract::conversation::{ArchiveTask, BackupKind, BackupTask, Event, Need, Reply};
-use pg_ark_contract::settings::{Checksum, VOLUME_SIZE_MIN};
+use pg_ark_contract::conversation::{
+    ArchiveTask, BackupKind, BackupTask, Event, LogicalChoice, LogicalTask, Need, Reply,
+};
+use pg_ark_contract::settings::{Checksum, Compression, VOLUME_SIZE_MIN};
 use pg_ark_contract::{Error, Lsn, Timeline};
 use pg_ark_engine::backup;
+use pg_ark_engine::logical;
 use pg_ark_engine::postgres::control_file::{CONTROL_FILE, ControlFile};
 use pg_ark_engine::postgres::wal_segment::SegmentName;
 use pg_ark_engine::repository::{Repository, Storage};
@@ -36,7 +44,22 @@ const FILES: [&str; 8] = [
 ];
 
 fn main() -> Result<(), Box<dyn StdError>> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if(|argument| argument == "--logical").is_some() {
+        let arguments: Vec<String> = arguments.collect();
+        let [cluster, sockets, port, bindir, out] = &arguments[..] else {
+            return Err("usage: make_golden --logical CLUSTER SOCKETS PORT BINDIR FOLDER".into());
+        };
+        fs::create_dir_all(out)?;
+        let logical = LogicalTask {
+            choice: LogicalChoice::default(),
+            socket_directory: sockets.clone(),
+            port: port.parse()?,
+            user: "postgres".into(),
+            bindir: bindir.clone(),
+        };
+        return dump(Path::new(cluster), &Path::new(out).canonicalize()?, logical);
+    }
     let (Some(cluster), Some(out)) = (arguments.next(), arguments.next()) else {
         return Err("usage: make_golden CLUSTER FOLDER [CODEC]...".into());
     };
@@ -112,23 +135,11 @@ fn take(
     Repository::open_or_create(&url)?;
     let control = ControlFile::parse(&fs::read(data.join(CONTROL_FILE))?)?;
     let task = BackupTask {
-        kind: BackupKind::Full,
         label: Some(format!("golden {compression}")),
         data_directory: data.display().to_string(),
-        server_version_num: 150_020,
-        server_version: "15.20".into(),
         system_identifier: control.system_identifier,
-        in_recovery: false,
         config_files: vec!["/etc/debian_version".into()],
-        server_settings: vec![("max_connections".into(), "100".into())],
-        compression: compression.parse()?,
-        checksum,
-        jobs: 2,
-        max_rate: 0,
-        volume_size: VOLUME_SIZE_MIN,
-        include_wal: true,
-        archive_wait: 300,
-        logical: None,
+        ..task(compression.parse()?, checksum)
     };
     let (events, incoming) = mpsc::channel();
     let session = Arc::new(Session::new(move |event| drop(events.send(event))));
@@ -147,6 +158,52 @@ fn take(
     let storage = Storage::open(&url)?;
     backup::run(storage, "main", &task, &session).map_err(|e: Error| Box::<dyn StdError>::from(e))?;
     Ok(())
+}
+
+/// Stores a logical backup.
+fn dump(data: &Path, repository: &Path, logical: LogicalTask) -> Result<(), Box<dyn StdError>> {
+    let url = format!("file://{}", repository.display());
+    Repository::open_or_create(&url)?;
+    let control = ControlFile::parse(&fs::read(data.join(CONTROL_FILE))?)?;
+    let config = |name: &str| data.join(name).display().to_string();
+    let task = BackupTask {
+        kind: BackupKind::Logical,
+        label: Some("golden dumps".into()),
+        data_directory: data.display().to_string(),
+        system_identifier: control.system_identifier,
+        config_files: ["pg_hba.conf", "pg_ident.conf"].map(config).into(),
+        logical: Some(logical),
+        ..task("zstd:9".parse()?, Checksum::Crc32c)
+    };
+    let session = Session::new(|event| match event {
+        Event::Warning { message, .. } => eprintln!("{message}"),
+        _ => {}
+    });
+    logical::run::run(Storage::open(&url)?, "main", &task, &session)?;
+    Ok(())
+}
+
+/// What all have in common.
+fn task(compression: Compression, checksum: Checksum) -> BackupTask {
+    BackupTask {
+        kind: BackupKind::Full,
+        label: None,
+        data_directory: String::new(),
+        server_version_num: 150_020,
+        server_version: "15.20".into(),
+        system_identifier: 0,
+        in_recovery: false,
+        config_files: Vec::new(),
+        server_settings: vec![("max_connections".into(), "100".into())],
+        compression,
+        checksum,
+        jobs: 2,
+        max_rate: 0,
+        volume_size: VOLUME_SIZE_MIN,
+        include_wal: true,
+        archive_wait: 300,
+        logical: None,
+    }
 }
 
 /// Stores WAL: a segment, the backup history that a backup leaves in pg_wal, and a timeline that goes on where the

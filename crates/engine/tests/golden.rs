@@ -1,15 +1,20 @@
 //! The museum: repositories of every version of the format stay readable for ever. What is in `tests/golden` was made by
-//! `examples/make_golden.rs`; it is never made again. `v1` is from before records and indexes had seals.
+//! `examples/make_golden.rs`; it is never made again. `v1` is from before records and indexes had seals; `v1_logical` holds
+//! dumps.
 
-use pg_ark_contract::Timeline;
+use pg_ark_contract::conversation::{BackupKind, Level};
 use pg_ark_contract::rows::{ArchiveStatus, BackupStatus};
+use pg_ark_contract::{ErrorKind, Timeline};
+use pg_ark_engine::logical::stored::{self, Dump};
 use pg_ark_engine::repository::Repository;
 use pg_ark_engine::repository::sealed::Seal;
 use pg_ark_engine::restore::{self, ConfigChoice, Request, watch::Silent};
 use pg_ark_engine::session::Session;
 use pg_ark_engine::verify::archive::{self, Depth};
+use pg_ark_engine::verify::{self, validate};
 use pg_ark_engine::wal::{Archive, index};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Every golden repository.
@@ -97,7 +102,7 @@ fn promise_6_damage_is_loud_one_flipped_bit_in_any_archive_stops_the_restore() {
             fs::write(victim.path(), bytes).unwrap();
             let target = tempfile::tempdir().unwrap();
             let error = restore(copy.path(), target.path()).unwrap_err();
-            assert_eq!(error.kind, pg_ark_contract::ErrorKind::Corrupt, "{name} {archive}: {error}");
+            assert_eq!(error.kind, ErrorKind::Corrupt, "{name} {archive}: {error}");
             assert!(!target.path().join("data/global/pg_control").exists(), "{name} {archive}");
         }
     }
@@ -157,4 +162,43 @@ fn copied(name: &str, wanted: impl Fn(&str) -> bool) -> tempfile::TempDir {
         }
     }
     copy
+}
+
+#[test]
+fn golden_dumps_say_what_they_said_and_are_whole() {
+    let url = format!("file://{}", golden("v1_logical").display());
+    let cluster = Repository::open(&url).unwrap().cluster("main").unwrap();
+    let backups = cluster.backups().unwrap();
+    let [record] = &backups[..] else { panic!("{} backups", backups.len()) };
+    assert_eq!((record.kind, record.status), (BackupKind::Logical, BackupStatus::Complete));
+    assert_eq!((record.start_lsn, record.timeline, record.wal_included), (None, None, false));
+    let logical = stored::check(record).unwrap();
+    let names: Vec<&str> = logical.databases.iter().map(|database| &database.name[..]).collect();
+    assert_eq!(names, ["a b/ä\"'", "app", "postgres", "template1"]);
+    let app = logical.database("app").unwrap();
+    assert_eq!(
+        (&app.owner[..], &app.locale.encoding[..], app.tables, app.large_objects),
+        ("clerk", "UTF8", 1, 1)
+    );
+    assert_eq!((&logical.initdb.username[..], &logical.dump_compression[..]), ("postgres", "gzip:1"));
+    assert!(
+        record.config_files.iter().any(|file| file.ends_with("/pg_hba.conf")),
+        "{:?}",
+        record.config_files
+    );
+    for level in [Level::Record, Level::Data, Level::Pages] {
+        let request = verify::Request { backup: None, level, jobs: 2 };
+        assert_eq!(validate(&cluster, &request, &Session::new(|_| {})).unwrap(), []);
+    }
+    let folder = cluster.backup_folder(record.system_identifier.parse().unwrap(), &record.backup);
+    let mut text = String::new();
+    let globals = Dump::globals(cluster.storage(), &folder, logical);
+    globals.decoded(record.compression.codec).unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("CREATE ROLE \"größe\";") && text.contains("GRANT clerk TO"), "{text}");
+    // Nothing of it is a way to a moment.
+    let windows = verify::windows_of(&cluster, None, &Session::new(|_| {})).unwrap();
+    assert!(windows.rows.is_empty() && windows.remarks.is_empty(), "{windows:?}");
+    let error =
+        restore::prepare(&cluster, &Request { backup: "latest".into(), ..Request::default() }).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::BackupNotFound, "{error:?}");
 }
