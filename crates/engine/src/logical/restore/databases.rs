@@ -1,11 +1,12 @@
 //! All databases of a backup into a new cluster, several at a time: the largest first, each with its share of the jobs.
 
 use super::load::{Job, Load};
+use super::private::NO_SPACE;
 use super::report::Problem;
 use crate::logical::stored::Dump;
 use crate::repository::Storage;
 use crate::repository::logical_record::DatabaseRecord;
-use pg_ark_contract::{Error, Result};
+use pg_ark_contract::{Error, ErrorKind, Result};
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,13 +32,17 @@ pub struct Stock<'a> {
 /// Restores them. `halt` is raised at the first failure that ends everything, so that the other programs end, too.
 ///
 /// # Errors
-/// As [`Load::run`]; errors of the server's are told as problems, and the rest goes on.
+/// As [`Load::run`]; `DiskFull`. Other errors of the server's are told as problems, and the rest goes on.
 pub fn load(load: &Load<'_>, stock: &Stock<'_>, jobs: usize, halt: &AtomicBool) -> Result<Vec<Problem>> {
     let jobs = jobs.max(1);
     let options: Vec<OsString> = OPTIONS.iter().map(OsString::from).collect();
     let run = |database: &DatabaseRecord, connect: &str, jobs: usize| {
         let dump = Dump::of(stock.storage, stock.folder, database);
-        load.run(&dump, &Job { name: &database.name, connect, options: &options, jobs })
+        let problems = load.run(&dump, &Job { name: &database.name, connect, options: &options, jobs })?;
+        match problems.iter().find(|problem| problem.message.contains(NO_SPACE)) {
+            Some(full) => Err(disk_full(database, full)),
+            None => Ok(problems),
+        }
     };
     let mut problems = Vec::new();
     for (name, connect) in ALWAYS {
@@ -79,6 +84,16 @@ pub fn load(load: &Load<'_>, stock: &Stock<'_>, jobs: usize, halt: &AtomicBool) 
             Ok(problems)
         }
     }
+}
+
+/// On a full disk nothing that follows can be restored either.
+fn disk_full(database: &DatabaseRecord, problem: &Problem) -> Error {
+    Error::new(
+        ErrorKind::DiskFull,
+        format!("no space left while database \"{}\" was restored", database.name.escape_debug()),
+    )
+    .detail(&problem.message)
+    .hint("Remove what the restore left, free some space or choose another place, then try again.")
 }
 
 /// How many jobs each database gets: its part of all bytes, and at least one. `None` is one that only one job can read.

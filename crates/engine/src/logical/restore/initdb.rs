@@ -126,6 +126,7 @@ mod tests {
         let logical = LogicalRecord { initdb, ..LogicalRecord::default() };
         let mut record = Fixture::new(&Recipe::default()).record;
         record.data_checksums = false;
+        record.wal_segment_size = pg_ark_contract::SegmentSize::new(16 << 20).unwrap();
         options(&record, &logical, major, provider == "icu").join(" ")
     }
 

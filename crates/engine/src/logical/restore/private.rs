@@ -28,6 +28,8 @@ const MAX_SOCKET: usize = 107;
 pub const SOCKETS: &str = "pg_ark.s";
 /// What the server says once it lets clients in (`PostmasterStateMachine` and `process_pm_child_exit`, postmaster.c).
 const READY: &str = "database system is ready to accept connections";
+/// The system's words for a full disk (strerror(ENOSPC), untranslated).
+pub const NO_SPACE: &str = "No space left on device";
 /// Time that a server has to end when the restore failed, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Last lines of its log that are kept.
@@ -36,7 +38,7 @@ const LINES: usize = 20;
 const HBA: &str = "pg_hba.conf";
 
 /// What overrules the server's own configuration.
-const SETTINGS: [&str; 15] = [
+const SETTINGS: [&str; 16] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "log_destination=stderr",
@@ -48,6 +50,7 @@ const SETTINGS: [&str; 15] = [
     "max_wal_senders=0",
     "archive_mode=off",
     "autovacuum=off",
+    "restart_after_crash=off",
     "maintenance_work_mem=256MB",
     "allow_in_place_tablespaces=on",
     "max_logical_replication_workers=0",
