@@ -158,17 +158,20 @@ pub fn run(cli: &Cli, cluster: &Cluster, arguments: &PruneArgs, format: Format) 
         }
         Format::Text => {
             output::lines(&text(&rows))?;
-            talk::say(&format!("\nkept: {}\n{}", rules(&policy), summary(&rows, arguments.dry_run)));
+            talk::say(&format!("\nkept: {}\n{}", rules(&policy, &rows), summary(&rows, arguments.dry_run)));
         }
     }
     Ok(())
 }
 
 /// The rules in words.
-fn rules(policy: &Policy) -> String {
+fn rules(policy: &Policy, rows: &[PruneRow]) -> String {
     let mut rules = vec![format!("every moment of {}", length(policy.window))];
     let count = usize::try_from(policy.min_full).unwrap_or(usize::MAX);
-    rules.push(format!("the newest {}", counted(count, "full backup")));
+    let has_logical =
+        rows.iter().any(|row| row.kind == PruneObject::Backup && row.object.ends_with("-logical"));
+    let as_many = if has_logical && count > 0 { ", and as many logical ones" } else { "" };
+    rules.push(format!("the newest {}{as_many}", counted(count, "full backup")));
     let periods =
         [(policy.daily, "day"), (policy.weekly, "week"), (policy.monthly, "month"), (policy.yearly, "year")];
     let periods: Vec<String> = periods
@@ -323,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_rules_are_told_in_words() {
-        assert_eq!(rules(&Policy::default()), "every moment of 7 days; the newest 2 full backups");
+        assert_eq!(rules(&Policy::default(), &[]), "every moment of 7 days; the newest 2 full backups");
         let more = Policy {
             min_full: 1,
             daily: 1,
@@ -332,7 +335,11 @@ mod tests {
             ..Policy::default()
         };
         let told = "every moment of 7 days; the newest 1 full backup; one backup of each of 1 day, 12 months (Europe/Berlin)";
-        assert_eq!(rules(&more), told);
+        let rows = [row(PruneObject::Backup, "20261122T020000Z-logical", Verdict::Keep, "window")];
+        assert_eq!(rules(&more, &[]), told);
+        assert!(
+            rules(&Policy::default(), &rows).ends_with("the newest 2 full backups, and as many logical ones")
+        );
     }
 
     #[test]

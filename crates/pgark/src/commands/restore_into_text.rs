@@ -1,11 +1,15 @@
 //! What `pgark restore` tells of a logical backup that goes into a running server.
 
+use super::restore_words::quoted;
 use crate::output;
 use pg_ark_contract::units::human_bytes;
 use pg_ark_engine::logical::restore::{DatabaseStep, IntoPlan, LogicalRestored, ObjectsStep};
 
 /// Where values begin: behind the longest name.
 const VALUES: usize = "Restored into:".len() + 2;
+
+/// The first version that takes statistics from a dump.
+const WITH_STATISTICS: u32 = 18;
 
 /// The plan.
 pub fn plan_text(plan: &IntoPlan) -> String {
@@ -71,11 +75,36 @@ fn broken(text: &str) -> String {
 
 /// What was done.
 pub fn restored_text(plan: &IntoPlan, restored: &LogicalRestored, seconds: f64) -> String {
-    let mut made: Vec<String> = restored.databases.iter().map(|name| format!("database {name}")).collect();
+    let noun = if restored.databases.len() == 1 { "database" } else { "databases" };
+    let mut made = Vec::new();
+    if !restored.databases.is_empty() {
+        made.push(format!("{noun} {}", restored.databases.join(", ")));
+    }
     made.extend(restored.objects.iter().cloned());
     let bytes = human_bytes(plan.dump_bytes);
     let what = if made.is_empty() { "nothing".to_string() } else { made.join(", ") };
     output::wrapped(&format!("Restored in {seconds:.1} s from {bytes} of dumps: {what}."), 0)
+}
+
+/// How to gather statistics, which no dump before PostgreSQL 18 holds. `come_along` are the databases that bring theirs.
+pub fn next_text(plan: &IntoPlan, restored: &LogicalRestored, come_along: &[String]) -> Option<String> {
+    let without = |step: &&DatabaseStep| {
+        restored.databases.contains(&step.target)
+            && !(plan.server_version >= WITH_STATISTICS && come_along.contains(&step.name))
+    };
+    let databases: Vec<String> = plan
+        .databases
+        .iter()
+        .filter(without)
+        .map(|step| format!("vacuumdb --analyze-in-stages --dbname={}", quoted(&step.target)))
+        .collect();
+    let tables = plan
+        .objects
+        .as_ref()
+        .filter(|_| !restored.objects.is_empty())
+        .map(|step| format!("vacuumdb --analyze-only --dbname={}", quoted(&step.target)));
+    let commands: Vec<String> = databases.into_iter().chain(tables).collect();
+    (!commands.is_empty()).then(|| format!("Gather statistics with\n  {}", commands.join("\n  ")))
 }
 
 #[cfg(test)]
@@ -136,5 +165,19 @@ mod tests {
             LogicalRestored { objects: vec!["public.orders_old".into()], ..LogicalRestored::default() };
         let done = restored_text(&plan(), &restored, 1.25);
         assert_eq!(done, "Restored in 1.2 s from 4.1 MB of dumps: public.orders_old.");
+    }
+
+    #[test]
+    fn statistics_that_did_not_come_along_are_asked_for() {
+        let step =
+            |name: &str| DatabaseStep { name: name.into(), target: format!("{name} 2"), replaces: false };
+        let mut plan = IntoPlan { databases: vec![step("a"), step("b"), step("c")], ..plan() };
+        let restored =
+            LogicalRestored { databases: vec!["a 2".into(), "b 2".into()], ..LogicalRestored::default() };
+        let told = |plan: &IntoPlan| next_text(plan, &restored, &["a".to_string()]).unwrap();
+        let one = |name: &str| format!("\n  vacuumdb --analyze-in-stages --dbname='{name} 2'");
+        assert_eq!(told(&plan), format!("Gather statistics with{}{}", one("a"), one("b")));
+        plan.server_version = 18;
+        assert_eq!(told(&plan), format!("Gather statistics with{}", one("b")));
     }
 }

@@ -81,6 +81,7 @@ pub fn into(cluster: &Cluster, request: &IntoRequest, dry_run: bool, format: For
         return show_plan(plan, &into_text::plan_text(plan), &listed(cluster, plan)?, format);
     }
     talk::say(&into_text::plan_text(plan));
+    let come_along = with_statistics(cluster, plan)?;
     let began = Instant::now();
     let restored = run_into(cluster.storage(), &prepared, &progress);
     progress.finish();
@@ -89,9 +90,20 @@ pub fn into(cluster: &Cluster, request: &IntoRequest, dry_run: bool, format: For
     tell_problems(&restored);
     match format {
         Format::Json => output::json(&Report { plan, restored: &restored, seconds, started: None })?,
-        Format::Text => output::lines(&into_text::restored_text(plan, &restored, seconds))?,
+        Format::Text => {
+            let next = into_text::next_text(plan, &restored, &come_along);
+            let next = next.map_or_else(String::new, |next| format!("\n{next}"));
+            output::lines(&format!("{}{next}", into_text::restored_text(plan, &restored, seconds)))?;
+        }
     }
     restored.short().map_or(Ok(()), Err)
+}
+
+/// Databases of the backup whose dump holds statistics.
+fn with_statistics(cluster: &Cluster, plan: &IntoPlan) -> Result<Vec<String>> {
+    let (record, _) = cluster.backup(&plan.backup)?;
+    let databases = record.logical.into_iter().flat_map(|logical| logical.databases);
+    Ok(databases.filter(|database| database.statistics).map(|database| database.name).collect())
 }
 
 /// What would be restored.
