@@ -3,7 +3,8 @@
 
 use crate::support::{Ready, names_below, ready};
 use pg_ark_testkit::{
-    Cluster, LONG, SHORT, Scratch, SqlError, command, holds_within, run, run_ok, wait_until,
+    Cluster, LONG, Repo, SHORT, Scratch, SqlError, Tmpfs, command, file_url, holds_within, run, run_ok,
+    wait_until,
 };
 use serde_json::Value;
 use std::fs;
@@ -92,11 +93,8 @@ fn break_table(ready: &Ready, database: &str, table: &str) {
     ready.server.restart();
 }
 
-#[test]
-fn what_a_dump_loses_is_in_the_record() {
-    let ready =
-        ready(Cluster::builder().external_config().conf("default_text_search_config = 'pg_catalog.german'"));
-    let server = &ready.server;
+/// A database with everything that a dump of it does not tell; gives the place of a tablespace.
+fn make_losses(server: &Cluster) -> PathBuf {
     let space = server.create_tablespace("space");
     server.psql("ALTER SYSTEM SET work_mem = '5MB'; SELECT pg_reload_conf()");
     for sql in [
@@ -120,6 +118,15 @@ fn what_a_dump_loses_is_in_the_record() {
     ] {
         server.psql_db("app", &format!("SET statement_timeout = 0; {sql}"));
     }
+    space
+}
+
+#[test]
+fn what_a_dump_loses_is_in_the_record() {
+    let ready =
+        ready(Cluster::builder().external_config().conf("default_text_search_config = 'pg_catalog.german'"));
+    let server = &ready.server;
+    let space = make_losses(server);
     let backup = dump(&ready, ", label => 'all of it'");
     let record = record(&ready, &backup);
     let logical = &record["logical"];
@@ -147,6 +154,16 @@ fn what_a_dump_loses_is_in_the_record() {
     // Each counted once, whatever the database calls "count".
     assert_eq!((app["tables"].as_u64(), app["large_objects"].as_u64()), (Some(2), Some(2)));
     assert_eq!(app["statistics"], server.pg().major() >= 18);
+    assert_cluster(logical, &space);
+    assert!(!record.to_string().contains("hush"), "a password");
+    assert_sums(&ready, &backup, &record);
+    assert_config(&ready, &ready.backup_folder(&backup), &record);
+    server.psql("SELECT pg_drop_replication_slot('standby')");
+    assert_quiet(&ready);
+}
+
+#[track_caller]
+fn assert_cluster(logical: &Value, space: &Path) {
     let tablespace = &logical["tablespaces"][0];
     assert_eq!(
         (&tablespace["name"], &tablespace["location"]),
@@ -156,14 +173,18 @@ fn what_a_dump_loses_is_in_the_record() {
     let sub = &logical["subscriptions"][0];
     assert_eq!((&sub["name"], &sub["database"], &sub["slot"]), (&"sub".into(), &"app".into(), &"sub".into()));
     assert_eq!(sub["publications"], serde_json::json!(["p", "q"]));
-    assert!(!record.to_string().contains("hush"), "a password");
     assert_eq!(logical["initdb"]["username"], "postgres");
     assert_eq!(logical["initdb"]["text_search_config"], "pg_catalog.german");
     assert_eq!(logical["initdb"]["locale"]["encoding"], "UTF8");
+}
 
+/// Sizes and counts of the record are those of what is stored.
+#[track_caller]
+fn assert_sums(ready: &Ready, backup: &str, record: &Value) {
+    let logical = &record["logical"];
     let sizes: u64 = names(&logical["databases"])
         .iter()
-        .map(|d| database(&record, d)["data_bytes"].as_u64().unwrap())
+        .map(|d| database(record, d)["data_bytes"].as_u64().unwrap())
         .sum();
     assert_eq!((record["data_bytes"].as_u64(), record["files"].as_u64()), (Some(sizes), Some(0)));
     assert_eq!(
@@ -171,17 +192,14 @@ fn what_a_dump_loses_is_in_the_record() {
         (&Value::Null, &Value::Null, &false.into())
     );
     assert_eq!(
-        ready.backup_row("kind, status, label, contents", &backup),
+        ready.backup_row("kind, status, label, contents", backup),
         "logical|complete|all of it|4 databases: app, model, postgres, template1"
     );
-    let stored: u64 = ready.backup_row("stored_bytes", &backup).parse().unwrap();
-    let folder = ready.backup_folder(&backup);
+    let stored: u64 = ready.backup_row("stored_bytes", backup).parse().unwrap();
+    let folder = ready.backup_folder(backup);
     let all =
         names_below(&folder).iter().map(|name| fs::metadata(folder.join(name)).unwrap().len()).sum::<u64>();
     assert_eq!(stored, all - fs::metadata(folder.join("backup.json")).unwrap().len());
-    assert_config(&ready, &folder, &record);
-    server.psql("SELECT pg_drop_replication_slot('standby')");
-    assert_quiet(&ready);
 }
 
 /// The files that configure the server are there byte by byte, those of the data directory too.
@@ -561,4 +579,64 @@ fn a_killed_engine_leaves_no_pg_dump() {
     wait_until("the end", LONG, || ready.backup_row("status", &backup) == "failed");
     assert_quiet(&ready);
     dump(&ready, "");
+}
+
+#[test]
+fn another_database_of_the_same_name_is_not_taken_for_the_first() {
+    let ready = ready(Cluster::builder().conf("pg_ark.jobs = 1"));
+    ready.server.psql("CREATE DATABASE large");
+    ready.server.psql("CREATE DATABASE small");
+    fill(&ready, "large", "t", 8);
+    let backup = ready.server.psql("SET pg_ark.max_rate = 4096; SELECT ark.backup_start('logical')");
+    wait_until("the first dump", LONG, || !programs(&ready).is_empty());
+    ready.server.psql("DROP DATABASE small");
+    ready.server.psql("CREATE DATABASE small CONNECTION LIMIT 3");
+    wait_until("the end", LONG, || ready.backup_row("status", &backup) != "running");
+    ready.assert_failed(&backup, "another of its name was created");
+}
+
+#[test]
+fn a_full_disk_is_no_fault_of_a_database() {
+    let disk = Tmpfs::new(48 << 20);
+    let ready = ready(Cluster::builder());
+    ready.server.psql("CREATE DATABASE large");
+    fill(&ready, "large", "t", 50);
+    ready.server.psql(&format!("SELECT * FROM ark.enable('{}')", file_url(disk.path())));
+    let start = format!(
+        "SET pg_ark.compression = 'none'; SET pg_ark.volume_size = '8MB'; \
+         SELECT ark.backup_start({LOGICAL}, skip_failed => true)"
+    );
+    let error = ready.server.try_psql(&start).unwrap_err();
+    assert_eq!(error.sqlstate(), "53100", "{error}");
+    assert_quiet(&ready);
+    assert_eq!(ready.server.psql("SELECT status FROM ark.list_backups()"), "failed");
+    let left: Vec<String> =
+        names_below(disk.path()).into_iter().filter(|n| n.contains("/backups/")).collect();
+    assert!(left.len() == 1 && left[0].ends_with("/backup.json"), "{left:?}");
+}
+
+#[test]
+fn a_standby_is_dumped() {
+    let primary = Cluster::start_new();
+    primary.psql("CREATE EXTENSION pg_ark; CREATE TABLE t AS SELECT 1; CREATE UNLOGGED TABLE u AS SELECT 1");
+    let standby = primary.create_standby(&[]);
+    primary.wait_for_standby(&standby);
+    let repo = Repo::new();
+    standby.psql(&format!("SELECT * FROM ark.enable('{}')", repo.url()));
+    let ready = Ready { server: standby, repo };
+    let backup = dump(&ready, "");
+    assert_eq!(record(&ready, &backup)["from_standby"], true);
+    let list = listed(&ready, &ready.backup_folder(&backup).join("postgres.dump"));
+    assert!(list.contains("TABLE DATA public t ") && list.contains("TABLE public u "), "{list}");
+}
+
+#[test]
+fn names_without_an_encoding_inside_a_database_are_no_obstacle() {
+    let ready = ready(Cluster::builder());
+    ready.server.psql("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'");
+    let sql = "DO $$ BEGIN EXECUTE format('CREATE TABLE %I AS SELECT 1 AS i', convert_from('\\x67e9', 'SQL_ASCII')); END $$";
+    ready.server.psql_db("ascii", sql);
+    let backup = dump(&ready, "");
+    assert_eq!(database(&record(&ready, &backup), "ascii")["tables"], 1);
+    listed(&ready, &ready.backup_folder(&backup).join("ascii.dump"));
 }
