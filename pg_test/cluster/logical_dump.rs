@@ -640,3 +640,36 @@ fn names_without_an_encoding_inside_a_database_are_no_obstacle() {
     assert_eq!(database(&record(&ready, &backup), "ascii")["tables"], 1);
     listed(&ready, &ready.backup_folder(&backup).join("ascii.dump"));
 }
+
+#[test]
+fn no_session_outlives_a_program_that_waits_for_a_lock() {
+    let ready = ready(Cluster::builder());
+    ready.server.psql("CREATE TABLE t AS SELECT 1; CREATE TABLE parts (i int) PARTITION BY RANGE (i)");
+    // psql asks for the size of the one; the other has none, and pg_dump alone locks it.
+    for (table, program) in [("t", "psql"), ("parts", "pg_dump")] {
+        let mut lock = ready.server.session();
+        lock.ask(&format!("BEGIN; LOCK TABLE {table}"));
+        let backup = ready.server.psql("SELECT ark.backup_start('logical', databases => '{postgres}')");
+        let waits = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'",
+            if table == "t" { "jsonb_build_object" } else { "LOCK TABLE" }
+        );
+        wait_until("a wait for the lock", LONG, || ready.server.psql(&waits) == "1");
+        let socket = ready.server.socket_dir().display().to_string();
+        let children: Vec<u32> = pg_ark_testkit::process::all()
+            .into_iter()
+            .filter(|p| p.title.contains(&format!("bin/{program} ")) && p.title.contains(&socket))
+            .filter(|p| p.title.contains("dbname='postgres'"))
+            .map(|p| p.pid)
+            .collect();
+        assert!(!children.is_empty(), "{program}");
+        for child in children {
+            pg_ark_testkit::process::send_signal(child, pg_ark_testkit::process::KILL);
+        }
+        wait_until("the end", SHORT, || ready.backup_row("status", &backup) == "failed");
+        wait_until("the end of its session", SHORT, || ready.server.psql(&waits) == "0");
+        ready.assert_failed(&backup, "could not dump database \"postgres\"");
+        assert_quiet(&ready);
+        lock.ask("ROLLBACK");
+    }
+}

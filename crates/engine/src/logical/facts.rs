@@ -17,9 +17,10 @@ const INVALID: i32 = -2;
 /// Tables whose sizes are asked, the largest of a database: more change no progress bar.
 const SIZES: &str = "10000";
 
-/// Settings of a role or a database must not decide which functions are called, or when a question ends.
-const SETTINGS: &str =
-    "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; SET lock_timeout = 0;";
+/// Settings of a role or a database must not decide which functions are called, or when a question ends; and a question that
+/// waits for a lock ends with its psql.
+const SETTINGS: &str = "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; SET lock_timeout = 0; \
+    SET client_connection_check_interval = '500ms';";
 
 /// Names of databases come byte by byte: no conversion may change what the server is asked for later; so do those of tables,
 /// which may have no encoding. Columns that only some

@@ -112,6 +112,8 @@ impl Dumping<'_> {
         let mut command = server.keeper.command(&server.programs.path(program), server.access)?;
         server.connection.prepare(&mut command);
         command.env("PGAPPNAME", format!("pg_ark {}", self.name));
+        // A session that waits for a lock ends with its program, even if that is killed.
+        command.env("PGOPTIONS", "-c client_connection_check_interval=500ms");
         Ok(command)
     }
 
