@@ -7,8 +7,10 @@ use std::process::Command;
 const ENVIRONMENT: &str = "PG";
 
 /// Sessions whose program was killed end by themselves, also while they wait for a lock: the server looks whether its client
-/// is there (since PostgreSQL 14).
-const OPTIONS: &str = "-c client_connection_check_interval=500";
+/// is there (since PostgreSQL 14). A database's or a role's settings, which these beat, neither forbid a restore to write nor
+/// end a statement of it.
+const OPTIONS: &str = "-c client_connection_check_interval=500 -c default_transaction_read_only=off \
+                       -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
 
 /// How a server is reached; which database is said at each use.
 #[derive(Debug, Clone, PartialEq, Eq)]
