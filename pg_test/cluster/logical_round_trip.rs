@@ -64,7 +64,7 @@ fn smoke_everything_comes_back_where_it_was() {
     let files = ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"];
     let read = || files.map(|name| fs::read_to_string(server.data().join(name)).expect(name));
     let configuration = read();
-    let jobs = "SELECT jobname, schedule, kind FROM ark.jobs";
+    let jobs = "SELECT name, cron, kind, enabled FROM ark.jobs";
     let scheduled = server.psql(jobs);
 
     lose_and_restore(&world);
@@ -162,9 +162,15 @@ fn everything_goes_into_an_empty_server() {
     let world = world(Cluster::builder(), true);
     let original = Picture::of(&world.ready.server);
     let backup = world.back_up();
+    let password = world.ready.server.psql("SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'");
+    let superuser = format!(
+        "ALTER ROLE postgres PASSWORD '{password}'; ALTER ROLE postgres SET log_min_duration_statement = '12345ms'"
+    );
     world.ready.server.destroy();
     make_spaces(&world.room);
     let target = Cluster::builder().start();
+    // A role that is there stays as it is, so it has to be equal before.
+    target.psql(&superuser);
     let conninfo = format!("host='{}' port={} user=postgres", target.socket_dir().display(), target.port());
     let options = ["--into", &conninfo, "--clean"].map(OsStr::new);
     restore(&world.ready, &backup, &options);

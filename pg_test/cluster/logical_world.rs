@@ -69,7 +69,7 @@ pub fn world(builder: Builder, hard_names: bool) -> World {
     // The world's settings came by ALTER SYSTEM.
     server.restart();
     let ready = enabled(server, Repo::new());
-    let columns = "name => 'by ''night''', cron => '17 3 * * 1-5', kind => 'logical'";
+    let columns = "name => 'by night', cron => '17 3 * * 1-5', kind => 'logical'";
     ready.server.psql(&format!("SELECT ark.schedule({columns})"));
     World { ready, room }
 }
@@ -126,7 +126,8 @@ fn quoted(name: &str) -> String {
 const SHARED: &str = "
 SELECT name, setting FROM pg_settings WHERE name IN ('data_checksums', 'wal_segment_size', 'server_encoding',
        'data_directory_mode', 'lc_messages', 'lc_monetary', 'lc_numeric', 'lc_time', 'default_text_search_config') ORDER BY 1;
-SELECT to_jsonb(d) - '{oid,datdba,dattablespace,datfrozenxid,datminmxid,datlastsysoid}'::text[], datdba::regrole, spcname
+SELECT to_jsonb(d) - '{oid,datdba,dattablespace,datfrozenxid,datminmxid,datlastsysoid,datacl}'::text[], datdba::regrole, spcname,
+       (SELECT array_agg(item::text ORDER BY item::text) FROM unnest(datacl) item)
   FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace ORDER BY datname;
 SELECT spcname, spcowner::regrole, spcacl, spcoptions FROM pg_tablespace ORDER BY 1;
 SELECT to_jsonb(r) - 'oid' FROM pg_authid r ORDER BY rolname;

@@ -38,7 +38,7 @@ CREATE TYPE types.odd;
 SET client_min_messages = warning;
 CREATE FUNCTION types.odd_in(cstring) RETURNS types.odd LANGUAGE internal IMMUTABLE STRICT AS 'textin';
 CREATE FUNCTION types.odd_out(types.odd) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
-CREATE TYPE types.odd (INPUT = types.odd_in, OUTPUT = types.odd_out, LIKE = pg_catalog.text, CATEGORY = 'O', DEFAULT = 'none');
+CREATE TYPE types.odd (INPUT = types.odd_in, OUTPUT = types.odd_out, LIKE = pg_catalog.text, CATEGORY = 'O', DEFAULT = 'none', COLLATABLE = true);
 CREATE TYPE types.shell;
 GRANT USAGE ON TYPE types.mood TO "bob's" WITH GRANT OPTION;
 REVOKE USAGE ON TYPE types.pair FROM PUBLIC;
