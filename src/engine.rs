@@ -122,7 +122,7 @@ impl Engine {
     /// `EngineMissing` when it cannot be started.
     pub fn start(target: &Target, task: Task) -> Result<Engine> {
         let mut command = command(&target.program);
-        if matches!(&task, Task::Backup(backup) if backup.logical.is_some()) {
+        if task.is_logical() {
             // There .pgpass is looked for where the system's list of users has no such user.
             command.envs(std::env::var_os("HOME").map(|home| ("HOME", home)));
         }

@@ -335,6 +335,17 @@ fn dumps_are_taken_by_schedule() {
         server.psql(check),
         "warning|the scheduled jobs take logical backups alone, which restore no moment after them"
     );
+    let logical = "SELECT status, detail, hint FROM ark.check() WHERE item = 'logical backups'";
+    let row = server.psql(logical);
+    assert!(row.starts_with("ok|pg_dump (PostgreSQL) ") && row.contains("as role \"postgres\""), "{row}");
+    server
+        .psql("SELECT ark.schedule('closed', '@daily', 'logical', databases => '{shop}', enabled => false)");
+    let closed = "SELECT status, detail FROM ark.check() WHERE item LIKE 'databases of job%'";
+    assert_eq!(server.psql(closed), "");
+    server.psql("SELECT ark.schedule('closed', '@daily', 'logical', databases => '{shop}')");
+    let row = server.psql(closed);
+    assert!(row.starts_with("error|") && row.contains("\"shop\""), "{row}");
+    server.psql("SELECT ark.unschedule('closed')");
     // Only a physical first backup is taken at once.
     assert_eq!(server.psql("SELECT next_run > now() FROM ark.jobs"), "t");
     server.psql("UPDATE ark.job SET since = now() - interval '2 days'; SELECT pg_reload_conf()");

@@ -2,12 +2,18 @@
 
 use super::agenda::{Agenda, elsewhere};
 use super::schedule::instants;
-use crate::workers::scheduler;
+use crate::engine::{self, Target};
+use crate::workers::{self, scheduler};
 use crate::{settings, sql};
+use pg_ark_contract::conversation::{Answer, LogicalChoice, Task};
 use pg_ark_contract::rows::{CheckRow, CheckStatus};
 use pg_ark_contract::schedule::{JobKind, JobSpec};
 use pg_ark_contract::settings::RunOn;
 use pg_ark_contract::{ErrorKind, Result};
+use std::time::Duration;
+
+/// How long the engine may take to look at the server: one that hangs shall be told.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Rows of `ark.check`. A table that cannot be read is a row of its own: the check goes on.
 ///
@@ -28,8 +34,29 @@ pub fn checks() -> Result<Vec<CheckRow>> {
     rows.push(database(elsewhere, is_template()?));
     rows.push(timezone());
     rows.extend(jobs(&agenda));
+    rows.extend(logical(&agenda.jobs)?);
     rows.push(retention(&agenda.jobs));
     Ok(rows)
+}
+
+/// Where the schedule takes logical backups: whether the server's programs are there and let in.
+fn logical(jobs: &[JobSpec]) -> Result<Vec<CheckRow>> {
+    let jobs: Vec<JobSpec> =
+        jobs.iter().filter(|job| job.enabled && job.kind == JobKind::Logical).cloned().collect();
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let logical = workers::logical::task(LogicalChoice::default())?;
+    let server_version_num = sql::json("SELECT current_setting('server_version_num')", &[])?;
+    let answer = Target::for_repository(settings::repository().unwrap_or_default()).and_then(|target| {
+        let task = Task::CheckLogical { logical, server_version_num, jobs };
+        engine::ask_within(&target, task, Some(PATIENCE))
+    });
+    match answer {
+        Ok(Answer::Checks(rows)) => Ok(rows),
+        Ok(other) => Err(engine::unexpected(&other)),
+        Err(error) => Ok(vec![row("logical backups", CheckStatus::Error, error.to_string(), error.hint)]),
+    }
 }
 
 /// Whether the scheduler runs; None for a role that may not see it.

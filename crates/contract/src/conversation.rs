@@ -84,6 +84,15 @@ pub enum Task {
         #[serde(default)]
         system_identifier: Option<u64>,
     },
+    /// Answer with [`Answer::Checks`]: whether logical backups can be taken. Looks at no repository.
+    CheckLogical {
+        /// How the server is reached; its choice does not count.
+        logical: LogicalTask,
+        /// `server_version_num`.
+        server_version_num: u32,
+        /// The jobs that take logical backups.
+        jobs: Vec<JobSpec>,
+    },
     /// Take a backup.
     Backup(Box<BackupTask>),
     /// Store WAL files as they are asked for, until stdin ends. The only task that has no [`Answer`].
@@ -207,6 +216,15 @@ impl Task {
         match self {
             Task::Backup(_) | Task::VerifyArchive { deep: true, .. } | Task::Prune { .. } => true,
             Task::Validate { level, .. } => *level > Level::Record,
+            _ => false,
+        }
+    }
+
+    /// Whether it connects to the server as a client.
+    pub fn is_logical(&self) -> bool {
+        match self {
+            Task::Backup(task) => task.logical.is_some(),
+            Task::CheckLogical { .. } => true,
             _ => false,
         }
     }
@@ -538,7 +556,7 @@ pub enum Answer {
         /// JSON text.
         json: String,
     },
-    /// For [`Task::Check`].
+    /// For [`Task::Check`] and [`Task::CheckLogical`].
     Checks(Vec<CheckRow>),
     /// For [`Task::Backup`]: the backup is complete.
     Backup(Box<BackupRow>),

@@ -50,6 +50,9 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
         Task::Check { data_directory, system_identifier } => {
             Ok(Answer::Checks(check(job, data_directory, *system_identifier)))
         }
+        Task::CheckLogical { logical, server_version_num, jobs } => {
+            Ok(Answer::Checks(logical::check::rows(logical, *server_version_num, jobs, session)))
+        }
         Task::Backup(task) => {
             let storage = Storage::open(&job.repository)?;
             let row = match task.kind {

@@ -5,12 +5,14 @@
 //! * Backup, in this order: [`facts`] asks the server, [`select`] decides which databases, [`run`] keeps the record and the
 //!   threads, [`globals`] and [`database`] store a dump each in [`volumes`], [`progress`] knows how far they are, [`remarks`] hears
 //!   their warnings.
+//!   [`check`]: whether all of that could be done now.
 //! * [`toc`], [`contents`]: the table of contents of a dump. [`stored`]: a stored dump, read back and proved.
 //! * [`restore`]: into a cluster that it makes, or into a running server.
 //!
 //! What: a stored dump is what `pg_dump --format=custom` wrote, byte by byte. Why: `pg_restore` alone reads it. Rejected: an own
 //! format, the directory format (a folder for each database), and one more compressor around the dump.
 
+pub mod check;
 pub mod child;
 pub mod connection;
 pub mod contents;

@@ -72,7 +72,11 @@ pub fn run(storage: Storage, cluster: &str, task: &BackupTask, session: &Session
     })
 }
 
-fn connection(task: &LogicalTask) -> Result<Connection> {
+/// The way into the server.
+///
+/// # Errors
+/// `ServerNotReady` for a server without a socket.
+pub(super) fn connection(task: &LogicalTask) -> Result<Connection> {
     if task.socket_directory.is_empty() {
         return Err(Error::new(ErrorKind::ServerNotReady, "the server has no Unix socket")
             .detail("unix_socket_directories is empty")
