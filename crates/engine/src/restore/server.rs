@@ -58,8 +58,8 @@ pub fn find_at_least(named: Option<&Path>, major: u32) -> Result<(Server, u32)> 
     let whole = |bindir: &Path| {
         let server = look(bindir)?;
         let found = major_of(&server.version)?;
-        let has = |program: &&str| bindir.join(program).is_file();
-        ["initdb", "pg_restore", "psql", "vacuumdb"].iter().all(|p| has(&p)).then_some((server, found))
+        let has = |program| bindir.join(program).is_file();
+        ["initdb", "pg_restore", "psql", "vacuumdb"].into_iter().all(has).then_some((server, found))
     };
     if let Some(bindir) = named {
         return match whole(bindir) {

@@ -165,12 +165,14 @@ impl Work<'_> {
             access: &plan.access,
             user: &self.logical.initdb.username,
             libraries: &libraries,
+            gone: self.halt,
         };
         let load = |connection: &Connection| self.load(keeper, connection);
         // A library that does not let the server start is told, and done without.
         if !libraries.is_empty()
             && let Err(error) = private.with(stop, |_| Ok(()))
         {
+            self.halt.store(false, Ordering::Relaxed);
             stop()?;
             self.watch.warn(&format!(
                 "the restore goes on without the libraries {libraries}: {}",

@@ -149,6 +149,7 @@ pub fn prepare_fresh(cluster: &Cluster, request: &FreshRequest) -> Result<FreshP
     let mut told = warnings::about(&record, Some(&server), moved);
     let access = owner::choose(&record, &facts, &mut told);
     runnable(&access, facts.is_root)?;
+    room::reachable(&facts, &access)?;
     let members = match request.config {
         ConfigChoice::Skip => Vec::new(),
         _ => config_archive::load(cluster.storage(), &folder, &record)?,

@@ -109,6 +109,8 @@ pub struct Private<'a> {
     pub user: &'a str,
     /// Libraries that it loads.
     pub libraries: &'a str,
+    /// Raised when it ends by itself, so that its clients end, too.
+    pub gone: &'a AtomicBool,
 }
 
 /// What the thread of the server tells.
@@ -129,7 +131,7 @@ impl Private<'_> {
     ) -> Result<T> {
         let socket = self.place.folder.to_str().unwrap_or_default();
         let connection = Connection::socket(socket, PORT, self.user);
-        let abandoned = AtomicBool::new(false);
+        let (abandoned, asked) = (AtomicBool::new(false), AtomicBool::new(false));
         let give_up = || {
             stop()?;
             match abandoned.load(Ordering::Relaxed) {
@@ -139,11 +141,15 @@ impl Private<'_> {
         };
         let (tell, hear) = channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| self.serve(&give_up, tell));
+            scope.spawn(|| self.serve(&give_up, &asked, tell));
             if let Some(end) = self.until_ready(&hear) {
                 return Err(end);
             }
             let result = work(&connection);
+            asked.store(true, Ordering::Relaxed);
+            if let Ok(Told::Ended(ended, lines)) = hear.try_recv() {
+                return Err(self.failed("ended too early", ended, &lines));
+            }
             self.signal(if result.is_ok() { Signal::INT } else { Signal::QUIT });
             let end = match result.is_ok() {
                 true => hear.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -160,7 +166,7 @@ impl Private<'_> {
     }
 
     /// Runs the server to its end.
-    fn serve(&self, give_up: &(dyn Fn() -> Result<()> + Sync), tell: Sender<Told>) {
+    fn serve(&self, give_up: &(dyn Fn() -> Result<()> + Sync), asked: &AtomicBool, tell: Sender<Told>) {
         let mut lines = VecDeque::new();
         let ended = Keeper::with(give_up, |keeper| {
             let mut command = keeper.command(&self.bindir.join("postgres"), Some(self.access))?;
@@ -177,6 +183,8 @@ impl Private<'_> {
             keeper.read(command, &mut |_| Ok(()), &mut line)
         });
         let _ = tell.send(Told::Ended(ended, lines.into()));
+        // The reason is told before anybody ends for it.
+        self.gone.fetch_or(!asked.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Waits until it lets clients in; gives the reason if it ended instead.

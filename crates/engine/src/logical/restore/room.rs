@@ -5,14 +5,17 @@ use super::request::FreshRequest;
 use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
 use crate::repository::record::TablespaceRecord;
 use crate::repository::{Cluster, Record};
+use crate::restore::access::Access;
 use crate::restore::check::{self, Filesystem, Mapped};
 use crate::restore::facts::{Facts, Folder, State};
 use crate::restore::marker::MARKER;
 use crate::restore::recorded_places;
 use crate::restore::request::Request;
+use crate::restore::run_as::as_owner;
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 /// What initdb makes (39 MB in PostgreSQL 18), and a few segments of WAL.
 const NEW_CLUSTER: u64 = 64 << 20;
@@ -44,7 +47,7 @@ pub fn look(
     let with_places = Record { tablespaces: outside(logical), ..record.clone() };
     let mapped = check::map_tablespaces(&with_places, &request)?;
     let targets: Vec<PathBuf> = mapped.iter().map(|m| m.to.clone()).collect();
-    let old_data = std::path::Path::new(&record.data_directory.path);
+    let old_data = Path::new(&record.data_directory.path);
     let mut facts = Facts::collect(&request, &targets, &[], cluster.storage().folder(), old_data)?;
     for folder in &mut facts.tablespaces {
         if of_other_versions(folder, major) {
@@ -94,6 +97,35 @@ fn not_empty(error: Error, data: &Folder) -> Error {
         }
         None => error.hint("Move it away, or name another folder."),
     }
+}
+
+/// As root: whether the user who shall own the server comes to the places at all. It makes the cluster itself.
+///
+/// # Errors
+/// `PermissionDenied` when not.
+pub fn reachable(facts: &Facts, access: &Access) -> Result<()> {
+    let Some(owner) = access.owner.as_ref().filter(|owner| owner.uid != 0) else { return Ok(()) };
+    for folder in [&facts.data].into_iter().chain(&facts.tablespaces) {
+        // A folder that is there is given to the user, one above it is not.
+        let above = match folder.existing == folder.path {
+            true => folder.path.parent().unwrap_or(&folder.path),
+            false => &folder.existing,
+        };
+        let mut test = as_owner(Path::new("test"), access)?;
+        let test = test.arg("-x").arg(above).current_dir("/").stdin(Stdio::null());
+        if test.status().is_ok_and(|status| !status.success()) {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "the server's user {} cannot come to \"{}\"",
+                    owner.user.clone().unwrap_or_else(|| owner.uid.to_string()),
+                    folder.path.display()
+                ),
+            )
+            .hint("Look at the permissions of every folder above it, or name another place."));
+        }
+    }
+    Ok(())
 }
 
 /// Every tablespace and where it goes.
