@@ -6,6 +6,7 @@
 //! MUSEUM=overwrite cargo test -p pg_ark_engine --test museum                         # writes what readers say now
 //! ```
 
+mod dumps;
 mod pristine;
 mod recipes;
 

@@ -14,7 +14,7 @@ const BASE: &str = "base.tar.zst";
 /// How far a frame of few bytes expands.
 const BOMB: usize = 64 << 20;
 /// Deeper than any record; JSON readers that call themselves for each level end here.
-const DEEP: usize = 4000;
+pub const DEEP: usize = 4000;
 
 /// Every exhibit's name and how it is made.
 pub fn all(whole: &Path) -> Vec<(String, Recipe)> {
@@ -28,6 +28,7 @@ pub fn all(whole: &Path) -> Vec<(String, Recipe)> {
     recipes.extend(archives(&place));
     recipes.extend(manifests(&place));
     recipes.extend(wal(&place));
+    recipes.extend(crate::dumps::all(&place.system));
     recipes
 }
 
@@ -111,7 +112,7 @@ fn recipe(name: impl Into<String>, change: impl Fn(&Path) + 'static) -> (String,
 }
 
 /// One bit another, the tail gone, a block of zeros, nothing there, another in its place.
-fn damage(name: &str, object: String, other: String) -> Vec<(String, Recipe)> {
+pub fn damage(name: &str, object: String, other: String) -> Vec<(String, Recipe)> {
     let change = |how: &str, change: fn(&mut Vec<u8>)| {
         let object = object.clone();
         recipe(format!("{name}_{how}"), move |root| {

@@ -276,6 +276,9 @@ fn check_record(record: &Record) -> Result<()> {
             return bad(format!("has no archive for {needed:?}"));
         }
     }
+    if record.logical.is_some() {
+        return bad("names dumps, which belong to a logical backup".to_string());
+    }
     // Relative to what? It would be made in the folder that pgark was started in.
     if let Some(place) = record.new_tablespaces.iter().find(|place| !Path::new(place).is_absolute()) {
         return bad(format!(

@@ -80,12 +80,18 @@ pub struct Request {
 /// The backup called `name`.
 ///
 /// # Errors
-/// `BackupNotFound`; `BackupNotUsable` for one that runs or failed; `Unsupported` for a kind that this version cannot
-/// restore.
+/// `BackupNotFound`; `BackupNotUsable` for one that runs or failed; `InvalidArgument` for one of dumps; `Unsupported` for a
+/// kind that this version cannot restore.
 pub fn named(cluster: &Cluster, name: &str) -> Result<Record> {
     let (record, _) = cluster.backup(name)?;
     usable(&record)?;
     let shown = format!("backup \"{}\"", record.backup);
+    if !record.kind.is_physical() {
+        let what =
+            format!("{shown} is logical: it holds dumps, and recovery begins with the files of a cluster");
+        let hint = "\"pgark restore\" makes a new cluster of it without a target (--pgdata), or restores it into a running server (--into).";
+        return Err(Error::new(ErrorKind::InvalidArgument, what).hint(hint));
+    }
     if record.kind != BackupKind::Full {
         return Err(Error::new(
             ErrorKind::Unsupported,

@@ -3,10 +3,12 @@
 use pg_ark_contract::conversation::Level;
 use pg_ark_contract::rows::ArchiveStatus;
 use pg_ark_contract::{Error, ErrorKind, Result};
+use pg_ark_engine::logical::stored::{self, Dump};
 use pg_ark_engine::repository::{Cluster, Repository};
 use pg_ark_engine::restore::{self, ConfigChoice, Request, Stage};
 use pg_ark_engine::verify::{self, Depth, Watch};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -19,6 +21,7 @@ pub fn all(repository: &Path, target: &Path) -> String {
             archive(&cluster, &mut text);
             windows(&cluster, &mut text);
             verify(&cluster, &mut text);
+            dumps(&cluster, &mut text);
             restore(&cluster, target, &mut text);
         }
         Err(error) => text = format!("open: {}\n", shown(&error)),
@@ -91,6 +94,32 @@ fn verify(cluster: &Cluster, text: &mut String) {
                 rows.iter().map(line).collect()
             },
         );
+    }
+}
+
+/// What stands before every way back of a logical backup: the record judged, each dump read and compared with it.
+fn dumps(cluster: &Cluster, text: &mut String) {
+    for record in cluster.backups().unwrap_or_default() {
+        if record.kind.is_physical() || record.unreadable.is_some() {
+            continue;
+        }
+        let read = stored::check(&record).and_then(|logical| {
+            let system = record.system_identifier.parse().unwrap_or_default();
+            let folder = cluster.backup_folder(system, &record.backup);
+            let storage = cluster.storage();
+            let globals = Dump::globals(storage, &folder, logical);
+            globals.check(&mut |_| Ok(()))?;
+            let mut sql = String::new();
+            let decoded = globals.decoded(record.compression.codec)?.take(1 << 20).read_to_string(&mut sql);
+            decoded.map_err(|e| Error::new(ErrorKind::Corrupt, "the globals do not decode").detail(e))?;
+            let mut lines = vec![format!("{} bytes of globals", sql.len())];
+            for database in &logical.databases {
+                Dump::of(storage, &folder, database).check(&mut |_| Ok(()))?;
+                lines.push(format!("{}: whole", database.name));
+            }
+            Ok(lines)
+        });
+        say(text, &format!("dumps {}", record.backup), read, |lines| lines);
     }
 }
 
