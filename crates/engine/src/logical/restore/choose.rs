@@ -47,3 +47,41 @@ fn newest(cluster: &Cluster) -> Result<(Record, String)> {
     };
     cluster.backup(&newest.backup)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::logical_fixture::{Dumped, NAME};
+
+    fn kind(dumped: &Dumped, name: &str) -> ErrorKind {
+        choose(&dumped.cluster, name).unwrap_err().kind
+    }
+
+    #[test]
+    fn the_newest_one_or_the_named_one() {
+        let mut dumped = Dumped::new("zstd:1", 1 << 20);
+        for name in [LATEST, NAME] {
+            let (record, folder) = choose(&dumped.cluster, name).unwrap();
+            assert_eq!((&record.backup[..], folder), (NAME, dumped.folder.clone()));
+        }
+        for name in ["20000101T000000Z-logical", "latest", "../x"] {
+            assert_eq!(kind(&dumped, name), ErrorKind::BackupNotFound, "{name}");
+        }
+        dumped.record.status = BackupStatus::Failed;
+        dumped.record.error = Some("no".into());
+        dumped.save();
+        assert_eq!(kind(&dumped, NAME), ErrorKind::BackupNotUsable);
+        assert_eq!(kind(&dumped, LATEST), ErrorKind::BackupNotFound);
+    }
+
+    #[test]
+    fn a_record_that_leads_elsewhere_is_refused() {
+        let mut dumped = Dumped::new("zstd:1", 1 << 20);
+        dumped.logical().databases[0].volumes[0].name = "../../../pgark.json".into();
+        dumped.save();
+        assert_eq!(kind(&dumped, NAME), ErrorKind::Corrupt);
+        dumped.record.kind = BackupKind::Full;
+        dumped.save();
+        assert_eq!(kind(&dumped, NAME), ErrorKind::InvalidArgument, "it says that it is physical");
+    }
+}

@@ -284,3 +284,7 @@ pub(super) fn as_physical(request: &FreshRequest, tablespaces: Vec<(String, Path
         ..Request::default()
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
