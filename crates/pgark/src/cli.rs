@@ -67,7 +67,7 @@ pub enum Command {
     Check,
     /// Restore a cluster to any moment; or a logical backup, whole or in part
     #[command(after_help = restore_args::EXAMPLES)]
-    Restore(RestoreArgs),
+    Restore(Box<RestoreArgs>),
     /// Give a WAL file to a server in recovery, for its restore_command
     #[command(after_long_help = wal_get::long_help(), after_help = "See --help for the exit codes.")]
     WalGet(WalGetArgs),

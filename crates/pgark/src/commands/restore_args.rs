@@ -146,7 +146,7 @@ impl RestoreArgs {
     pub fn wish(&self) -> Result<Wish> {
         let named = self.backup.as_deref();
         match (&self.logical.into, &self.pgdata) {
-            (Some(conninfo), _) => self.into_server(named.unwrap_or(LATEST), conninfo).map(Wish::Into),
+            (Some(conninfo), _) => self.running(named.unwrap_or(LATEST), conninfo).map(Wish::Into),
             (None, Some(pgdata)) => match named.unwrap_or(LATEST_PHYSICAL) {
                 name if name.ends_with(LOGICAL) => self.fresh(name, pgdata).map(Wish::Fresh),
                 name => self.physical(name, pgdata).map(Wish::Physical),
@@ -209,7 +209,7 @@ impl RestoreArgs {
         })
     }
 
-    fn into_server(&self, name: &str, conninfo: &str) -> Result<IntoRequest> {
+    fn running(&self, name: &str, conninfo: &str) -> Result<IntoRequest> {
         if !name.ends_with(LOGICAL) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,

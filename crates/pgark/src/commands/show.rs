@@ -37,7 +37,7 @@ fn latest(cluster: &Cluster) -> Result<Record> {
 }
 
 /// The same of logical ones.
-pub fn latest_logical(cluster: &Cluster) -> Result<Record> {
+fn latest_logical(cluster: &Cluster) -> Result<Record> {
     request::newest_logical(cluster)?.ok_or_else(|| {
         let message = format!("cluster \"{}\" has no logical backups", cluster.name());
         Error::new(ErrorKind::BackupNotFound, message).hint(

@@ -1,6 +1,5 @@
 //! `pgark verify`: what of the stored backups is not as it should be.
 
-use super::show;
 use super::verify_archive::counted;
 use crate::cli::{Format, VerifyArgs};
 use crate::output;
@@ -10,7 +9,7 @@ use pg_ark_contract::rows::{BackupStatus, FindingRow, Severity};
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pg_ark_engine::backup::finish::objects;
-use pg_ark_engine::logical::restore::LATEST;
+use pg_ark_engine::logical::restore::{LATEST, choose};
 use pg_ark_engine::repository::{Cluster, Record};
 use pg_ark_engine::restore::request::complete;
 use pg_ark_engine::verify::{self, Request};
@@ -22,7 +21,7 @@ const INDENT: usize = 10;
 pub fn run(cluster: &Cluster, arguments: &VerifyArgs, format: Format) -> Result<()> {
     let backup = match arguments.backup.as_deref() {
         Some("latest") => complete(cluster)?.pop().map(|record| record.backup),
-        Some(LATEST) => Some(show::latest_logical(cluster)?.backup),
+        Some(LATEST) => Some(choose(cluster, LATEST)?.0.backup),
         named => named.map(ToString::to_string),
     };
     let jobs = arguments.jobs.map_or(0, usize::from);
