@@ -50,7 +50,7 @@ pub fn dump(
             return Ok(Outcome::Failed(e.to_string()));
         }
     };
-    let Inside { oid, data_bytes, extensions, tables, large_objects, large_object_bytes, sizes } = inside;
+    let Inside { oid, extensions, tables, large_objects, large_object_bytes, sizes } = inside;
     if oid != database.oid {
         let reason = "it was dropped, and another of its name was created, after the backup had begun";
         return Ok(Outcome::Failed(reason.to_string()));
@@ -64,7 +64,6 @@ pub fn dump(
     }
     Ok(Outcome::Dumped(Box::new(DatabaseRecord {
         volumes: volumes.finish()?,
-        data_bytes,
         started_at,
         finished_at: catalog::now(),
         extensions,

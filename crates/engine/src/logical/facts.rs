@@ -14,8 +14,9 @@ pub const TEMPLATE0: &str = "template0";
 const ASKED: [&str; 2] = ["postgres", "template1"];
 /// `datconnlimit` of a database whose DROP was interrupted (`DATCONNLIMIT_INVALID_DB`, catalog/pg_database.h).
 const INVALID: i32 = -2;
-/// Tables whose sizes are asked, the largest of a database: more change no progress bar.
-const SIZES: &str = "10000";
+/// Tables whose sizes are asked, the largest of a database: more change no progress bar, and of a hundred thousand they would
+/// take longer than the dump. Which are the largest tells `relpages`, or one look at the file where nobody has counted yet.
+const SIZES: &str = "1000";
 
 /// Settings of a role or a database must not decide which functions are called, or when a question ends; and a question that
 /// waits for a lock ends with its psql.
@@ -72,7 +73,6 @@ SELECT jsonb_build_object(
 const DATABASE: &str = "
 SELECT jsonb_build_object(
   'oid', (SELECT d.oid::int8 FROM pg_database d WHERE d.datname = current_database()),
-  'data_bytes', coalesce(pg_database_size(current_database()), 0),
   'extensions', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'name', e.extname, 'version', e.extversion, 'schema', n.nspname) ORDER BY e.extname), '[]')
       FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace),
@@ -83,11 +83,15 @@ SELECT jsonb_build_object(
   'large_object_bytes', coalesce(pg_table_size('pg_largeobject'), 0),
   'sizes', (SELECT coalesce(jsonb_agg(jsonb_build_array(
           encode(decode(replace(s.name, chr(92), repeat(chr(92), 2)), 'escape'), 'hex'), s.bytes)), '[]') FROM (
-      SELECT n.nspname || '.' || c.relname AS name, coalesce(pg_table_size(c.oid), 0) AS bytes
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE c.relkind = 'r' AND c.relpersistence <> 't'
-        AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-      ORDER BY 2 DESC LIMIT ";
+      SELECT largest.name, coalesce(pg_table_size(largest.oid), 0) AS bytes FROM (
+          SELECT c.oid, n.nspname || '.' || c.relname AS name
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_class x ON x.oid = c.reltoastrelid
+          WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+            AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+          ORDER BY (c.relpages + coalesce(x.relpages, 0)) * current_setting('block_size')::int8
+              + CASE WHEN c.relpages > 0 THEN 0
+                ELSE coalesce((pg_stat_file(pg_relation_filepath(c.oid), true)).size, 0) END DESC
+          LIMIT ";
 
 /// The cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -120,8 +124,6 @@ pub struct Database {
 pub struct Inside {
     /// OID.
     pub oid: u32,
-    /// `pg_database_size`.
-    pub data_bytes: u64,
     /// Extensions.
     pub extensions: Vec<ExtensionRecord>,
     /// Number of tables.
@@ -192,7 +194,8 @@ pub fn cluster(server: &Server<'_>) -> Result<Facts> {
 /// # Errors
 /// As [`Server::json`].
 pub fn inside(server: &Server<'_>, database: &str) -> Result<Inside> {
-    let mut inside: Inside = server.json(database, &format!("{SETTINGS}{DATABASE}{SIZES}) s))::text"))?;
+    let mut inside: Inside =
+        server.json(database, &format!("{SETTINGS}{DATABASE}{SIZES}) AS largest) s))::text"))?;
     let readable = |(name, size): (String, u64)| Some((from_hex(&name).ok()?, size));
     inside.sizes = inside.sizes.into_iter().filter_map(readable).collect();
     Ok(inside)
