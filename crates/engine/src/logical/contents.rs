@@ -67,6 +67,9 @@ pub fn toc_of(storage: &Storage, folder: &str, database: &DatabaseRecord) -> Res
     let mut reader = std::io::BufReader::new(Dump::of(storage, folder, database).reader());
     Toc::read(&mut reader).map_err(|mut error| {
         error.message = format!("database \"{}\": {}", database.name.escape_debug(), error.message);
+        error.hint.get_or_insert_with(|| {
+            "Run \"pgark verify\" to see what is damaged, and restore another backup.".to_string()
+        });
         error
     })
 }

@@ -6,7 +6,9 @@
 
 use crate::stored::objects::unwrap_io;
 use pg_ark_contract::{Error, ErrorKind, Result};
+use std::collections::BTreeSet;
 use std::io::Read;
+use std::ops::Range;
 
 /// The oldest format that is read (`K_VERS_1_14`, pg_backup_archiver.h): that of PostgreSQL 15.
 const OLDEST: (u8, u8) = (1, 14);
@@ -20,6 +22,10 @@ const MAX_NAME: u64 = 64 << 10;
 const MAX_DEFINITION: u64 = 1 << 20;
 /// Most bytes of names that are kept: some millions of objects.
 const MAX_KEPT: u64 = 1 << 30;
+
+/// What has arguments, which only the way that it is dropped tells (`_getObjectDescription`, pg_backup_archiver.c).
+const DROPPED_BY_NAME: [&str; 6] =
+    ["AGGREGATE", "FUNCTION", "OPERATOR", "OPERATOR CLASS", "OPERATOR FAMILY", "PROCEDURE"];
 
 /// What a dump contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,25 +63,45 @@ impl Toc {
     /// # Errors
     /// `Unsupported` for a format that is not known; `Corrupt` for what is no dump; those of `source`.
     pub fn read(source: &mut dyn Read) -> Result<Toc> {
-        Reader { source, int: 4, offset: 8, kept: 0, copy: None, drop: None }.toc()
+        Reader { source, int: 4, offset: 8, kept: 0, copy: None, drops: Vec::new() }.toc()
     }
 
-    /// The head of a dump with other SQL for `pg_restore --clean`: an entry is dropped as `drop` says, or not at all. What
-    /// follows in `source` is the rest of the dump, which stays as it is. `drop` hears number, kind and name of every entry.
+    /// The head of a dump that `pg_restore --clean --if-exists` restores after `sql`, which makes room for the entries `only`, or
+    /// for all. What follows in `source` is the rest of the dump, which stays as it is.
     ///
-    /// Why: what `pg_dump` writes there fails on a table that has other columns now; and only SQL that `pg_restore` finds in
-    /// the dump runs in its transaction.
+    /// Why: how `pg_dump` drops things one by one fails on a table that has other columns now, and only SQL that `pg_restore`
+    /// finds in the dump runs in its transaction. `sql` stands where the last entry is dropped, which comes first; elsewhere
+    /// stands a comment, since an entry that could not be dropped would get no owner (`_printTocEntry`). Functions and operators
+    /// are dropped as they were: their owner is set by the words found there (`_getObjectDescription`).
     ///
     /// # Errors
-    /// As [`Toc::read`].
-    pub fn with_drops(
-        source: &mut dyn Read,
-        drop: &mut dyn FnMut(&Entry) -> Option<String>,
-    ) -> Result<Vec<u8>> {
+    /// As [`Toc::read`]; `Internal` when nothing in the dump could carry `sql`.
+    pub fn with_drop(source: &mut dyn Read, only: Option<&BTreeSet<u32>>, sql: &str) -> Result<Vec<u8>> {
         let mut reader =
-            Reader { source, int: 4, offset: 8, kept: 0, copy: Some(Vec::new()), drop: Some(drop) };
-        reader.toc()?;
-        Ok(reader.copy.unwrap_or_default())
+            Reader { source, int: 4, offset: 8, kept: 0, copy: Some(Vec::new()), drops: Vec::new() };
+        let toc = reader.toc()?;
+        let (int, old) = (usize::from(reader.int), reader.copy.unwrap_or_default());
+        let dropped = toc.entries.iter().zip(&reader.drops).filter(|(entry, text)| {
+            text.len() > int + 1 && !entry.is_of_database() && !DROPPED_BY_NAME.contains(&entry.kind.as_str())
+        });
+        let dropped: Vec<_> = dropped.collect();
+        let carrier = dropped.iter().rfind(|(entry, _)| only.is_none_or(|only| only.contains(&entry.id)));
+        let carrier = carrier.map(|(entry, _)| entry.id).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "nothing in the dump could be dropped before it is restored")
+        })?;
+        let (mut head, mut at) = (Vec::with_capacity(old.len()), 0);
+        for (entry, text) in dropped {
+            head.extend_from_slice(old.get(at..text.start).unwrap_or_default());
+            // What begins as a comment does is left as it is by --if-exists.
+            let new = if entry.id == carrier { format!("-- Makes room.\n{sql}") } else { "--\n".to_string() };
+            // A sign and a size with its lowest byte first (`WriteInt`).
+            head.push(0);
+            head.extend((new.len() as u64).to_le_bytes().iter().take(int));
+            head.extend(new.bytes());
+            at = text.end;
+        }
+        head.extend_from_slice(old.get(at..).unwrap_or_default());
+        Ok(head)
     }
 
     /// The entry of this number.
@@ -134,8 +160,8 @@ struct Reader<'a> {
     kept: u64,
     /// What was read, when somebody wants it.
     copy: Option<Vec<u8>>,
-    /// For the copy: how entries are dropped.
-    drop: Option<&'a mut dyn FnMut(&Entry) -> Option<String>>,
+    /// Where in the copy the way is that each entry is dropped.
+    drops: Vec<Range<usize>>,
 }
 
 impl Reader<'_> {
@@ -209,7 +235,7 @@ impl Reader<'_> {
             true => entry.definition = self.text(MAX_DEFINITION)?.unwrap_or_default(),
             false => self.skip_text()?,
         }
-        self.drop_text(&entry)?;
+        self.drop_text()?;
         // How its data is copied.
         self.skip_text()?;
         entry.schema = self.name()?;
@@ -232,18 +258,13 @@ impl Reader<'_> {
         Ok(entry)
     }
 
-    /// How an entry is dropped; the copy gets what was asked for.
-    fn drop_text(&mut self, entry: &Entry) -> Result<()> {
-        let before = self.copy.as_ref().map(Vec::len);
+    /// How an entry is dropped.
+    fn drop_text(&mut self) -> Result<()> {
+        let length = |copy: &Option<Vec<u8>>| copy.as_ref().map_or(0, Vec::len);
+        let before = length(&self.copy);
         self.skip_text()?;
-        if let (Some(copy), Some(before)) = (&mut self.copy, before) {
-            copy.truncate(before);
-            let text = self.drop.as_mut().and_then(|drop| drop(entry));
-            // Sign and size, lowest byte first; -1 for no text (`WriteStr`).
-            let (sign, size) = text.as_ref().map_or((1, 1), |text| (0, text.len() as u64));
-            copy.push(sign);
-            copy.extend(size.to_le_bytes().iter().take(usize::from(self.int)));
-            copy.extend(text.unwrap_or_default().bytes());
+        if self.copy.is_some() {
+            self.drops.push(before..length(&self.copy));
         }
         Ok(())
     }

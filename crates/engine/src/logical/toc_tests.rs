@@ -38,15 +38,19 @@ fn names_are_exact_and_what_is_about_the_database_is_kept() {
 }
 
 #[test]
-fn only_what_was_asked_for_is_dropped() {
+fn room_is_made_once_and_before_anything_else_is_dropped() {
     for (version, bytes, _) in GOLDEN {
         let toc = Toc::read(&mut &**bytes).unwrap();
-        let table = toc.entries.iter().find(|e| e.kind == "TABLE").unwrap();
-        let mut drop = |entry: &Entry| (entry.id == table.id).then(|| "DROP TABLE x;".to_string());
-        let changed = Toc::with_drops(&mut &**bytes, &mut drop).unwrap();
-        assert_eq!(Toc::read(&mut changed.as_slice()).unwrap(), toc, "{version}: all else is as it was");
-        let count = |part: &[u8]| changed.windows(part.len()).filter(|window| window == &part).count();
-        assert_eq!((count(b"DROP TABLE x;"), count(b"DROP ")), (1, 1), "{version}");
+        let with = |only: Option<&BTreeSet<u32>>| Toc::with_drop(&mut &**bytes, only, "DROP TABLE x;");
+        for only in [None, Some(toc.entries.iter().map(|e| e.id).filter(|id| id % 2 == 0).collect())] {
+            let changed = with(only.as_ref()).unwrap();
+            assert_eq!(Toc::read(&mut changed.as_slice()).unwrap(), toc, "{version}: all else is as it was");
+            let count = |part: &[u8]| changed.windows(part.len()).filter(|window| window == &part).count();
+            // The function and the database keep theirs.
+            assert_eq!((count(b"DROP TABLE x;"), count(b"DROP ")), (1, 3), "{version}");
+            assert!(count(b"--\n") > 20, "{version}");
+        }
+        assert_eq!(with(Some(&BTreeSet::new())).unwrap_err().kind, ErrorKind::Internal);
     }
 }
 

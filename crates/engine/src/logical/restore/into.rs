@@ -404,7 +404,7 @@ fn tables(
     let through = whole::through(&step.target, USUAL);
     scratch::sweep(&load.server, &prepared.target, through)?;
     let renaming = Renaming { objects, table, name, record, through };
-    scratch::run(load, &dump, &prepared.target, &renaming)?;
+    restored.problems = scratch::run(load, &dump, &prepared.target, &renaming)?;
     let schema = table.and_then(|table| table.schema.as_ref());
     restored.objects.push(schema.map_or_else(|| name.clone(), |schema| format!("{schema}.{name}")));
     Ok(restored)

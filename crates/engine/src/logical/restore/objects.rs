@@ -60,7 +60,8 @@ pub fn prepare(
     roles: &[String],
 ) -> Result<Objects> {
     let graph = Graph::new(&toc);
-    let chosen = choose(&graph, request)?;
+    let mut chosen = choose(&graph, request)?;
+    settle(server, &graph, &mut chosen.selection, database)?;
     let mut objects = match &request.rename {
         None => as_it_was(server, &graph, &chosen, request.clean, database)?,
         Some(name) => renamed(server, &graph, &chosen, name, request.clean, database)?,
@@ -100,6 +101,23 @@ fn choose<'a>(graph: &Graph<'a>, request: &IntoRequest) -> Result<Chosen<'a>> {
         selection.after.retain(|id| !selection.inside.contains(id));
     }
     Ok(Chosen { tables, schemas: request.schemas.clone(), selection })
+}
+
+/// Policies and rules that speak of other tables belong to the transaction where these are there.
+fn settle(server: &Server<'_>, graph: &Graph<'_>, selection: &mut Selection, database: &str) -> Result<()> {
+    let Selection { inside, after } = &*selection;
+    let mut settled = BTreeSet::new();
+    for entry in graph.entries(after).filter(|entry| matches!(entry.kind.as_str(), "POLICY" | "RULE")) {
+        let others = entry.depends.iter().filter(|id| !inside.contains(id)).filter_map(|id| graph.entry(*id));
+        let wanted: Vec<Wanted> = others.filter_map(|other| relation(graph, other)).collect();
+        if exist(server, database, &wanted)?.into_iter().all(|there| there) {
+            settled.insert(entry.id);
+        }
+    }
+    settled.extend(graph.comments(&settled));
+    selection.after.retain(|id| !settled.contains(id));
+    selection.inside.extend(settled);
+    Ok(())
 }
 
 /// Under the names that it had.
@@ -304,31 +322,34 @@ fn words(entry: &Entry) -> String {
 /// `ServerNotReady` with the server's words when the transaction failed: then nothing was changed. As [`Load::run`].
 pub fn run(load: &Load<'_>, dump: &Dump<'_>, objects: &Objects) -> Result<Vec<Problem>> {
     let target = &objects.step.target;
-    let carrier = objects.toc.entries.iter().find(|entry| objects.list.contains(&entry.id)).map(|e| e.id);
-    let mut drop = |entry: &Entry| objects.drop.clone().filter(|_| Some(entry.id) == carrier);
-    transaction(
-        load,
-        &mut dump.reader(),
-        target,
-        Some(&in_order(objects, &objects.list)?),
-        &objects.options,
-        &mut drop,
-    )?;
+    let taken = Taken { list: Some(&objects.list), options: &objects.options, drop: objects.drop.as_deref() };
+    transaction(load, &mut dump.reader(), target, &objects.toc, &taken)?;
     if objects.after.is_empty() {
         return Ok(Vec::new());
     }
-    let list = in_order(objects, &objects.after)?;
+    let list = in_order(&objects.toc, &objects.after)?;
     let mut options = objects.options.clone();
     options.push(list.option());
     load.feed(&mut dump.reader(), &Job { name: target, connect: target, options: &options, jobs: 1 })
 }
 
-/// The entries in the order of the dump.
-pub fn in_order(objects: &Objects, ids: &BTreeSet<u32>) -> Result<UseList> {
-    UseList::new(objects.toc.entries.iter().map(|entry| entry.id).filter(|id| ids.contains(id)))
+/// What a transaction takes of a dump.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken<'a> {
+    /// Numbers of its entries; none: all.
+    pub list: Option<&'a BTreeSet<u32>>,
+    /// More options of pg_restore.
+    pub options: &'a [OsString],
+    /// SQL that comes first.
+    pub drop: Option<&'a str>,
 }
 
-/// A dump into `target` in one transaction, after what `drop` says for one of its entries.
+/// The entries in the order of the dump.
+fn in_order(toc: &Toc, ids: &BTreeSet<u32>) -> Result<UseList> {
+    UseList::new(toc.entries.iter().map(|entry| entry.id).filter(|id| ids.contains(id)))
+}
+
+/// A dump into `target` in one transaction. `toc` is that of the dump, where a list is given.
 ///
 /// # Errors
 /// As [`run`].
@@ -336,23 +357,21 @@ pub fn transaction(
     load: &Load<'_>,
     dump: &mut (dyn Read + Send),
     target: &str,
-    list: Option<&UseList>,
-    options: &[OsString],
-    drop: &mut dyn FnMut(&Entry) -> Option<String>,
+    toc: &Toc,
+    taken: &Taken<'_>,
 ) -> Result<()> {
-    let mut options = options.to_vec();
+    let mut options = taken.options.to_vec();
     options.push("--single-transaction".into());
-    options.extend(list.map(UseList::option));
-    let mut dropped = false;
+    let list = taken.list.map(|list| in_order(toc, list)).transpose()?;
+    options.extend(list.as_ref().map(UseList::option));
     let mut rest = BufReader::new(dump);
-    let head = Toc::with_drops(&mut rest, &mut |entry| {
-        let text = drop(entry);
-        dropped |= text.is_some();
-        text
-    })?;
-    if dropped {
-        options.push("--clean".into());
-    }
+    let head = match taken.drop {
+        Some(sql) => {
+            options.extend(["--clean".into(), "--if-exists".into()]);
+            Toc::with_drop(&mut rest, taken.list, sql)?
+        }
+        None => Vec::new(),
+    };
     let job = Job { name: target, connect: target, options: &options, jobs: 1 };
     let problems = load.feed(&mut head.as_slice().chain(rest), &job)?;
     match problems.is_empty() {

@@ -7,7 +7,8 @@ use super::existing::{SETTINGS, Target, identifier, literal};
 use super::into_plan::ObjectsStep;
 use super::load::Load;
 use super::made;
-use super::objects::{self, Objects};
+use super::objects::{self, Objects, Taken};
+use super::report::Problem;
 use crate::logical::child::Keeper;
 use crate::logical::query::Server;
 use crate::logical::stored::Dump;
@@ -64,7 +65,12 @@ pub fn sweep(server: &Server<'_>, target: &Target, through: &str) -> Result<()> 
 /// # Errors
 /// `ServerNotReady` with the server's words when something failed: the database that it goes into is as it was. As
 /// [`Load::run`].
-pub fn run(load: &Load<'_>, dump: &Dump<'_>, target: &Target, renaming: &Renaming<'_>) -> Result<()> {
+pub fn run(
+    load: &Load<'_>,
+    dump: &Dump<'_>,
+    target: &Target,
+    renaming: &Renaming<'_>,
+) -> Result<Vec<Problem>> {
     let server = &load.server;
     let name = format!("{PREFIX}{}", uuid::Uuid::new_v4().simple());
     let record =
@@ -107,27 +113,19 @@ fn hold(server: &Server<'_>, name: &str, end: Receiver<Bytes>) {
     }
 }
 
-fn through(load: &Load<'_>, dump: &Dump<'_>, name: &str, renaming: &Renaming<'_>) -> Result<()> {
+fn through(load: &Load<'_>, dump: &Dump<'_>, name: &str, renaming: &Renaming<'_>) -> Result<Vec<Problem>> {
     let Renaming { objects, .. } = renaming;
     let step = &objects.step;
-    let list = objects::in_order(objects, &objects.list)?;
-    // What every database has is not made again.
-    objects::transaction(load, &mut dump.reader(), name, Some(&list), &objects.options, &mut |_| None)
+    let taken = |list| Taken { list: Some(list), options: &objects.options, drop: None };
+    objects::transaction(load, &mut dump.reader(), name, &objects.toc, &taken(&objects.list))
         .map_err(|error| told(error, step))?;
     rename(&load.server, name, renaming)?;
-    let names = dumped(&load.server, name, renaming)?;
+    let (names, statistics) = dumped(&load.server, name, renaming)?;
     if !objects.also.is_empty() {
-        let list = objects::in_order(objects, &objects.also)?;
-        objects::transaction(
-            load,
-            &mut dump.reader(),
-            &step.target,
-            Some(&list),
-            &objects.options,
-            &mut |_| None,
-        )?;
+        objects::transaction(load, &mut dump.reader(), &step.target, &objects.toc, &taken(&objects.also))?;
     }
-    carry(load, name, &names, renaming)
+    carry(load, name, &names, renaming)?;
+    made::apply(&load.server, &step.target, &step.target, &statistics)
 }
 
 fn told(mut error: Error, step: &ObjectsStep) -> Error {
@@ -185,25 +183,33 @@ END",
     server.run(database, &format!("{SETTINGS} DO {}", literal(&body)))
 }
 
-/// Patterns for pg_dump: the schema, or the table and its partitions.
-fn dumped(server: &Server<'_>, database: &str, renaming: &Renaming<'_>) -> Result<Vec<OsString>> {
+/// Patterns for pg_dump: the schema, or the table and its partitions. And their extended statistics, which pg_dump takes along
+/// with schemas only.
+fn dumped(
+    server: &Server<'_>,
+    database: &str,
+    renaming: &Renaming<'_>,
+) -> Result<(Vec<OsString>, Vec<String>)> {
     let Some(table) = renaming.table else {
-        return Ok(vec![format!("--schema={}", identifier(renaming.name)).into()]);
+        return Ok((vec![format!("--schema={}", identifier(renaming.name)).into()], Vec::new()));
     };
     let sql = format!(
-        "{SETTINGS} SELECT coalesce(jsonb_agg(jsonb_build_array(m.nspname, c.relname)), '[]')::text FROM pg_class t
-           JOIN pg_namespace n ON n.oid = t.relnamespace,
-           LATERAL (SELECT relid::oid FROM pg_partition_tree(t.oid::regclass) UNION SELECT t.oid) p(oid),
-           pg_class c JOIN pg_namespace m ON m.oid = c.relnamespace
-         WHERE n.nspname = {} AND t.relname = {} AND c.oid = p.oid",
+        "{SETTINGS} WITH family AS (SELECT p.oid FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace,
+           LATERAL (SELECT relid::oid FROM pg_partition_tree(t.oid::regclass) UNION SELECT t.oid) p(oid)
+           WHERE n.nspname = {} AND t.relname = {})
+         SELECT jsonb_build_array(
+           (SELECT coalesce(jsonb_agg(jsonb_build_array(n.nspname, c.relname)), '[]') FROM family
+             JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace),
+           (SELECT coalesce(jsonb_agg(pg_get_statisticsobjdef(s.oid)), '[]') FROM family
+             JOIN pg_statistic_ext s ON s.stxrelid = family.oid))::text",
         literal(table.schema.as_deref().unwrap_or_default()),
         literal(renaming.name)
     );
-    let names: Vec<(String, String)> = server.json(database, &sql)?;
+    let (names, statistics): (Vec<(String, String)>, Vec<String>) = server.json(database, &sql)?;
     let pattern = |(schema, name): &(String, String)| {
         format!("--table={}.{}", identifier(schema), identifier(name)).into()
     };
-    Ok(names.iter().map(pattern).collect())
+    Ok((names.iter().map(pattern).collect(), statistics))
 }
 
 /// Dumps from the scratch database straight into the one that it is for.
@@ -217,14 +223,10 @@ fn carry(load: &Load<'_>, scratch: &str, patterns: &[OsString], renaming: &Renam
     let (to, from) = sync_channel::<Bytes>(WAITING);
     std::thread::scope(|scope| {
         let reader = scope.spawn(move || read(keeper, command, &to));
-        let mut drop = objects.drop.clone();
-        let mut first = |entry: &Entry| {
-            let carries = !entry.is_about_dump() && !entry.is_of_database();
-            drop.take_if(|_| carries)
-        };
         let mut pieces = Pieces { from, rest: Bytes::new() };
+        let taken = Taken { list: None, options: &objects.options, drop: objects.drop.as_deref() };
         let target = &objects.step.target;
-        let result = objects::transaction(load, &mut pieces, target, None, &objects.options, &mut first);
+        let result = objects::transaction(load, &mut pieces, target, &objects.toc, &taken);
         // Who still writes hears that nobody reads.
         std::mem::drop(pieces);
         let dumped = reader.join().unwrap_or_else(|_| {

@@ -191,17 +191,29 @@ impl<'a> Graph<'a> {
         parts.find(|part| part.name == attach.name && part.schema == attach.schema)
     }
 
+    /// Comments on `ids`.
+    pub fn comments(&self, ids: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let dependents = ids.iter().filter_map(|id| self.dependents.get(id)).flatten();
+        dependents.filter(|entry| entry.kind == "COMMENT").map(|entry| entry.id).collect()
+    }
+
     /// Parts what stands on its own from what needs more.
     fn split(&self, all: BTreeSet<u32>) -> Selection {
         let needs_more = |entry: &Entry| match entry.kind.as_str() {
             "PUBLICATION TABLE" => true,
-            "FK CONSTRAINT" | "TABLE ATTACH" | "INDEX ATTACH" => entry.depends.iter().any(|id| {
-                let is_table = |entry: &Entry| OWNERS.contains(&entry.kind.as_str());
-                self.entry(*id).is_some_and(is_table) && !all.contains(id)
-            }),
+            "FK CONSTRAINT" | "TABLE ATTACH" | "INDEX ATTACH" | "POLICY" | "RULE" => {
+                entry.depends.iter().any(|id| {
+                    let is_table = |entry: &Entry| OWNERS.contains(&entry.kind.as_str());
+                    self.entry(*id).is_some_and(is_table) && !all.contains(id)
+                })
+            }
             _ => false,
         };
-        let (after, inside) = all.iter().partition(|id| self.entry(**id).is_some_and(needs_more));
+        let (mut after, mut inside): (BTreeSet<u32>, BTreeSet<u32>) =
+            all.iter().partition(|id| self.entry(**id).is_some_and(needs_more));
+        let comments = self.comments(&after);
+        inside.retain(|id| !comments.contains(id));
+        after.extend(comments.intersection(&all));
         Selection { inside, after }
     }
 }
