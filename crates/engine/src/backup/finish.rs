@@ -6,6 +6,7 @@ use crate::repository::catalog;
 use crate::repository::layout;
 use crate::repository::logical_record::LogicalRecord;
 use crate::repository::record::{ObjectRecord, Record};
+use crate::repository::sealed;
 use crate::repository::storage::Storage;
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::{Error, ErrorKind, Lsn, Result, Timeline};
@@ -41,6 +42,7 @@ pub fn seal(begun: &Begun, mut record: Record) -> Result<Record> {
     record.stored_bytes = objects(&record).map(|o| o.size).sum();
     record.finished_at = Some(catalog::now());
     record.status = BackupStatus::Complete;
+    must_be_readable(&record)?;
     begun.lease.prove()?;
     record.save(storage, folder)?;
     if let Err(e) = begun.lease.prove()
@@ -72,6 +74,24 @@ fn check_objects(storage: &Storage, folder: &str, record: &Record) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// A record that nobody reads back makes no complete backup.
+fn must_be_readable(record: &Record) -> Result<()> {
+    let size = sealed::to_json(record)?.len() as u64;
+    if size <= layout::MAX_RECORD {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "the record of the backup would have {size} bytes, more than the {} that are read",
+            layout::MAX_RECORD
+        ),
+    )
+    .hint(
+        "Set pg_ark.volume_size higher, so that there are fewer objects; or dump fewer databases at a time.",
+    ))
 }
 
 /// Every object of a backup but the record itself.
@@ -140,4 +160,26 @@ pub fn mark_failed(storage: &Storage, folder: &str, mut record: Record) -> Resul
 /// Whether the stored record says `complete`, or cannot be asked.
 fn is_complete(storage: &Storage, folder: &str) -> bool {
     !matches!(Record::load(storage, folder), Ok(Some(record)) if record.status != BackupStatus::Complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::record::{ArchiveContent, ArchiveRecord};
+
+    #[test]
+    fn promise_1_a_record_that_nobody_could_read_is_not_complete() {
+        let mut record = Record::begun("20260101T000000Z-full".into(), "main", 7);
+        must_be_readable(&record).unwrap();
+        let volume = ObjectRecord { name: "base.tar.zst.0001".into(), size: 8 << 20, crc32c: "0".repeat(8) };
+        record.archives = vec![ArchiveRecord {
+            name: "base.tar.zst".into(),
+            content: ArchiveContent::Base,
+            volumes: vec![volume; 200_000],
+            frames: 1,
+            tar_bytes: 1,
+            index: None,
+        }];
+        assert_eq!(must_be_readable(&record).unwrap_err().kind, ErrorKind::Unsupported);
+    }
 }

@@ -47,7 +47,7 @@ pub fn dump(
         Ok(inside) => inside,
         Err(e) => {
             dumping.session.check()?;
-            return Ok(Outcome::Failed(e.to_string()));
+            return Ok(Outcome::Failed(e.to_string().replace('\n', "; ")));
         }
     };
     let Inside { oid, extensions, tables, large_objects, large_object_bytes, sizes } = inside;
