@@ -45,46 +45,6 @@ DROP FUNCTION @extschema@.server_status();
 
 DROP FUNCTION @extschema@.list_backups();
 
--- ark.backup_start has more arguments. Those who were granted the old one get the new one.
-
-CREATE FUNCTION @extschema@."backup_start"(
-    "kind" text DEFAULT 'full',
-    "label" text DEFAULT NULL,
-    "fast" bool DEFAULT true,
-    "wait" bool DEFAULT false,
-    "include_wal" bool DEFAULT NULL,
-    "databases" text[] DEFAULT NULL,
-    "exclude_databases" text[] DEFAULT NULL,
-    "skip_failed" bool DEFAULT false
-) RETURNS TEXT
-VOLATILE PARALLEL UNSAFE
-SET search_path TO pg_catalog, pg_temp
-LANGUAGE c
-AS 'MODULE_PATHNAME', 'start_backup_wrapper';
-
-REVOKE ALL ON FUNCTION @extschema@.backup_start(text, text, bool, bool, bool, text[], text[], bool) FROM PUBLIC;
-
-DO $$
-DECLARE
-    granted pg_catalog.record;
-BEGIN
-    FOR granted IN
-        SELECT a.grantee, r.rolname, a.is_grantable FROM pg_catalog.pg_proc p
-            CROSS JOIN pg_catalog.aclexplode(p.proacl) a
-            LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.grantee
-            WHERE p.oid OPERATOR(pg_catalog.=)
-                '@extschema@.backup_start(text, text, bool, bool, bool)'::pg_catalog.regprocedure
-            AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
-    LOOP
-        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION @extschema@.backup_start(text, text, bool, bool, bool, '
-            'text[], text[], bool) TO %s%s',
-            CASE WHEN granted.rolname IS NULL THEN 'PUBLIC' ELSE pg_catalog.quote_ident(granted.rolname) END,
-            CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
-    END LOOP;
-END $$;
-
-DROP FUNCTION @extschema@.backup_start(text, text, bool, bool, bool);
-
 CREATE FUNCTION @extschema@."job_runs"(
     "name" text DEFAULT NULL,
     "max_runs" INT DEFAULT 100
@@ -263,6 +223,46 @@ VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'unschedule_wrapper';
+
+-- ark.backup_start has more arguments. Those who were granted the old one get the new one.
+
+CREATE FUNCTION @extschema@."backup_start"(
+    "kind" text DEFAULT 'full',
+    "label" text DEFAULT NULL,
+    "fast" bool DEFAULT true,
+    "wait" bool DEFAULT false,
+    "include_wal" bool DEFAULT NULL,
+    "databases" text[] DEFAULT NULL,
+    "exclude_databases" text[] DEFAULT NULL,
+    "skip_failed" bool DEFAULT false
+) RETURNS TEXT
+VOLATILE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'start_backup_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.backup_start(text, text, bool, bool, bool, text[], text[], bool) FROM PUBLIC;
+
+DO $$
+DECLARE
+    granted pg_catalog.record;
+BEGIN
+    FOR granted IN
+        SELECT a.grantee, r.rolname, a.is_grantable FROM pg_catalog.pg_proc p
+            CROSS JOIN pg_catalog.aclexplode(p.proacl) a
+            LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.grantee
+            WHERE p.oid OPERATOR(pg_catalog.=)
+                '@extschema@.backup_start(text, text, bool, bool, bool)'::pg_catalog.regprocedure
+            AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION @extschema@.backup_start(text, text, bool, bool, bool, '
+            'text[], text[], bool) TO %s%s',
+            CASE WHEN granted.rolname IS NULL THEN 'PUBLIC' ELSE pg_catalog.quote_ident(granted.rolname) END,
+            CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+    END LOOP;
+END $$;
+
+DROP FUNCTION @extschema@.backup_start(text, text, bool, bool, bool);
 
 CREATE OR REPLACE VIEW @extschema@.status AS
 SELECT repository,

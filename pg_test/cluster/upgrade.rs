@@ -155,10 +155,14 @@ fn an_upgraded_server_goes_on_with_its_backups() {
         assert!(error.hint().contains("ALTER EXTENSION pg_ark UPDATE"), "{call}: {error:?}");
     }
     assert!(old("SELECT health FROM ark.status").contains("the SQL of pg_ark has version 0.1.0"));
+    old("CREATE ROLE operator; GRANT EXECUTE ON FUNCTION ark.backup_start TO operator");
     let check = "SELECT status, hint FROM ark.check() WHERE item = 'version'";
     assert_eq!(old(check), "error|Run ALTER EXTENSION pg_ark UPDATE in this database.");
     old("ALTER EXTENSION pg_ark UPDATE");
     assert_eq!(old(check), "ok|");
+    let granted = "SELECT string_agg(DISTINCT grantee::regrole::text, ' ') FROM pg_proc, aclexplode(proacl) \
+                   WHERE oid = 'ark.backup_start'::regproc";
+    assert_eq!(old(granted), "operator postgres", "who might start backups still may");
     old(&format!("SELECT * FROM ark.enable('{}')", repo.url()));
     let backup = old("SELECT ark.backup_start(wait => true)");
     assert_eq!(old("SELECT last_backup, backups FROM ark.status"), format!("{backup}|1"));
