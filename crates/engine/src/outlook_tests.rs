@@ -100,3 +100,19 @@ fn tablespaces_in_the_wrong_place_are_told() {
     let other = Storage::open("file:///dev/shm").unwrap();
     assert_eq!(device(&other, &data).unwrap().status, CheckStatus::Ok, "another");
 }
+
+#[test]
+fn dumps_do_not_hide_that_the_next_full_backup_does_not_fit() {
+    use pg_ark_contract::conversation::BackupKind;
+    let record = |name: &str, kind: BackupKind, bytes: u64| Record {
+        kind,
+        status: BackupStatus::Complete,
+        stored_bytes: bytes,
+        ..Record::begun(name.into(), "main", 7)
+    };
+    let full = record("20261122T020000Z-full", BackupKind::Full, 9);
+    let dumps = record("20261123T020000Z-logical", BackupKind::Logical, 2);
+    assert_eq!(last(&[full.clone(), dumps.clone()]), Some(9));
+    assert_eq!(last(&[dumps, full]), Some(9));
+    assert_eq!(last(&[]), None);
+}

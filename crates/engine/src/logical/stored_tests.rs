@@ -73,7 +73,8 @@ fn volumes_are_read_one_after_the_other() {
 
 #[test]
 fn whatever_is_wrong_with_a_volume_is_told_with_its_name() {
-    let changes: [(fn(Vec<u8>) -> Option<Vec<u8>>, &str); 4] = [
+    type Change = fn(Vec<u8>) -> Option<Vec<u8>>;
+    let changes: [(Change, &str); 4] = [
         (|_| None, "is missing"),
         (|bytes| Some(bytes[1..].to_vec()), "has 2 bytes instead of 3"),
         (|bytes| Some([bytes, vec![0]].concat()), "has 4 bytes instead of 3"),
@@ -133,4 +134,68 @@ fn a_record_that_is_not_a_logical_backups_is_refused() {
     elsewhere.logical.as_mut().unwrap().databases[0].volumes[0].name = "../../../app.dump".into();
     let error = check(&elsewhere).unwrap_err();
     assert!(error.to_string().contains("dump of database \"app\""), "{error}");
+}
+
+/// Every place in a JSON value.
+fn places(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_string());
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(name, inner)| places(inner, &format!("{at}/{name}"), found));
+        }
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, inner)| places(inner, &format!("{at}/{n}"), found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn promise_7_no_record_leads_out_of_its_folder() {
+    use serde_json::{Value, json};
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1_logical/main");
+    let record = walkdir::WalkDir::new(golden).into_iter().flatten().find(|e| e.file_name() == "backup.json");
+    let whole: Value = serde_json::from_slice(&std::fs::read(record.unwrap().path()).unwrap()).unwrap();
+    let mut all = Vec::new();
+    places(&whole, "", &mut all);
+    let hostile = [
+        json!(null),
+        json!(-1),
+        json!(u64::MAX),
+        json!(""),
+        json!("../../../pgark.json"),
+        json!("/etc/passwd"),
+        json!("a/b"),
+        json!("app.dump"),
+        json!("backup.json"),
+        json!("x\u{1b}]0;\u{7}\0"),
+        json!([]),
+        json!({}),
+        json!([{"name": "..", "size": 1, "crc32c": "00000000"}]),
+    ];
+    let (mut taken, mut refused) = (0, 0);
+    for place in &all {
+        for value in &hostile {
+            let mut changed = whole.clone();
+            *changed.pointer_mut(place).unwrap() = value.clone();
+            let Ok(record) = serde_json::from_value::<Record>(changed) else { continue };
+            let told = crate::verify::backup::contradictions::contradictions(&record);
+            assert!(!told.iter().any(|line| line.contains(char::is_control)), "{place} {value}: {told:?}");
+            let _ = record.row();
+            let Ok(logical) = check(&record) else {
+                assert!(!told.is_empty(), "{place} {value}: refused, and verify says nothing");
+                refused += 1;
+                continue;
+            };
+            taken += 1;
+            let names: Vec<&str> =
+                crate::backup::finish::objects(&record).map(|object| &object.name[..]).collect();
+            let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+            assert_eq!(distinct.len(), names.len(), "{place} {value}: {names:?}");
+            let plain = |name: &str| crate::repository::layout::is_backup_object(name) && !name.contains('/');
+            assert!(names.iter().all(|name| plain(name)), "{place} {value}: {names:?}");
+            assert!(!logical.globals.is_empty());
+        }
+    }
+    assert!(taken > 100 && refused > 30, "{taken} {refused}");
 }

@@ -150,13 +150,15 @@ impl Reader<'_> {
 
     /// Lets `pg_restore` read the dump, and compares checksums on the way.
     fn expand(&self, dump: &Dump<'_>, programs: &Programs) -> Result<()> {
+        // The beginning is read twice, and counts once.
+        let mut listing = Proved { counts: false, ..self.proved(dump) };
+        let mut ended = self.pg_restore(programs, "--list", &mut listing);
         let mut proved = self.proved(dump);
-        let listed = self.pg_restore(programs, "--list", &mut Silent(dump.reader()));
-        let ended = match &listed {
-            Ok(Ended { success: true, .. }) => self.pg_restore(programs, "--file=-", &mut proved),
-            // That of the store comes again below, with the name of the volume.
-            _ => listed,
-        };
+        if listing.error.is_some() {
+            proved = listing;
+        } else if matches!(ended, Ok(Ended { success: true, .. })) {
+            ended = self.pg_restore(programs, "--file=-", &mut proved);
+        }
         if let Err(error) = &ended
             && !wal::is_own(error)
         {
@@ -216,16 +218,15 @@ impl Reader<'_> {
     }
 
     fn proved<'d>(&'d self, dump: &Dump<'d>) -> Proved<'d> {
-        Proved { objects: dump.reader(), reader: self, error: None }
+        Proved { objects: dump.reader(), reader: self, error: None, counts: true }
     }
 
     /// Reads what nobody read, and tells which volume is not what was stored. Whether all of them are.
     fn drain(&self, dump: &Dump<'_>, mut proved: Proved<'_>) -> Result<bool> {
         let mut buffer = vec![0; CHUNK];
         while proved.error.is_none() {
-            match proved.read(&mut buffer) {
-                Ok(0) => return Ok(true),
-                Ok(_) | Err(_) => {}
+            if matches!(proved.read(&mut buffer), Ok(0)) {
+                return Ok(true);
             }
         }
         let Some(error) = proved.error.take() else { return Ok(true) };
@@ -255,6 +256,8 @@ struct Proved<'a> {
     objects: ObjectReader<'a>,
     reader: &'a Reader<'a>,
     error: Option<Error>,
+    /// Whoever watches hears of what is read.
+    counts: bool,
 }
 
 impl Read for Proved<'_> {
@@ -265,7 +268,9 @@ impl Read for Proved<'_> {
         let read = (self.reader.stop)().map_err(std::io::Error::other);
         match read.and_then(|()| self.objects.read(buf)) {
             Ok(count) => {
-                self.reader.subject.watch.advance(count as u64);
+                if self.counts {
+                    self.reader.subject.watch.advance(count as u64);
+                }
                 Ok(count)
             }
             Err(error) => {
@@ -275,15 +280,6 @@ impl Read for Proved<'_> {
                 Err(io)
             }
         }
-    }
-}
-
-/// Volumes whose faults are told by who reads them next: for this reader they end there.
-struct Silent<'a>(ObjectReader<'a>);
-
-impl Read for Silent<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        Ok(self.0.read(buf).unwrap_or(0))
     }
 }
 

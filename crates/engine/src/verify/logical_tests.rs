@@ -1,10 +1,14 @@
 use super::super::logical_fixture::{Dumped, NAME, golden};
+use super::super::validate_fixture::Deaf;
+use super::super::{Request, validate};
 use super::*;
-use crate::repository::Record;
 use crate::repository::record::ObjectRecord;
+use crate::repository::{Record, Repository, Storage};
 use pg_ark_contract::Lsn;
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::FindingRow;
+use pg_ark_testkit::saboteur::{EIO, Fault, Plan as Calls, Saboteur};
+use std::sync::Arc;
 
 const LEVELS: [Level; 3] = [Level::Record, Level::Data, Level::Pages];
 
@@ -112,6 +116,36 @@ fn two_volumes_that_are_damaged_are_both_named() {
     let told = dumped.told();
     assert_eq!(told.len(), 4, "{told:#?}");
     assert!(names.iter().all(|name| told.iter().any(|line| line.starts_with(&format!("error {name}: ")))));
+}
+
+#[test]
+fn a_fault_of_the_store_at_any_call_is_told() {
+    let dumped = Dumped::new("zstd:1", 1500);
+    let url = dumped.cluster.storage().url().to_string();
+    for fault in [Fault::Fail(EIO), Fault::Gone(EIO), Fault::Deny] {
+        let mut struck = 0;
+        for number in 1..1000 {
+            let calls = Calls::new();
+            calls.strike_at(number, fault);
+            let (plan, gate) = (Arc::clone(&calls), Arc::clone(&calls));
+            let storage = Storage::open(&url)
+                .unwrap()
+                .wrapped(|store| Saboteur::before(store, plan))
+                .gated(move |call, path| gate.pass(call, &path.display().to_string()));
+            let cluster = Repository::on(storage).and_then(|repository| repository.cluster("main"));
+            let request = Request { backup: Some(NAME.into()), level: Level::Data, jobs: 1 };
+            let result = cluster.and_then(|cluster| validate(&cluster, &request, &Deaf));
+            let Some(call) = calls.rest() else { break };
+            struck += 1;
+            // The record and its pin are asked for twice.
+            let is_data = [".dump", "globals.sql", "config.tar"].iter().any(|name| call.contains(name));
+            assert!(
+                !is_data || result.as_ref().map_or(true, |rows| !rows.is_empty()),
+                "{fault:?} at {number}, {call}: {result:?}"
+            );
+        }
+        assert!((20..900).contains(&struck), "{fault:?}: {struck} calls");
+    }
 }
 
 #[test]

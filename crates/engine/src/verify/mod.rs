@@ -192,6 +192,11 @@ mod tests {
         assert_eq!(lacks(), None);
         let damaged = format!("{}/backup.json", cluster.backup_folder(7, "20261123T020000Z-full"));
         archive.storage().put(&damaged, &b"x"[..]).unwrap();
+        // Dumps lead to no moment: what they lack is no matter of windows.
+        for (name, object) in [("20261124", "backup.json"), ("20261125", "app.dump")] {
+            let folder = cluster.backup_folder(7, &format!("{name}T020000Z-logical"));
+            archive.storage().put(&format!("{folder}/{object}"), &b"x"[..]).unwrap();
+        }
         let remarks = windows_of(&cluster, None, &Session::new(|_| {})).unwrap().remarks;
         let told = |number: usize, what: &str| {
             assert!(remarks.len() == 2 && remarks[number].contains(what), "{remarks:?}");
