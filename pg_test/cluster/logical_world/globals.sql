@@ -32,6 +32,8 @@ ALTER ROLE alice SET work_mem = '7MB';
 ALTER ROLE alice SET search_path = "$user", 'odd "one', public;
 ALTER ROLE "bob's" SET application_name = E'it''s \\ 100% "bob"';
 ALTER ROLE ALL SET statement_timeout = '1h';
+ALTER ROLE ALL SET search_path = "$user", public, 'odd "one, two';
+ALTER ROLE ALL SET "My.all" = E'it''s \\ x, "y"';
 ALTER ROLE postgres SET log_min_duration_statement = '12345ms';
 ALTER ROLE postgres PASSWORD 'the superuser has one';
 

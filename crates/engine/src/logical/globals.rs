@@ -1,5 +1,6 @@
 //! The globals: roles, memberships, tablespaces, settings of roles and rights to parameters, as `pg_dumpall --globals-only`
-//! writes them; compressed here, frame by frame, since pg_dumpall does not.
+//! writes them; compressed here, frame by frame, since pg_dumpall does not. What `ALTER ROLE ALL SET` set follows, which
+//! pg_dumpall leaves out.
 
 use super::remarks::{self, Remarks};
 use super::run::Dumping;
@@ -15,6 +16,21 @@ use pg_ark_contract::{Error, ErrorKind, Result};
 const LAST: &[u8] = b"-- PostgreSQL database cluster dump complete";
 /// Bytes at the end among which it must be.
 const TAIL: usize = 4 << 10;
+
+/// The statements that set again what holds for all roles in all databases; each element of a list is a literal of its own,
+/// as makeAlterConfigCommand (dumputils.c) writes it. Which settings are such lists: GUC_LIST_QUOTE in guc_tables.c.
+const FOR_ALL: &str = r#"
+SELECT coalesce(jsonb_agg(format('ALTER ROLE ALL SET %s TO %s;',
+           (SELECT string_agg(quote_ident(part), '.' ORDER BY at) FROM regexp_split_to_table(s.name, '[.]') WITH ORDINALITY p(part, at)),
+           CASE WHEN lower(s.name) IN ('local_preload_libraries', 'search_path', 'session_preload_libraries', 'shared_preload_libraries',
+                                       'temp_tablespaces', 'unix_socket_directories')
+             THEN (SELECT coalesce(string_agg(quote_literal(CASE WHEN word[1] IS NULL THEN word[2] ELSE replace(word[1], '""', '"') END), ', '
+                       ORDER BY at), quote_literal(''))
+                   FROM regexp_matches(s.value, '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g') WITH ORDINALITY w(word, at))
+             ELSE quote_literal(s.value) END) ORDER BY s.at), '[]')::text
+  FROM pg_db_role_setting, unnest(setconfig) WITH ORDINALITY e(entry, at),
+       LATERAL (SELECT split_part(entry, '=', 1) AS name, substr(entry, strpos(entry, '=') + 1) AS value, at) s
+ WHERE setdatabase = 0 AND setrole = 0"#;
 
 /// The stored globals.
 pub struct Globals {
@@ -49,6 +65,14 @@ pub fn dump(dumping: &Dumping<'_>, asked: &str) -> Result<Globals> {
     }
     if !contains(&sink.tail, LAST) {
         return Err(failed(format!("it wrote {} bytes and no end", sink.bytes)));
+    }
+    let settings: Vec<String> = server.json(asked, FOR_ALL)?;
+    if !settings.is_empty() {
+        let text = format!(
+            "\n-- Settings of all roles, which pg_dumpall leaves out\nSET client_encoding = 'UTF8';\n{}\n",
+            settings.join("\n")
+        );
+        sink.take(text.as_bytes())?;
     }
     sink.finish()
 }

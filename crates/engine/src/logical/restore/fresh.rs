@@ -67,11 +67,16 @@ pub fn run_fresh(storage: &Storage, prepared: &FreshPrepared, watch: &dyn Watch)
     watch.stage(Stage::Sync, 0);
     settle(plan)?;
     config_back::apply(prepared, watch)?;
-    let refused = Keeper::with(&stop, |keeper| settings::adapt(keeper, prepared, watch))?;
-    problems.extend(refused.map(|said| Problem {
-        database: None,
-        message: format!("the server does not take its configuration and will not start with it: {said}"),
-    }));
+    Keeper::with(&stop, |keeper| {
+        let refused = settings::adapt(keeper, prepared, watch)?;
+        let missing = settings::missing_files(keeper, prepared)?;
+        missing.iter().for_each(|what| watch.warn(what));
+        problems.extend(refused.map(|said| Problem {
+            database: None,
+            message: format!("the server does not take its configuration and will not start with it: {said}"),
+        }));
+        Ok(())
+    })?;
     commit(&plan.data_directory, &opened)?;
     Ok(LogicalRestored {
         data_directory: Some(plan.data_directory.clone()),
@@ -217,26 +222,18 @@ impl Work<'_> {
             return Ok(Vec::new());
         }
         self.watch.stage(Stage::Analyze, 0);
-        let all = without.len() == plan.databases.len() && plan.left_out.is_empty();
-        let which: Vec<Option<&str>> = if all { vec![None] } else { without.into_iter().map(Some).collect() };
         let mut problems = Vec::new();
-        for database in which {
+        // One by one: vacuumdb --all ends at the first table that cannot be analyzed.
+        for database in without {
             let path = server.programs.path("vacuumdb");
             let mut command = server.keeper.command(&path, server.access)?;
             server.connection.prepare(&mut command);
             command.args(["--analyze-in-stages", "--quiet"]).arg(format!("--jobs={}", plan.jobs));
-            match database {
-                None => {
-                    command.arg("--all").arg(format!("--maintenance-db={}", server.connection.to(FIRST)));
-                }
-                Some(name) => {
-                    command.arg(format!("--dbname={}", server.connection.to(name)));
-                }
-            }
+            command.arg(format!("--dbname={}", server.connection.to(database)));
             let (_, ended) = server.keeper.output(command, 1 << 20)?;
             if !ended.success {
                 let message = format!("statistics could not be gathered: {}", ended.said());
-                problems.push(Problem { database: database.map(str::to_string), message });
+                problems.push(Problem { database: Some(database.to_string()), message });
             }
         }
         Ok(problems)

@@ -18,7 +18,7 @@ const MAX_PROBLEMS: usize = 1000;
 /// psql's status when it could not connect, or not go on (`EXIT_BADCONN`, src/bin/psql/settings.h).
 const NO_CONNECTION: i32 = 2;
 /// Comes first. Nothing but errors is told, and no literal ends where this program does not expect it.
-const BEGIN: &str = "SET client_min_messages = error;\nSET standard_conforming_strings = on;\n";
+const BEGIN: &[u8] = b"SET client_min_messages = error;\nSET standard_conforming_strings = on;\n";
 
 /// What is left out of the globals, and what is changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub struct Rules {
 /// What psql is to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Script {
-    /// The statements.
-    pub text: String,
+    /// The statements, in the encoding that they set.
+    pub text: Vec<u8>,
     /// Roles that it creates.
     pub roles: Vec<String>,
     /// Tablespaces that it creates.
@@ -46,11 +46,12 @@ pub struct Script {
     pub left_out: Vec<String>,
 }
 
-/// Reads the globals of the backup in `folder`; proved by their checksum.
+/// Reads the globals of the backup in `folder`; proved by their checksum. They are in the encoding of the server that they came
+/// from.
 ///
 /// # Errors
-/// `Corrupt` when they are damaged, no UTF-8 or too large; what the store said.
-pub fn read(storage: &Storage, folder: &str, record: &Record, logical: &LogicalRecord) -> Result<String> {
+/// `Corrupt` when they are damaged or too large; what the store said.
+pub fn read(storage: &Storage, folder: &str, record: &Record, logical: &LogicalRecord) -> Result<Vec<u8>> {
     let dump = Dump::globals(storage, folder, logical);
     let what = "the globals do not decode";
     let mut bytes = Vec::new();
@@ -59,16 +60,16 @@ pub fn read(storage: &Storage, folder: &str, record: &Record, logical: &LogicalR
     if bytes.len() as u64 > MAX_GLOBALS {
         return Err(Error::new(ErrorKind::Corrupt, "the globals are larger than any could be"));
     }
-    String::from_utf8(bytes).map_err(|e| Error::new(ErrorKind::Corrupt, "the globals are no UTF-8").detail(e))
+    Ok(bytes)
 }
 
 /// What psql is to run of the globals.
 ///
 /// # Errors
 /// `Corrupt` for what pg_dumpall does not write.
-pub fn script(text: &str, rules: &Rules) -> Result<Script> {
-    let mut out = Script { text: BEGIN.to_string(), ..Script::default() };
-    for statement in script::statements(text.as_bytes())? {
+pub fn script(text: &[u8], rules: &Rules) -> Result<Script> {
+    let mut out = Script { text: BEGIN.to_vec(), ..Script::default() };
+    for statement in script::statements(text)? {
         if let Some(what) = rules.keeps(&statement) {
             if !out.left_out.contains(&what) {
                 out.left_out.push(what);
@@ -89,14 +90,15 @@ pub fn script(text: &str, rules: &Rules) -> Result<Script> {
         match rules.place(&statement) {
             Some((name, literal, place)) => {
                 let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default();
-                out.text.push_str(part(statement.range.start..literal.start));
-                out.text.push_str(&format!("E'{}'", place.replace('\\', "\\\\").replace('\'', "''")));
-                out.text.push_str(part(literal.end..statement.range.end));
+                out.text.extend_from_slice(part(statement.range.start..literal.start));
+                let new = format!("E'{}'", place.replace('\\', "\\\\").replace('\'', "''"));
+                out.text.extend_from_slice(new.as_bytes());
+                out.text.extend_from_slice(part(literal.end..statement.range.end));
                 out.tablespaces.push(name);
             }
-            None => out.text.push_str(text.get(statement.range).unwrap_or_default()),
+            None => out.text.extend_from_slice(text.get(statement.range).unwrap_or_default()),
         }
-        out.text.push_str(";\n");
+        out.text.extend_from_slice(b";\n");
     }
     Ok(out)
 }
@@ -166,7 +168,7 @@ pub fn run(server: &Server<'_>, database: &str, script: &Script) -> Result<Vec<P
     command.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--file=-"]);
     command.arg(format!("--dbname={}", server.connection.to(database)));
     let mut heard = Heard::default();
-    let ended = server.keeper.feed(command, &mut script.text.as_bytes(), &mut |line| heard.line(line))?;
+    let ended = server.keeper.feed(command, &mut &script.text[..], &mut |line| heard.line(line))?;
     // psql's last words may quote a statement with a password: only what was understood is told.
     let said =
         |heard: &Heard| heard.problems.last().map_or_else(|| ended.status.clone(), |p| p.message.clone());
@@ -232,8 +234,9 @@ mod tests {
     fn tablespaces_go_elsewhere_and_the_first_role_is_there() {
         let places = [("fast".to_string(), "/new/it's".to_string())].into();
         let rules = Rules { created: set(&["postgres"]), places, ..Rules::default() };
-        let script = script(TEXT, &rules).unwrap();
-        let lines: Vec<&str> = script.text.lines().collect();
+        let script = script(TEXT.as_bytes(), &rules).unwrap();
+        let text = String::from_utf8(script.text).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
         assert!(
             !lines.contains(&"CREATE ROLE postgres;")
                 && lines.contains(&"ALTER ROLE postgres WITH SUPERUSER;")
@@ -241,7 +244,7 @@ mod tests {
         assert!(lines.contains(&"CREATE TABLESPACE fast OWNER a LOCATION E'/new/it''s';"), "{lines:?}");
         assert!(lines.contains(&"CREATE TABLESPACE slow OWNER a LOCATION E'/old/sl\\\\ow';"), "{lines:?}");
         assert!(lines.contains(&"CREATE TABLESPACE inside OWNER a LOCATION E'';"), "{lines:?}");
-        assert!(!script.text.contains("strings = off"));
+        assert!(!text.contains("strings = off"));
         assert_eq!(script.roles, ["a", "B b"]);
         assert_eq!(script.tablespaces, ["fast", "slow", "inside"]);
         assert!(script.left_out.is_empty());
@@ -251,11 +254,19 @@ mod tests {
     fn what_is_there_stays_as_it_is() {
         let rules =
             Rules { kept_roles: set(&["a", "B b"]), kept_tablespaces: set(&["fast"]), ..Rules::default() };
-        let script = script(TEXT, &rules).unwrap();
+        let script = script(TEXT.as_bytes(), &rules).unwrap();
+        let text = String::from_utf8(script.text).unwrap();
         assert_eq!(script.left_out, ["role \"a\"", "role \"B b\"", "tablespace \"fast\""]);
         assert_eq!(script.roles, ["postgres"]);
-        assert!(!script.text.contains("ROLE a") && !script.text.contains("fast"), "{}", script.text);
-        assert!(script.text.contains("GRANT a TO c;"), "a new role becomes a member");
+        assert!(!text.contains("ROLE a") && !text.contains("fast"), "{text}");
+        assert!(text.contains("GRANT a TO c;"), "a new role becomes a member");
+    }
+
+    #[test]
+    fn other_encodings_pass_byte_by_byte() {
+        let text = b"SET client_encoding = 'LATIN1';\nCREATE ROLE \"b\xe9b\xe9\";\nCOMMENT ON ROLE a IS 'gr\xf6\xdfer';\n";
+        let script = script(text, &Rules::default()).unwrap();
+        assert!(script.text.ends_with(text), "{}", String::from_utf8_lossy(&script.text));
     }
 
     #[test]
