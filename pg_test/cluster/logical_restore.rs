@@ -204,7 +204,7 @@ fn settings_that_a_server_does_not_take_are_commented_out() {
     // As a newer version finds it: the file of an older one, with a setting that is gone.
     let conf = ready.server.data().join("postgresql.conf");
     let mut text = fs::read_to_string(&conf).expect("postgresql.conf");
-    text.push_str("gone_in_this_version = 5\nwork_mem = 'much'\n");
+    text.push_str("gone_in_this_version = 5\nwork_mem = 'much'\nssl = on\n");
     fs::write(&conf, text).expect("postgresql.conf");
     let again = take(&ready);
     assert_ne!(backup, again);
@@ -215,6 +215,8 @@ fn settings_that_a_server_does_not_take_are_commented_out() {
         let told = format!("does not take it: {name}");
         assert!(output.stderr.contains(&told), "{output}");
     }
+    assert!(output.stderr.contains("will not start without \"server.crt\" (ssl_cert_file)"), "{output}");
+    fs::write(data.join("postgresql.auto.conf"), "ssl = off\n").expect("postgresql.auto.conf");
     assert_data(&open(ready.server.pg(), &data), &["app", "shop"]);
 }
 

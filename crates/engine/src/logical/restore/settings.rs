@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 const ROUNDS: usize = 20;
 /// Most bytes of its answer.
 const MAX_ANSWER: usize = 1 << 20;
+/// Settings that name files without which a server with `ssl` does not start (`be_tls_init`, libpq/be-secure-openssl.c).
+const FILES: [&str; 5] =
+    ["ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file", "ssl_dh_params_file"];
 
 /// Comments out what the new server does not take. Gives its words when it still does not take the configuration.
 ///
@@ -26,7 +29,7 @@ const MAX_ANSWER: usize = 1 << 20;
 pub fn adapt(keeper: &Keeper<'_>, prepared: &FreshPrepared, watch: &dyn Watch) -> Result<Option<String>> {
     let mut done = BTreeSet::new();
     for _ in 0..ROUNDS {
-        let ended = ask(keeper, prepared)?;
+        let (_, ended) = ask(keeper, prepared, "port")?;
         if ended.success {
             return Ok(None);
         }
@@ -47,8 +50,36 @@ pub fn adapt(keeper: &Keeper<'_>, prepared: &FreshPrepared, watch: &dyn Watch) -
     Ok(Some("there is no end of settings that it does not take".to_string()))
 }
 
-/// Lets the new server read its configuration.
-fn ask(keeper: &Keeper<'_>, prepared: &FreshPrepared) -> Result<Ended> {
+/// Files for encrypted connections that the server wants and that are not there: they were in the old data directory, and a
+/// private key belongs into no backup. Told, and not mended: whether clients may connect in the clear is not for a restore to say.
+///
+/// # Errors
+/// The order to stop.
+pub fn missing_files(keeper: &Keeper<'_>, prepared: &FreshPrepared) -> Result<Option<String>> {
+    let value = |name: &str| -> Result<String> {
+        let (answer, _) = ask(keeper, prepared, name)?;
+        Ok(String::from_utf8_lossy(&answer).trim().to_string())
+    };
+    if value("ssl")? != "on" {
+        return Ok(None);
+    }
+    let mut missing = Vec::new();
+    for name in FILES {
+        let path = value(name)?;
+        if !path.is_empty() && !prepared.plan.data_directory.join(&path).exists() {
+            missing.push(format!("\"{path}\" ({name})"));
+        }
+    }
+    Ok((!missing.is_empty()).then(|| {
+        format!(
+            "ssl is on, and the server will not start without {}: put it there, or set ssl = off",
+            missing.join(", ")
+        )
+    }))
+}
+
+/// Lets the new server read its configuration; its answer is the value of one setting.
+fn ask(keeper: &Keeper<'_>, prepared: &FreshPrepared, setting: &str) -> Result<(Vec<u8>, Ended)> {
     let plan = &prepared.plan;
     let mut command = keeper.command(&plan.server.bindir.join("postgres"), Some(&plan.access))?;
     command.arg("-D").arg(&plan.data_directory);
@@ -61,8 +92,8 @@ fn ask(keeper: &Keeper<'_>, prepared: &FreshPrepared) -> Result<Ended> {
         command.arg("-c").arg(set("config_file", main));
         command.arg("-c").arg(set("data_directory", &plan.data_directory));
     }
-    command.args(["-C", "port"]);
-    keeper.output(command, MAX_ANSWER).map(|(_, ended)| ended)
+    command.args(["-C", setting]);
+    keeper.output(command, MAX_ANSWER)
 }
 
 /// The setting that a line complains about: `unrecognized configuration parameter "x" in file "f" line 1`, `invalid value for
