@@ -175,9 +175,10 @@ fn dump(data: &Path, repository: &Path, logical: LogicalTask) -> Result<(), Box<
         logical: Some(logical),
         ..task("zstd:9".parse()?, Checksum::Crc32c)
     };
-    let session = Session::new(|event| match event {
-        Event::Warning { message, .. } => eprintln!("{message}"),
-        _ => {}
+    let session = Session::new(|event| {
+        if let Event::Warning { message, .. } = event {
+            eprintln!("{message}");
+        }
     });
     logical::run::run(Storage::open(&url)?, "main", &task, &session)?;
     Ok(())
