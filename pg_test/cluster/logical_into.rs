@@ -521,6 +521,75 @@ fn a_whole_backup_goes_into_another_server_and_keeps_what_is_there() {
     assert_eq!(other.psql("SELECT datistemplate FROM pg_database WHERE datname = 'template1'"), "t");
 }
 
+#[test]
+fn a_table_goes_into_a_newer_server_that_lacks_its_roles() {
+    let shop = shop();
+    let other = Cluster::builder().pg(&newer()).start();
+    other.psql("CREATE DATABASE shop");
+    let bindir = newer().bindir().display().to_string();
+    let to = |options: &[&str]| {
+        let mut pgark = shop.to(&other, &["--database", "shop", "--bindir", &bindir]);
+        run(pgark.args(options))
+    };
+    // Without the table that its policy asks and the role that it is for: told, and the rest is there.
+    let output = to(&["--table", "sales.orders"]);
+    assert_eq!(output.code(), code(ErrorKind::RestoreIncomplete), "{output}");
+    for word in ["owners that do not exist there: clerk", "role \"clerk\" does not exist", "sales.customers"]
+    {
+        assert!(output.stderr.contains(word), "\"{word}\" expected: {output}");
+    }
+    let data = "SELECT md5(string_agg(o::text, '' ORDER BY id)) FROM sales.orders o";
+    assert_eq!(other.psql_db("shop", data), shop.sql(data));
+    let owner = "SELECT relowner::regrole FROM pg_class WHERE oid = 'sales.orders'::regclass";
+    assert_eq!(other.psql_db("shop", owner), "postgres");
+    // A second table by its side, with a trigger function that is there, a type that is there.
+    let output = to(&["--table", "sales.orders", "--as", "monday"]);
+    assert!(output.success(), "{output}");
+    assert_eq!(other.psql_db("shop", &data.replace("orders", "monday")), shop.sql(data));
+    let output = to(&["--table", "events", "--as", "days", "--jobs", "2"]);
+    assert!(output.success(), "{output}");
+    assert_eq!(other.psql_db("shop", "SELECT count(*) FROM days"), "601");
+    let output = to(&["--schema", "sales", "--as", "sales_15"]);
+    assert!(output.success(), "{output}");
+    assert_eq!(other.psql_db("shop", &data.replace("sales", "sales_15")), shop.sql(data));
+    assert_eq!(databases(&other), "postgres, shop, template0, template1");
+}
+
+#[test]
+fn what_an_extension_put_into_a_schema_stays() {
+    let extensions = "CREATE EXTENSION pgcrypto; CREATE TABLE keys (k bytea DEFAULT gen_random_bytes(4)); INSERT INTO keys DEFAULT VALUES";
+    let shop = shop_with(Cluster::builder(), extensions);
+    let before = dump(shop.server(), "shop", &[]);
+    shop.sql("DELETE FROM keys; CREATE TABLE later AS SELECT 1 AS i");
+    shop.restore(&["--schema", "public", "--clean"]);
+    assert_eq!(dump(shop.server(), "shop", &[]), before);
+    shop.restore(&["--table", "keys", "--as", "keys_then"]);
+    shop.sql("DROP TABLE keys_then; DROP TABLE keys; DROP EXTENSION pgcrypto");
+    shop.restore(&["--table", "keys"]);
+    assert_eq!(dump(shop.server(), "shop", &[]), before, "the extension came along");
+}
+
+#[test]
+fn dumps_in_several_volumes_go_the_same_ways() {
+    let shop = shop_with(
+        Cluster::builder().conf("pg_ark.volume_size = '8MB'").conf("pg_ark.compression = 'none'"),
+        "CREATE TABLE wide AS SELECT i, (SELECT string_agg(md5(random()::text || i || j), '') FROM generate_series(1, 256) j) AS x FROM generate_series(1, 2000) i",
+    );
+    let volumes = std::fs::read_dir(shop.ready.backup_folder(&shop.backup)).expect("a folder").flatten();
+    let volumes =
+        volumes.filter(|entry| entry.file_name().to_string_lossy().starts_with("shop.dump.0")).count();
+    assert!(volumes > 0, "one volume would test nothing");
+    let before = dump(shop.server(), "shop", &[]);
+    shop.sql("DELETE FROM wide");
+    shop.restore(&["--table", "wide", "--clean"]);
+    shop.restore(&["--table", "wide", "--as", "wider"]);
+    assert_eq!(shop.sql("SELECT count(*) FROM wide JOIN wider USING (i, x)"), "2000");
+    shop.sql("DROP TABLE wider");
+    assert_eq!(dump(shop.server(), "shop", &[]), before);
+    shop.restore(&["--database", "shop", "--as", "copy", "--jobs", "4"]);
+    assert_eq!(dump(shop.server(), "copy", &[]), before);
+}
+
 /// A restore that waits for a lock that a session holds.
 fn waiting(shop: &Shop, options: &[&str]) -> Child {
     let mut pgark = shop.to(shop.server(), options);

@@ -57,6 +57,7 @@ BEGIN
     SELECT *, pg_describe_object(classid, objid, objsubid) AS words FROM ({OUTSIDE}) o;
   FOR item IN SELECT DISTINCT d.classid, d.objid FROM pg_depend d JOIN pg_namespace n ON n.oid = d.refobjid
       WHERE d.refclassid = 'pg_namespace'::regclass AND d.deptype = 'n' AND n.nspname = ANY (schemas)
+        AND d.classid <> 'pg_extension'::regclass
         AND NOT EXISTS (SELECT FROM pg_depend e WHERE (e.classid, e.objid, e.deptype) = (d.classid, d.objid, 'e'))
   LOOP
     -- What went with another is no object any more and has no name.

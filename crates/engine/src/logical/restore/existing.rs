@@ -29,6 +29,7 @@ SELECT coalesce(jsonb_agg(CASE w.w->>0
   WHEN 'schema' THEN EXISTS (SELECT FROM pg_namespace WHERE nspname = w.w->>2)
   WHEN 'filled schema' THEN EXISTS (SELECT FROM pg_depend d JOIN pg_namespace n ON n.oid = d.refobjid
       WHERE d.refclassid = 'pg_namespace'::regclass AND d.deptype = 'n' AND n.nspname = w.w->>2
+        AND d.classid <> 'pg_extension'::regclass
         AND NOT EXISTS (SELECT FROM pg_depend e WHERE (e.classid, e.objid, e.deptype) = (d.classid, d.objid, 'e')))
   WHEN 'extension' THEN EXISTS (SELECT FROM pg_extension WHERE extname = w.w->>2)
   WHEN 'language' THEN EXISTS (SELECT FROM pg_language WHERE lanname = w.w->>2)

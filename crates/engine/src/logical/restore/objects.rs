@@ -289,11 +289,12 @@ fn publication_exists(server: &Server<'_>, graph: &Graph<'_>, entry: &Entry, dat
     Ok(!present(server, database, wanted.into_iter())?.is_empty())
 }
 
-/// Privileges of a role that is missing would fail the transaction: they come after it, or not at all.
+/// Privileges and policies of a role that is missing would fail the transaction: they come after it, or not at all.
 fn privileges_apart(graph: &Graph<'_>, objects: &mut Objects, renamed: bool, why: &str) {
-    let apart: Vec<&Entry> =
-        graph.entries(&objects.list).filter(|e| matches!(e.kind.as_str(), "ACL" | "DEFAULT ACL")).collect();
-    for entry in &apart {
+    let named = |entry: &&Entry| matches!(entry.kind.as_str(), "ACL" | "DEFAULT ACL" | "POLICY");
+    let mut apart: BTreeSet<u32> = graph.entries(&objects.list).filter(named).map(|entry| entry.id).collect();
+    apart.extend(graph.comments(&apart));
+    for entry in graph.entries(&apart) {
         objects.list.remove(&entry.id);
         match renamed {
             true => objects.step.left_out.push(format!("{}: {why}", words(entry))),
