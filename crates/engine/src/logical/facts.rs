@@ -20,7 +20,7 @@ const SIZES: &str = "1000";
 
 /// Settings of a role or a database must not decide which functions are called, or when a question ends; and a question that
 /// waits for a lock ends with its psql.
-const SETTINGS: &str = "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; SET lock_timeout = 0; \
+pub(super) const SETTINGS: &str = "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; SET lock_timeout = 0; \
     SET client_connection_check_interval = '500ms';";
 
 /// Names of databases come byte by byte: no conversion may change what the server is asked for later; so do those of tables,
