@@ -456,6 +456,16 @@ fn a_database_is_replaced_only_with_clean_and_when_nobody_is_in_it() {
     wait_until("the end of the session", SHORT, || {
         server.psql("SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop'") == "0"
     });
+    // What cannot be made does not cost what is there.
+    server.psql("CREATE ROLE small LOGIN CREATEDB; ALTER DATABASE shop OWNER TO small");
+    let spoilt = dump(server, "shop", &[]);
+    let text = format!("{} user=small", conninfo(server));
+    let mut pgark = shop.ready.pgark();
+    pgark.args(["restore", &shop.backup, "--into", &text, "--database", "shop", "--clean"]);
+    let output = fails_with(&mut pgark, code(ErrorKind::ServerNotReady));
+    assert!(output.stderr.contains("could not be created"), "{output}");
+    assert_eq!(dump(server, "shop", &[]), spoilt);
+    assert_eq!(databases(server), "postgres, shop, template0, template1");
     shop.restore(&["--database", "shop", "--clean", "--jobs", "3"]);
     assert_eq!(dump(server, "shop", &["--create"]), before);
     server.psql("DROP DATABASE shop");

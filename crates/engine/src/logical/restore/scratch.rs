@@ -40,6 +40,11 @@ pub struct Renaming<'a> {
     pub through: &'a str,
 }
 
+/// A name that no other database has.
+pub fn new_name() -> String {
+    format!("{PREFIX}{}", uuid::Uuid::new_v4().simple())
+}
+
 /// Drops what killed restores left; databases with a client in them are somebody's.
 ///
 /// # Errors
@@ -72,7 +77,7 @@ pub fn run(
     renaming: &Renaming<'_>,
 ) -> Result<Vec<Problem>> {
     let server = &load.server;
-    let name = format!("{PREFIX}{}", uuid::Uuid::new_v4().simple());
+    let name = new_name();
     let record =
         DatabaseRecord { owner: target.user.clone(), tablespace: String::new(), ..renaming.record.clone() };
     let (sql, _) = made::create(&name, &record, target);

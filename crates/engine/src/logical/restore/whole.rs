@@ -1,10 +1,11 @@
 //! Whole databases into a running server: each is made, filled, and given its settings, privileges and comment.
 
-use super::existing::Target;
+use super::existing::{Target, identifier};
 use super::into_plan::DatabaseStep;
 use super::load::{Job, Load};
 use super::made;
 use super::report::Problem;
+use super::scratch;
 use crate::logical::child::Keeper;
 use crate::logical::contents::toc_of;
 use crate::logical::query::Server;
@@ -89,14 +90,17 @@ impl Whole<'_> {
         let server = &self.load.server;
         let through = through(&step.target, self.usual);
         let toc = toc_of(self.storage, self.folder, record)?;
-        if step.replaces {
-            let is_template = self.target.database(&step.target).is_some_and(|there| there.is_template);
-            for sql in made::drop(&step.target, is_template) {
-                server.run(through, &sql).map_err(|error| cannot("dropped", &step.target, error))?;
-            }
-        }
-        let (sql, mut problems) = made::create(&step.target, record, self.target);
+        // What replaces another is made first: when the server cannot make it, the other is still there.
+        let fresh = if step.replaces { scratch::new_name() } else { step.target.clone() };
+        let (sql, mut problems) = made::create(&fresh, record, self.target);
+        problems.iter_mut().for_each(|problem| problem.database = Some(step.target.clone()));
         server.run(through, &sql).map_err(|error| cannot("created", &step.target, error))?;
+        if step.replaces
+            && let Err(error) = self.replace(step, &fresh, through)
+        {
+            self.remove(&fresh, through);
+            return Err(cannot("dropped", &step.target, error));
+        }
         let dump = Dump::of(self.storage, self.folder, record);
         let options = [];
         let job = Job { name: &step.target, connect: &step.target, options: &options, jobs: self.jobs };
@@ -115,11 +119,22 @@ impl Whole<'_> {
         Ok(problems)
     }
 
+    /// Drops the old one and gives its name to the new one.
+    fn replace(&self, step: &DatabaseStep, fresh: &str, through: &str) -> Result<()> {
+        let server = &self.load.server;
+        let is_template = self.target.database(&step.target).is_some_and(|there| there.is_template);
+        for sql in made::drop(&step.target, is_template) {
+            server.run(through, &sql)?;
+        }
+        let (fresh, name) = (identifier(fresh), identifier(&step.target));
+        server.run(through, &format!("ALTER DATABASE {fresh} RENAME TO {name}"))
+    }
+
     /// Half a database is nobody's, and would be in the way of the next try.
     fn remove(&self, name: &str, through: &str) {
         let removed = Keeper::with(&|| Ok(()), |keeper| {
             let server = Server { keeper, ..self.load.server };
-            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", super::existing::identifier(name));
+            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
             server.run(through, &sql)
         });
         if removed.is_err() {
