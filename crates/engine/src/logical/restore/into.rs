@@ -1,17 +1,13 @@
 //! `pgark restore BACKUP --into CONNINFO`: into a running server. First everything is looked at, and refused when it must be;
-//! then the dumps are proved; only then is anything changed.
+//! then, in [`into_run`](super::into_run), the dumps are proved; only then is anything changed.
 
 use super::choose::choose;
 use super::existing::Target;
 use super::globals::{self, Rules, Script};
 use super::into_plan::{DatabaseStep, GlobalsStep, IntoPlan};
-use super::load::Load;
 use super::objects::{self, Objects};
-use super::report::LogicalRestored;
 use super::request::IntoRequest;
-use super::scratch::{self, Renaming};
-use super::whole::{self, Whole};
-use super::{find, selection};
+use super::{find, whole};
 use crate::logical::child::Keeper;
 use crate::logical::connection::Connection;
 use crate::logical::contents::{named, toc_of};
@@ -20,13 +16,11 @@ use crate::logical::query::Server;
 use crate::logical::stored::{self, Dump};
 use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
 use crate::repository::{Cluster, Record, Storage};
-use crate::restore::Stage;
 use crate::restore::watch::{self, Watch};
 use pg_ark_contract::{Error, ErrorKind, Result};
-use std::collections::BTreeSet;
 
 /// Where databases are made from, unless the user names one.
-const USUAL: &str = "postgres";
+pub(super) const USUAL: &str = "postgres";
 /// Nothing was touched.
 const TAKEN: &str = "Nothing was changed. With --clean they are dropped first and made anew; with --database NAME --as OTHER one database goes beside what is there.";
 
@@ -39,13 +33,13 @@ pub struct IntoPrepared {
     pub record: Record,
     /// Its folder in the repository.
     pub folder: String,
-    programs: Programs,
-    connection: Connection,
-    usual: String,
-    target: Target,
-    script: Option<Script>,
-    objects: Option<Objects>,
-    jobs: usize,
+    pub(super) programs: Programs,
+    pub(super) connection: Connection,
+    pub(super) usual: String,
+    pub(super) target: Target,
+    pub(super) script: Option<Script>,
+    pub(super) objects: Option<Objects>,
+    pub(super) jobs: usize,
 }
 
 /// What is looked at.
@@ -302,111 +296,4 @@ impl Scene<'_> {
         }
         Ok(())
     }
-}
-
-/// Restores.
-///
-/// # Errors
-/// `Corrupt` for a damaged dump, before anything is changed; `ServerNotReady` with the server's words; `Cancelled`. What could
-/// not be restored beside the rest is in the result.
-pub fn run_into(storage: &Storage, prepared: &IntoPrepared, watch: &dyn Watch) -> Result<LogicalRestored> {
-    let logical = stored::check(&prepared.record)?;
-    Keeper::with(&|| watch::check(watch), |keeper| {
-        let dumps = prove(storage, prepared, logical, watch)?;
-        watch.stage(Stage::Load, dumps);
-        let server =
-            Server { keeper, programs: &prepared.programs, connection: &prepared.connection, access: None };
-        let load = Load { server, watch };
-        match &prepared.objects {
-            Some(objects) => tables(storage, prepared, logical, &load, objects),
-            None => databases(storage, prepared, logical, load),
-        }
-    })
-}
-
-/// Reads every dump that is used and compares it with its checksum; gives their bytes.
-fn prove(
-    storage: &Storage,
-    prepared: &IntoPrepared,
-    logical: &LogicalRecord,
-    watch: &dyn Watch,
-) -> Result<u64> {
-    let plan = &prepared.plan;
-    let objects = plan.objects.as_ref().map(|step| &step.name);
-    let names: BTreeSet<&String> = plan.databases.iter().map(|step| &step.name).chain(objects).collect();
-    let used: Vec<Dump<'_>> = logical
-        .databases
-        .iter()
-        .filter(|d| names.contains(&d.name))
-        .map(|d| Dump::of(storage, &prepared.folder, d))
-        .collect();
-    let total = used.iter().map(Dump::size).sum();
-    watch.stage(Stage::Check, total);
-    for dump in &used {
-        dump.check(&mut |bytes| {
-            watch.advance(bytes);
-            watch::check(watch)
-        })?;
-    }
-    Ok(total)
-}
-
-fn databases(
-    storage: &Storage,
-    prepared: &IntoPrepared,
-    logical: &LogicalRecord,
-    load: Load<'_>,
-) -> Result<LogicalRestored> {
-    let mut restored = LogicalRestored::default();
-    let mut target = prepared.target.clone();
-    if let Some(script) = &prepared.script {
-        let through = whole::through("", &prepared.usual);
-        restored.problems = globals::run(&load.server, through, script)?;
-        // What was made of them decides what databases can have.
-        target = Target::ask(&load.server, through)?;
-    }
-    scratch::sweep(&load.server, &target, whole::through("", &prepared.usual))?;
-    let whole = Whole {
-        load,
-        storage,
-        folder: &prepared.folder,
-        record: logical,
-        target: &target,
-        usual: &prepared.usual,
-        jobs: prepared.jobs,
-    };
-    let (done, problems) = whole.run(&prepared.plan.databases)?;
-    restored.databases = done;
-    restored.problems.extend(problems);
-    Ok(restored)
-}
-
-fn tables(
-    storage: &Storage,
-    prepared: &IntoPrepared,
-    logical: &LogicalRecord,
-    load: &Load<'_>,
-    objects: &Objects,
-) -> Result<LogicalRestored> {
-    let step = &objects.step;
-    let record = named(logical, &step.name)?;
-    let dump = Dump::of(storage, &prepared.folder, record);
-    let mut restored = LogicalRestored::default();
-    let Some(name) = &step.rename else {
-        restored.problems = objects::run(load, &dump, objects)?;
-        restored.objects = step.tables.iter().chain(&step.schemas).cloned().collect();
-        return Ok(restored);
-    };
-    let graph = selection::Graph::new(&objects.toc);
-    let table = step.tables.first().and_then(|_| {
-        let tables = graph.toc.entries.iter().filter(|entry| step.tables.contains(&entry.full_name()));
-        tables.into_iter().find(|entry| objects.list.contains(&entry.id) && selection::is_table(entry))
-    });
-    let through = whole::through(&step.target, USUAL);
-    scratch::sweep(&load.server, &prepared.target, through)?;
-    let renaming = Renaming { objects, table, name, record, through };
-    restored.problems = scratch::run(load, &dump, &prepared.target, &renaming)?;
-    let schema = table.and_then(|table| table.schema.as_ref());
-    restored.objects.push(schema.map_or_else(|| name.clone(), |schema| format!("{schema}.{name}")));
-    Ok(restored)
 }

@@ -4,7 +4,7 @@
 //! * For both ways: [`globals`], whose text [`script`] cuts into statements, and [`load`], one dump into a server.
 //! * Into a cluster that it makes: [`plan`] looks ([`room`]) and refuses; [`fresh`] carries it out: [`initdb`], a server for the
 //!   restore alone ([`private`]), all [`databases`], configuration ([`config_back`], [`settings`]), everything durable; [`start`].
-//! * Into a running server: [`into`] looks and refuses, with a plan ([`into_plan`]); [`existing`] is what the server has already.
+//! * Into a running server: [`into`] looks and refuses, with a plan ([`into_plan`]), [`into_run`] carries it out; [`existing`] is what the server has already.
 //!   Databases: [`whole`], [`made`]. Tables and schemas: [`find`], [`selection`], [`objects`], [`use_list`], [`drops`]; under
 //!   another name through a [`scratch`] database.
 
@@ -19,6 +19,7 @@ pub mod globals;
 pub mod initdb;
 pub mod into;
 pub mod into_plan;
+pub mod into_run;
 pub mod load;
 pub mod made;
 pub mod objects;
@@ -37,8 +38,9 @@ pub mod whole;
 
 pub use choose::choose;
 pub use fresh::run_fresh;
-pub use into::{IntoPrepared, prepare_into, run_into};
+pub use into::{IntoPrepared, prepare_into};
 pub use into_plan::{DatabaseStep, GlobalsStep, IntoPlan, ObjectsStep};
+pub use into_run::run_into;
 pub use plan::{FreshPlan, FreshPrepared, PlannedDatabase, PlannedTablespace, prepare_fresh};
 pub use report::{LogicalRestored, Problem};
 pub use request::{FreshRequest, IntoRequest, LATEST};
