@@ -1,7 +1,7 @@
 //! All databases of a backup into a new cluster, several at a time: the largest first, each with its share of the jobs.
 
 use super::load::{Job, Load};
-use super::private::NO_SPACE;
+use super::private::is_full;
 use super::report::Problem;
 use crate::logical::stored::Dump;
 use crate::repository::Storage;
@@ -39,7 +39,7 @@ pub fn load(load: &Load<'_>, stock: &Stock<'_>, jobs: usize, halt: &AtomicBool) 
     let run = |database: &DatabaseRecord, connect: &str, jobs: usize| {
         let dump = Dump::of(stock.storage, stock.folder, database);
         let problems = load.run(&dump, &Job { name: &database.name, connect, options: &options, jobs })?;
-        match problems.iter().find(|problem| problem.message.contains(NO_SPACE)) {
+        match problems.iter().find(|problem| is_full(&problem.message)) {
             Some(full) => Err(disk_full(database, full)),
             None => Ok(problems),
         }

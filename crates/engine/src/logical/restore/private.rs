@@ -28,8 +28,11 @@ const MAX_SOCKET: usize = 107;
 pub const SOCKETS: &str = "pg_ark.s";
 /// What the server says once it lets clients in (`PostmasterStateMachine` and `process_pm_child_exit`, postmaster.c).
 const READY: &str = "database system is ready to accept connections";
-/// The system's words for a full disk (strerror(ENOSPC), untranslated).
-pub const NO_SPACE: &str = "No space left on device";
+/// The words for a full disk: the system's (strerror(ENOSPC), untranslated), and the server's when a file got only a part of what
+/// it was to get (`mdextend`, storage/smgr/md.c).
+const FULL: [&str; 2] = ["No space left on device", "could not extend file"];
+/// Lines of a log that hold a statement; where it goes on, a line begins with a tab.
+const SPEAKS: [&str; 2] = ["STATEMENT:  ", "Failed process was running: "];
 /// Time that a server has to end when the restore failed, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Last lines of its log that are kept.
@@ -38,11 +41,13 @@ const LINES: usize = 20;
 const HBA: &str = "pg_hba.conf";
 
 /// What overrules the server's own configuration.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 18] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "log_destination=stderr",
     "logging_collector=off",
+    "log_min_error_statement=panic",
+    "log_checkpoints=off",
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
@@ -175,6 +180,10 @@ impl Private<'_> {
                 if line.contains(READY) {
                     let _ = tell.send(Told::Ready);
                 }
+                // A statement may hold a password.
+                if SPEAKS.iter().any(|words| line.contains(words)) || line.starts_with('\t') {
+                    return;
+                }
                 if lines.len() == LINES {
                     lines.pop_front();
                 }
@@ -201,11 +210,14 @@ impl Private<'_> {
             Ok(ended) => ended.status,
             Err(error) => return error,
         };
-        Error::new(
-            ErrorKind::RecoveryFailed,
-            format!("the server that the dumps go into {what}: it {status}"),
-        )
-        .detail(lines.join("\n"))
+        let message = format!("the server that the dumps go into {what}: it {status}");
+        let kind = match lines.iter().any(|line| is_full(line)) {
+            true => ErrorKind::DiskFull,
+            false => ErrorKind::RecoveryFailed,
+        };
+        Error::new(kind, message)
+            .detail(lines.join("\n"))
+            .hint("Mend the cause, remove what the restore left, and try again.")
     }
 
     fn arguments(&self) -> Vec<OsString> {
@@ -236,6 +248,11 @@ impl Private<'_> {
             let _ = kill_process(pid, signal);
         }
     }
+}
+
+/// Whether a message tells of a full disk.
+pub fn is_full(message: &str) -> bool {
+    FULL.iter().any(|words| message.contains(words))
 }
 
 fn unknown() -> Ended {
