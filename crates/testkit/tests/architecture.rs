@@ -12,9 +12,12 @@ const MAX_LINES: usize = 800;
 const POLLING: [&str; 2] = ["crates/testkit/src/wait.rs", "crates/engine/src/restore/follow.rs"];
 
 /// The only places that start programs: each by its path or name, with its arguments as they are.
-const STARTING: [&str; 4] = [
+const STARTING: [&str; 7] = [
+    "crates/engine/src/logical/child.rs",
+    "crates/engine/src/logical/programs.rs",
     "crates/engine/src/restore/run_as.rs",
     "crates/engine/src/restore/server.rs",
+    "crates/pgark/src/child_mode.rs",
     "crates/pgark/src/commands/wal_get.rs",
     "src/engine/program.rs",
 ];
