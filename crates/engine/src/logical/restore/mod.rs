@@ -4,7 +4,8 @@
 //! * For both ways: [`globals`], whose text [`script`] cuts into statements, and [`load`], one dump into a server.
 //! * Into a cluster that it makes: [`plan`] looks ([`room`]) and refuses; [`fresh`] carries it out: [`initdb`], a server for the
 //!   restore alone ([`private`]), all [`databases`], configuration ([`config_back`], [`settings`]), everything durable; [`start`].
-//! * Into a running server: [`into`] looks and refuses, with a plan ([`into_plan`]), [`into_run`] carries it out; [`existing`] is what the server has already.
+//! * Into a running server: [`into`] looks and refuses, with a plan ([`into_plan`]), [`into_run`] carries it out; [`existing`] is
+//!   what the server has already.
 //!   Databases: [`whole`], [`made`]. Tables and schemas: [`find`], [`selection`], [`objects`], [`use_list`], [`drops`]; under
 //!   another name through a [`scratch`] database.
 
