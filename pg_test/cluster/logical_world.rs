@@ -195,7 +195,14 @@ impl Picture {
     #[track_caller]
     pub fn assert_same_data(&self, restored: &Picture) {
         assert!(self.data.len() > 30, "only {} tables", self.data.len());
-        assert_same_data(&self.data, &restored.data);
+        // A newer version has more roles of its own.
+        let ours = |data: &Checksums| -> Checksums {
+            data.iter()
+                .filter(|(name, _)| !name.starts_with("role pg_"))
+                .map(|(name, sum)| (name.clone(), sum.clone()))
+                .collect()
+        };
+        assert_same_data(&ours(&self.data), &ours(&restored.data));
     }
 
     /// A line of the dump begins like this.
