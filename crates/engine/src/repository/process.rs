@@ -88,10 +88,33 @@ fn process_start(pid: u32) -> Option<u64> {
     state_and_start(&stat).filter(|(dead, _)| !dead).map(|(_, start)| start)
 }
 
-/// Whether a process is a zombie, and when it began.
+/// Whether a process is gone but for its name, and when it began (fields 3, 20 and 22, proc_pid_stat(5)). The first thread of
+/// one that was killed is a zombie while another still ends what it asked the kernel for: a write, a rename.
 fn state_and_start(stat: &str) -> Option<(bool, u64)> {
     let after_name = stat.rsplit_once(')')?.1;
     let mut fields = after_name.split_ascii_whitespace();
-    let dead = matches!(fields.next()?, "Z" | "X");
-    Some((dead, fields.nth(18)?.parse().ok()?))
+    let zombie = matches!(fields.next()?, "Z" | "X");
+    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    Some((zombie && threads <= 1, fields.nth(1)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_living_thread_is_not_dead() {
+        let stat = |state: &str, threads: u32| {
+            format!("7 (a) b) {state} 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 {threads} 0 4711 99")
+        };
+        assert_eq!(state_and_start(&stat("S", 3)), Some((false, 4711)));
+        assert_eq!(state_and_start(&stat("Z", 2)), Some((false, 4711)));
+        assert_eq!(state_and_start(&stat("Z", 1)), Some((true, 4711)));
+        assert_eq!(state_and_start(&stat("X", 0)), Some((true, 4711)));
+        assert_eq!(state_and_start("7 (a"), None);
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        assert_eq!(state_and_start(&own).map(|(dead, start)| (dead, start > 0)), Some((false, true)));
+        let real = std::process::id();
+        assert_eq!(process_start(real), state_and_start(&own).map(|(_, start)| start));
+    }
 }
