@@ -676,3 +676,34 @@ fn no_session_outlives_a_program_that_waits_for_a_lock() {
         lock.ask("ROLLBACK");
     }
 }
+
+#[test]
+fn settings_of_the_role_decide_nothing() {
+    let ready = ready(Cluster::builder());
+    for sql in [
+        "CREATE ROLE reader IN ROLE pg_read_all_data; CREATE TABLE t AS SELECT 1",
+        "ALTER ROLE postgres SET statement_timeout = '1ms'; ALTER ROLE postgres SET idle_session_timeout = '1ms'",
+        "ALTER ROLE postgres SET role = 'reader'; ALTER ROLE postgres IN DATABASE postgres SET role = 'reader'",
+        "ALTER ROLE postgres SET default_transaction_isolation = 'serializable'",
+        "ALTER ROLE postgres SET default_transaction_deferrable = on",
+        "ALTER ROLE postgres SET default_transaction_read_only = on",
+    ] {
+        // What it has set already must not hinder the rest.
+        ready.server.psql(&format!(
+            "SET statement_timeout = 0; SET idle_session_timeout = 0; SET ROLE none; \
+             SET default_transaction_read_only = off; {sql}"
+        ));
+    }
+    let of_caller = "SET statement_timeout = 0; SET idle_session_timeout = 0; SET ROLE none;";
+    let start = format!("{of_caller} SELECT ark.backup_start({LOGICAL})");
+    let backup = ready.server.psql(&start);
+    let path = ready.backup_folder(&backup);
+    let list = listed(&ready, &path.join("postgres.dump"));
+    assert!(list.contains("TABLE DATA public t "), "{list}");
+    // Only a superuser may read the words of others; whoever reads nothing of pg_authid dumps no role.
+    let globals = run_ok(command("zstd").arg("-dc").arg(path.join("globals.sql.zst")));
+    assert!(globals.contains("CREATE ROLE reader"), "{globals}");
+    ready
+        .server
+        .psql(&format!("{of_caller} SET default_transaction_read_only = off; ALTER ROLE postgres RESET ALL"));
+}

@@ -312,7 +312,7 @@ pub struct BackupTask {
     /// True on a standby.
     pub in_recovery: bool,
     /// Absolute paths of `config_file`, `hba_file`, `ident_file` and every file they include.
-    /// Those below the data directory are left out by the engine.
+    /// The engine leaves those below the data directory out of a physical backup, which has them anyway; a logical one stores all.
     pub config_files: Vec<String>,
     /// Settings that a restore wants to know (`shared_preload_libraries`, `data_checksums`, ...), name and value.
     pub server_settings: Vec<(String, String)>,

@@ -33,8 +33,9 @@ pub fn rows(
 
 /// Starts the server's own programs and connects as a backup does.
 fn look(task: &LogicalTask, server_version_num: u32, session: &Session) -> Result<(String, Vec<Database>)> {
-    let connection = run::connection(task)?;
-    let programs = Programs::of_server(Path::new(&task.bindir), server_version_num / 10_000)?;
+    let major = server_version_num / 10_000;
+    let connection = run::connection(task)?.of_major(major);
+    let programs = Programs::of_server(Path::new(&task.bindir), major)?;
     let found = Keeper::with(&|| session.check(), |keeper| {
         let server = Server { keeper, programs: &programs, connection: &connection, access: None };
         facts::cluster(&server)

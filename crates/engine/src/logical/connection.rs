@@ -7,10 +7,26 @@ use std::process::Command;
 const ENVIRONMENT: &str = "PG";
 
 /// Sessions whose program was killed end by themselves, also while they wait for a lock: the server looks whether its client
-/// is there (since PostgreSQL 14). A database's or a role's settings, which these beat, neither forbid a restore to write nor
-/// end a statement of it.
-const OPTIONS: &str = "-c client_connection_check_interval=500 -c default_transaction_read_only=off \
-                       -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
+/// is there (since PostgreSQL 14). The rest beats what the configuration, a role or a database sets: it must not end what is
+/// asked, decide who asks or what a broken page reads as, make a question wait for other transactions, forbid a restore to
+/// write, or translate the warnings that are looked for.
+const OPTIONS: &str = r"-c client_connection_check_interval=500 -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c role=none -c client_min_messages=warning -c lc_messages=C -c zero_damaged_pages=off -c ignore_checksum_failure=off -c default_transaction_read_only=off -c default_transaction_deferrable=off -c default_transaction_isolation=read\ committed";
+/// The same of settings that came later; an older server refuses whoever sets them. A login trigger is for others.
+const OPTIONS_17: &str = " -c transaction_timeout=0 -c event_triggers=off";
+/// The first version that knows those.
+const WITH_TRANSACTION_TIMEOUT: u32 = 17;
+
+/// What a server says that has no connection to give (`InitProcess`, proc.c; `InitPostgres`, postinit.c).
+const CROWDED: [&str; 2] =
+    ["FATAL:  sorry, too many clients already", "FATAL:  remaining connection slots are reserved"];
+/// What is in the words of a server that does not believe who connects, or of libpq when it has no password
+/// (`ClientAuthentication` and `auth_failed`, auth.c; `pg_fe_sendauth`, fe-auth.c).
+const AUTHENTICATION: [&str; 5] = ["pg_hba.conf", "pg_ident.conf", "authentication", "password", "usermap"];
+
+/// True for the words of a program that found every connection of the server taken.
+pub fn is_crowded(said: &str) -> bool {
+    CROWDED.iter().any(|words| said.contains(words))
+}
 
 /// How a server is reached; which database is said at each use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +38,8 @@ pub struct Connection {
     /// Given by the user: libpq's environment counts.
     given: bool,
     database: Option<String>,
+    /// The server's major version, 0 when it is not known.
+    major: u32,
 }
 
 impl Connection {
@@ -33,7 +51,13 @@ impl Connection {
             socket: Some((user.to_string(), folder.to_string())),
             given: false,
             database: None,
+            major: 0,
         }
+    }
+
+    /// To a server of this major version, which may know more settings.
+    pub fn of_major(self, major: u32) -> Connection {
+        Connection { major, ..self }
     }
 
     /// As the user says it: keywords and values, or a URI.
@@ -54,6 +78,7 @@ impl Connection {
             socket: None,
             given: true,
             database: database.filter(|name| !name.is_empty()),
+            major: 0,
         })
     }
 
@@ -82,33 +107,43 @@ impl Connection {
                 });
             command.envs(ours);
         } else {
-            command.env("PGAPPNAME", "pg_ark").env("PGOPTIONS", OPTIONS);
+            let later = if self.major >= WITH_TRANSACTION_TIMEOUT { OPTIONS_17 } else { "" };
+            command.env("PGAPPNAME", "pg_ark").env("PGOPTIONS", format!("{OPTIONS}{later}"));
         }
         command.arg("--no-password");
     }
 
     /// The error of a program that could not connect; `said` are its words.
     pub fn refused(&self, database: &str, said: &str) -> Error {
-        let (place, hint) = match &self.socket {
-            Some((user, folder)) => (
-                format!("through its socket in \"{folder}\" as role \"{user}\""),
-                format!(
-                    "A line \"local all {} peer\" in pg_hba.conf lets the server's own user in without a password when role and user have the same name (else a map in pg_ident.conf); or put the password into ~/.pgpass of that user. Then SELECT pg_reload_conf().",
-                    identifier(user)
-                ),
-            ),
-            None => (
-                "as --into says".to_string(),
-                "Check the connection text; a password comes from ~/.pgpass, PGPASSWORD or a service file."
-                    .to_string(),
-            ),
+        let place = match &self.socket {
+            Some((user, folder)) => format!("through its socket in \"{folder}\" as role \"{user}\""),
+            None => "as --into says".to_string(),
         };
-        Error::new(
+        let error = Error::new(
             ErrorKind::ServerNotReady,
             format!("could not connect to database \"{database}\" of the server {place}"),
         )
-        .detail(said)
-        .hint(hint)
+        .detail(said);
+        match self.remedy(said) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    /// What helps, when the words tell.
+    fn remedy(&self, said: &str) -> Option<String> {
+        if is_crowded(said) {
+            return Some("Lower pg_ark.jobs, or raise max_connections.".to_string());
+        }
+        let Some((user, _)) = &self.socket else {
+            let text =
+                "Check the connection text; a password comes from ~/.pgpass, PGPASSWORD or a service file.";
+            return Some(text.to_string());
+        };
+        AUTHENTICATION.iter().any(|word| said.contains(word)).then(|| format!(
+            "A line \"local all {} peer\" in pg_hba.conf lets the server's own user in without a password when role and user have the same name (else a map in pg_ident.conf); or put the password into ~/.pgpass of that user. Then SELECT pg_reload_conf().",
+            identifier(user)
+        ))
     }
 }
 
@@ -228,6 +263,43 @@ mod tests {
         assert_eq!(Connection::conninfo("").unwrap().to("x"), "dbname='x'");
         assert_eq!(Connection::conninfo("postgres://h").unwrap().database(), None);
         assert_eq!(Connection::conninfo("postgres://h/%").unwrap().database(), Some("%"));
+    }
+
+    #[test]
+    fn a_hint_fits_what_the_server_said() {
+        let connection = Connection::socket("/run", 5432, "postgres");
+        let hint = |said: &str| connection.refused("app", said).hint.unwrap_or_default();
+        for said in [
+            "FATAL:  no pg_hba.conf entry for host \"[local]\", user \"postgres\"",
+            "FATAL:  Peer authentication failed for user \"postgres\"",
+            "fe_sendauth: no password supplied",
+        ] {
+            assert!(hint(said).contains("local all postgres peer"), "{said}");
+        }
+        for said in [
+            "FATAL:  role \"postgres\" is not permitted to log in",
+            "FATAL:  could not access file \"nonexist\": No such file or directory",
+            "FATAL:  database \"app\" does not exist",
+        ] {
+            assert_eq!(hint(said), "", "{said}");
+        }
+        assert!(hint("FATAL:  sorry, too many clients already").contains("pg_ark.jobs"));
+        let connection = Connection::conninfo("host=h").unwrap();
+        assert!(connection.refused("app", "no route").hint.unwrap().contains("connection text"));
+    }
+
+    #[test]
+    fn only_a_server_that_knows_a_setting_is_told_it() {
+        let options = |major: u32| {
+            let mut command = Command::new("true");
+            Connection::socket("/run", 5432, "postgres").of_major(major).prepare(&mut command);
+            let mut set = command.get_envs().filter(|(name, _)| *name == "PGOPTIONS");
+            set.next().unwrap().1.unwrap().to_str().unwrap().to_string()
+        };
+        for (major, knows) in [(0, false), (16, false), (17, true), (18, true)] {
+            assert_eq!(options(major).contains("event_triggers"), knows, "{major}");
+            assert!(options(major).contains("-c role=none "), "{major}");
+        }
     }
 
     #[test]

@@ -18,11 +18,6 @@ const INVALID: i32 = -2;
 /// take longer than the dump. Which are the largest tells `relpages`, or one look at the file where nobody has counted yet.
 const SIZES: &str = "1000";
 
-/// Settings of a role or a database must not decide which functions are called, or when a question ends; and a question that
-/// waits for a lock ends with its psql.
-pub(super) const SETTINGS: &str = "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; SET lock_timeout = 0; \
-    SET client_connection_check_interval = '500ms';";
-
 /// Names of databases come byte by byte: no conversion may change what the server is asked for later; so do those of tables,
 /// which may have no encoding. Columns that only some
 /// versions have are read from the row as JSON: `daticulocale` (15, 16), `datlocale` (from 17), `daticurules` (from 16).
@@ -175,10 +170,9 @@ struct DatabaseRow {
 /// # Errors
 /// As [`Server::json`].
 pub fn cluster(server: &Server<'_>) -> Result<Facts> {
-    let question = format!("{SETTINGS}{CLUSTER}");
     let mut first = None;
     for asked in ASKED {
-        match server.json::<Answer>(asked, &question) {
+        match server.json::<Answer>(asked, CLUSTER) {
             Ok(answer) => return Ok(answer.into_facts(asked)),
             Err(e) if e.kind == ErrorKind::ServerNotReady => {
                 first.get_or_insert(e);
@@ -194,8 +188,7 @@ pub fn cluster(server: &Server<'_>) -> Result<Facts> {
 /// # Errors
 /// As [`Server::json`].
 pub fn inside(server: &Server<'_>, database: &str) -> Result<Inside> {
-    let mut inside: Inside =
-        server.json(database, &format!("{SETTINGS}{DATABASE}{SIZES}) AS largest) s))::text"))?;
+    let mut inside: Inside = server.json(database, &format!("{DATABASE}{SIZES}) AS largest) s))::text"))?;
     let readable = |(name, size): (String, u64)| Some((from_hex(&name).ok()?, size));
     inside.sizes = inside.sizes.into_iter().filter_map(readable).collect();
     Ok(inside)

@@ -2,7 +2,6 @@
 //! writes them; compressed here, frame by frame, since pg_dumpall does not. What `ALTER ROLE ALL SET` set follows, which
 //! pg_dumpall leaves out.
 
-use super::facts;
 use super::remarks::{self, Remarks};
 use super::run::Dumping;
 use super::volumes::Volumes;
@@ -67,7 +66,7 @@ pub fn dump(dumping: &Dumping<'_>, asked: &str) -> Result<Globals> {
     if !contains(&sink.tail, LAST) {
         return Err(failed(format!("it wrote {} bytes and no end", sink.bytes)));
     }
-    let settings: Vec<String> = server.json(asked, &format!("{}{FOR_ALL}", facts::SETTINGS))?;
+    let settings: Vec<String> = server.json(asked, FOR_ALL)?;
     if !settings.is_empty() {
         let text = format!(
             "\n-- Settings of all roles, which pg_dumpall leaves out\nSET client_encoding = 'UTF8';\n{}\n",

@@ -12,6 +12,10 @@ const MAX_ANSWER: usize = 256 << 20;
 /// psql's status when it could not connect (`EXIT_BADCONN`, src/bin/psql/settings.h).
 const NO_CONNECTION: i32 = 2;
 
+/// Not by the environment, which a change of user would lose; and no setting of a role or a database decides which functions
+/// are called.
+const SETTINGS: &str = "SET client_encoding = 'UTF8'; SET search_path = pg_catalog, pg_temp";
+
 /// Where a question goes.
 #[derive(Clone, Copy)]
 pub struct Server<'a> {
@@ -58,8 +62,7 @@ impl Server<'_> {
         self.connection.prepare(&mut command);
         command.args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--set=ON_ERROR_STOP=1"]);
         command.arg(format!("--dbname={}", self.connection.to(database)));
-        // Not by the environment: a change of user would lose it.
-        command.args(["--command", "SET client_encoding = 'UTF8'", "--command", sql]);
+        command.args(["--command", SETTINGS, "--command", sql]);
         let (answer, ended) = self.keeper.output(command, MAX_ANSWER)?;
         match ended.success {
             true => Ok(answer),

@@ -43,8 +43,9 @@ use std::sync::{Mutex, PoisonError};
 pub fn run(storage: Storage, cluster: &str, task: &BackupTask, session: &Session) -> Result<BackupRow> {
     begin::check_choices(task)?;
     let logical = task.logical.as_ref().ok_or_else(|| Error::new(ErrorKind::Internal, "no logical task"))?;
-    let connection = connection(logical)?;
-    let programs = Programs::of_server(Path::new(&logical.bindir), task.server_version_num / 10_000)?;
+    let major = task.server_version_num / 10_000;
+    let connection = connection(logical)?.of_major(major);
+    let programs = Programs::of_server(Path::new(&logical.bindir), major)?;
     Keeper::with(&|| session.check(), |keeper| {
         let server = Server { keeper, programs: &programs, connection: &connection, access: None };
         let mut facts = facts::cluster(&server)?;
@@ -116,8 +117,6 @@ impl Dumping<'_> {
         let mut command = server.keeper.command(&server.programs.path(program), server.access)?;
         server.connection.prepare(&mut command);
         command.env("PGAPPNAME", format!("pg_ark {}", self.name));
-        // A session that waits for a lock ends with its program, even if that is killed.
-        command.env("PGOPTIONS", "-c client_connection_check_interval=500ms");
         Ok(command)
     }
 
