@@ -1,5 +1,6 @@
 //! Roles, memberships and tablespaces: the stored globals, what is left out or changed of them, and psql to run them.
 
+use super::meaning::{self, Meaning};
 use super::report::Problem;
 use super::script::{self, Statement, Word};
 use crate::logical::query::Server;
@@ -17,12 +18,17 @@ const MAX_GLOBALS: u64 = 256 << 20;
 const MAX_PROBLEMS: usize = 1000;
 /// psql's status when it could not connect, or not go on (`EXIT_BADCONN`, src/bin/psql/settings.h).
 const NO_CONNECTION: i32 = 2;
-/// Comes first. Nothing but errors is told, and no literal ends where this program does not expect it.
-const BEGIN: &[u8] = b"SET client_min_messages = error;\nSET standard_conforming_strings = on;\n";
+/// Comes first. Nothing but errors is told, and no literal ends where this program does not expect it, whatever a role or a
+/// connection text sets.
+const BEGIN: &[u8] = b"SET client_encoding = 'UTF8';\nSET client_min_messages = error;\nSET standard_conforming_strings = on;\n";
+/// Longest name: the server would cut a longer one, and mean another (`NAMEDATALEN`, pg_config_manual.h).
+const MAX_NAME: usize = 63;
 
 /// What is left out of the globals, and what is changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
+    /// The server is in use: nothing is said about what these statements do not make.
+    pub in_use: bool,
     /// Roles that are there and become what the backup says: only their CREATE is left out.
     pub created: BTreeSet<String>,
     /// Roles that are there and stay as they are.
@@ -42,7 +48,7 @@ pub struct Script {
     pub roles: Vec<String>,
     /// Tablespaces that it creates.
     pub tablespaces: Vec<String>,
-    /// What stays as it is: `role "a"`, `tablespace "b"`.
+    /// What stays as it is: `role "a"`, `tablespace "b"`, `settings of all roles`.
     pub left_out: Vec<String>,
 }
 
@@ -69,32 +75,38 @@ pub fn read(storage: &Storage, folder: &str, record: &Record, logical: &LogicalR
 /// `Corrupt` for what pg_dumpall does not write.
 pub fn script(text: &[u8], rules: &Rules) -> Result<Script> {
     let mut out = Script { text: BEGIN.to_vec(), ..Script::default() };
+    let (mut made, mut left_out) = (Made::default(), BTreeSet::new());
     for statement in script::statements(text)? {
-        if let Some(what) = rules.keeps(&statement) {
-            if !out.left_out.contains(&what) {
+        let meaning = meaning::of(&statement)
+            .ok_or_else(|| script::strange(text, statement.range.start, "is a statement"))?;
+        if let Some(what) = rules.keeps(&statement, &meaning, &made) {
+            if left_out.insert(what.clone()) {
                 out.left_out.push(what);
             }
             continue;
         }
-        if statement.says(0, &["create", "role"]) {
-            let name = statement.name(2).unwrap_or_default();
-            if rules.created.contains(name) {
-                continue;
+        match meaning {
+            Meaning::CreateRole(name) if rules.created.contains(&name) => continue,
+            Meaning::CreateRole(name) => {
+                made.roles.insert(name.clone());
+                out.roles.push(name);
             }
-            out.roles.push(name.to_string());
-        }
-        // How literals end was settled when the text was cut.
-        if statement.behind(&["standard_conforming_strings"]).is_some() {
-            continue;
+            Meaning::CreateTablespace(name) => {
+                made.tablespaces.insert(name.clone());
+                out.tablespaces.push(name);
+            }
+            // How literals end was settled when the text was cut.
+            Meaning::Literals => continue,
+            Meaning::Encoding { as_here } => made.is_read_otherwise = !as_here,
+            _ => {}
         }
         match rules.place(&statement) {
-            Some((name, literal, place)) => {
+            Some((literal, place)) => {
                 let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default();
                 out.text.extend_from_slice(part(statement.range.start..literal.start));
                 let new = format!("E'{}'", place.replace('\\', "\\\\").replace('\'', "''"));
                 out.text.extend_from_slice(new.as_bytes());
                 out.text.extend_from_slice(part(literal.end..statement.range.end));
-                out.tablespaces.push(name);
             }
             None => out.text.extend_from_slice(text.get(statement.range).unwrap_or_default()),
         }
@@ -103,38 +115,60 @@ pub fn script(text: &[u8], rules: &Rules) -> Result<Script> {
     Ok(out)
 }
 
+/// What the statements so far make, and how names are read.
+#[derive(Default)]
+struct Made {
+    roles: BTreeSet<String>,
+    tablespaces: BTreeSet<String>,
+    /// The text is in an encoding in which the server reads other letters than this program.
+    is_read_otherwise: bool,
+}
+
 impl Rules {
     /// What a statement is about, when that stays as it is.
-    fn keeps(&self, statement: &Statement) -> Option<String> {
-        let role = |name: &str| self.kept_roles.contains(name).then(|| format!("role \"{name}\""));
-        let first = |words: &[&str]| words.iter().any(|word| statement.says(0, &[word]));
-        let tablespace =
-            |name: &str| self.kept_tablespaces.contains(name).then(|| format!("tablespace \"{name}\""));
-        if first(&["create", "alter"]) {
-            return match statement.says(1, &["role"]) {
-                true => statement.name(2).and_then(role),
-                false if statement.says(1, &["tablespace"]) => statement.name(2).and_then(tablespace),
-                false => None,
-            };
-        }
-        if !first(&["comment", "security", "grant", "revoke"]) {
+    fn keeps(&self, statement: &Statement, meaning: &Meaning, made: &Made) -> Option<String> {
+        if !self.in_use {
             return None;
         }
-        if let Some(at) = statement.behind(&["on", "tablespace"]) {
-            return statement.name(at).and_then(tablespace);
+        if let Some(name) = self.uncertain(statement, made) {
+            return Some(format!("what is called \"{}\", as far as it can be read", name.escape_debug()));
         }
-        if let Some(at) = statement.behind(&["on", "role"]) {
-            return statement.name(at).and_then(role);
+        match meaning {
+            Meaning::Session | Meaning::Encoding { .. } | Meaning::Literals => None,
+            Meaning::AllRoles => Some("settings of all roles".to_string()),
+            Meaning::CreateRole(name) => self.kept_roles.contains(name).then(|| format!("role \"{name}\"")),
+            Meaning::Role(name) => (!made.roles.contains(name)).then(|| format!("role \"{name}\"")),
+            Meaning::CreateTablespace(name) => {
+                self.kept_tablespaces.contains(name).then(|| format!("tablespace \"{name}\""))
+            }
+            Meaning::Tablespace(name) => {
+                (!made.tablespaces.contains(name)).then(|| format!("tablespace \"{name}\""))
+            }
+            // A role that is made may become a member; one that is there must not gain by it.
+            Meaning::Membership { role, member } => {
+                (!made.roles.contains(member)).then(|| match made.roles.contains(role) {
+                    true => format!("membership of role \"{member}\" in role \"{role}\""),
+                    false => format!("role \"{member}\""),
+                })
+            }
+            Meaning::Parameter { name, grantee } => (!made.roles.contains(grantee))
+                .then(|| format!("right of role \"{grantee}\" to parameter \"{name}\"")),
         }
-        // GRANT a TO b: both stay as they are, and so does what one is to the other.
-        let is_membership = statement.says(0, &["grant"]) && statement.says(2, &["to"]);
-        statement.name(1).filter(|_| is_membership).and_then(role)?;
-        statement.name(3).and_then(role)
     }
 
-    /// The name of the tablespace that a statement creates, where its literal stands, and what it shall be. One inside the data
-    /// directory has no place of its own (`allow_in_place_tablespaces`).
-    fn place(&self, statement: &Statement) -> Option<(String, std::ops::Range<usize>, String)> {
+    /// A name that the server may read as another one that is there.
+    fn uncertain<'a>(&self, statement: &'a Statement, made: &Made) -> Option<&'a str> {
+        let there = || self.kept_roles.iter().chain(&self.kept_tablespaces);
+        let mut names = (0..statement.words.len()).filter_map(|at| statement.name(at));
+        names.find(|name| {
+            let is_unread = !name.is_ascii() && (made.is_read_otherwise || name.contains('\u{fffd}'));
+            name.len() > MAX_NAME || (is_unread && there().any(|there| !there.is_ascii()))
+        })
+    }
+
+    /// Where the literal of a tablespace that a statement creates stands, and what it shall be. One inside the data directory has
+    /// no place of its own (`allow_in_place_tablespaces`).
+    fn place(&self, statement: &Statement) -> Option<(std::ops::Range<usize>, String)> {
         let name = statement.name(2).filter(|_| statement.says(0, &["create", "tablespace"]))?;
         let at = statement.behind(&["location"])?;
         let literal = |at: usize| match statement.words.get(at) {
@@ -154,7 +188,7 @@ impl Rules {
             None if old.starts_with('/') => old,
             None => String::new(),
         };
-        Some((name.to_string(), range, place))
+        Some((range, place))
     }
 }
 
@@ -215,72 +249,5 @@ impl Heard {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEXT: &str = "SET default_transaction_read_only = off;\nSET standard_conforming_strings = off;\n\
-        CREATE ROLE postgres;\nALTER ROLE postgres WITH SUPERUSER;\nCREATE ROLE a;\nALTER ROLE a WITH PASSWORD 'x';\n\
-        CREATE ROLE \"B b\";\nALTER ROLE a SET work_mem TO '1MB';\nGRANT a TO \"B b\" GRANTED BY postgres;\n\
-        GRANT a TO c;\nCOMMENT ON ROLE a IS 'x';\n\
-        CREATE TABLESPACE fast OWNER a LOCATION '/old/fast';\nALTER TABLESPACE fast SET (random_page_cost='1');\n\
-        GRANT ALL ON TABLESPACE fast TO a;\nCREATE TABLESPACE slow OWNER a LOCATION E'/old/sl\\\\ow';\n\
-        CREATE TABLESPACE inside OWNER a LOCATION 'pg_tblspc/16400';\n";
-
-    fn set(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn tablespaces_go_elsewhere_and_the_first_role_is_there() {
-        let places = [("fast".to_string(), "/new/it's".to_string())].into();
-        let rules = Rules { created: set(&["postgres"]), places, ..Rules::default() };
-        let script = script(TEXT.as_bytes(), &rules).unwrap();
-        let text = String::from_utf8(script.text).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(
-            !lines.contains(&"CREATE ROLE postgres;")
-                && lines.contains(&"ALTER ROLE postgres WITH SUPERUSER;")
-        );
-        assert!(lines.contains(&"CREATE TABLESPACE fast OWNER a LOCATION E'/new/it''s';"), "{lines:?}");
-        assert!(lines.contains(&"CREATE TABLESPACE slow OWNER a LOCATION E'/old/sl\\\\ow';"), "{lines:?}");
-        assert!(lines.contains(&"CREATE TABLESPACE inside OWNER a LOCATION E'';"), "{lines:?}");
-        assert!(!text.contains("strings = off"));
-        assert_eq!(script.roles, ["a", "B b"]);
-        assert_eq!(script.tablespaces, ["fast", "slow", "inside"]);
-        assert!(script.left_out.is_empty());
-    }
-
-    #[test]
-    fn what_is_there_stays_as_it_is() {
-        let rules =
-            Rules { kept_roles: set(&["a", "B b"]), kept_tablespaces: set(&["fast"]), ..Rules::default() };
-        let script = script(TEXT.as_bytes(), &rules).unwrap();
-        let text = String::from_utf8(script.text).unwrap();
-        assert_eq!(script.left_out, ["role \"a\"", "role \"B b\"", "tablespace \"fast\""]);
-        assert_eq!(script.roles, ["postgres"]);
-        assert!(!text.contains("ROLE a") && !text.contains("fast"), "{text}");
-        assert!(text.contains("GRANT a TO c;"), "a new role becomes a member");
-    }
-
-    #[test]
-    fn other_encodings_pass_byte_by_byte() {
-        let text = b"SET client_encoding = 'LATIN1';\nCREATE ROLE \"b\xe9b\xe9\";\nCOMMENT ON ROLE a IS 'gr\xf6\xdfer';\n";
-        let script = script(text, &Rules::default()).unwrap();
-        assert!(script.text.ends_with(text), "{}", String::from_utf8_lossy(&script.text));
-    }
-
-    #[test]
-    fn errors_are_heard_without_the_statement() {
-        let mut heard = Heard::default();
-        for line in [
-            "psql:<stdin>:3: ERROR:  directory \"/x\" does not exist",
-            "DETAIL:  Look there.",
-            "LINE 1: ALTER ROLE a PASSWORD 'secret'",
-            "psql:<stdin>:9: FEHLER:  Rolle existiert",
-        ] {
-            heard.line(line);
-        }
-        let messages: Vec<String> = heard.finish().into_iter().map(|p| p.message).collect();
-        assert_eq!(messages, ["directory \"/x\" does not exist (Look there.)", "Rolle existiert"]);
-    }
-}
+#[path = "globals_tests.rs"]
+mod tests;

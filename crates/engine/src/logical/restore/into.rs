@@ -21,8 +21,12 @@ use pg_ark_contract::{Error, ErrorKind, Result};
 
 /// Where databases are made from, unless the user names one.
 pub(super) const USUAL: &str = "postgres";
+/// Longest name, in bytes (`NAMEDATALEN`, pg_config_manual.h).
+const MAX_NAME: usize = 63;
 /// Nothing was touched.
-const TAKEN: &str = "Nothing was changed. With --clean they are dropped first and made anew; with --database NAME --as OTHER one database goes beside what is there.";
+const TAKEN: &str = "Nothing was changed. With --clean they are replaced; with --database NAME --as OTHER one database goes beside what is there.";
+/// What replacing takes.
+const BESIDE: &str = "what replaces a database is filled beside it first, and the old one is dropped at the end: the server needs space for both";
 
 /// A restore that can be carried out.
 #[derive(Debug, Clone)]
@@ -136,6 +140,11 @@ pub fn prepare_into(cluster: &Cluster, request: &IntoRequest, watch: &dyn Watch)
 /// Refuses what means nothing.
 fn sensible(request: &IntoRequest) -> Result<()> {
     let objects = request.tables.len() + request.schemas.len();
+    if let Some(name) = request.rename.as_ref().filter(|name| name.len() > MAX_NAME) {
+        let message =
+            format!("--as gives a name of {} bytes; PostgreSQL cuts names at {MAX_NAME}", name.len());
+        return Err(Error::new(ErrorKind::InvalidArgument, message).hint("Give a shorter one."));
+    }
     let what = match &request.rename {
         Some(name) if name.is_empty() || name.contains('\0') => "--as needs a name",
         Some(_) if objects > 1 => "--as gives one table or one schema another name, not several",
@@ -262,6 +271,7 @@ impl Scene<'_> {
     fn globals(&self) -> Result<Script> {
         let text = globals::read(self.storage, self.folder, self.record, self.logical)?;
         let rules = Rules {
+            in_use: true,
             kept_roles: self.target.roles.iter().cloned().collect(),
             kept_tablespaces: self.target.tablespaces.iter().cloned().collect(),
             ..Rules::default()
@@ -270,7 +280,7 @@ impl Scene<'_> {
     }
 
     /// Refuses what exists, and what is in use although it shall go.
-    fn refuse_taken(&self, plan: &IntoPlan) -> Result<()> {
+    fn refuse_taken(&self, plan: &mut IntoPlan) -> Result<()> {
         let replaced: Vec<&DatabaseStep> = plan.databases.iter().filter(|step| step.replaces).collect();
         let names = |steps: &[&DatabaseStep]| {
             steps.iter().map(|step| format!("\"{}\"", step.target)).collect::<Vec<_>>().join(", ")
@@ -293,6 +303,9 @@ impl Scene<'_> {
                 format!("clients are connected to what --clean drops: {}", names(&busy)),
             )
             .hint("Nothing was changed. End these sessions first; pg_stat_activity shows them."));
+        }
+        if plan.databases.iter().any(|step| step.replaces) {
+            plan.warnings.push(BESIDE.to_string());
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A logical backup's way back.
 //!
 //! * [`request`]: what the user asked for; [`choose`]: the backup; [`report`]: what came of it.
-//! * For both ways: [`globals`], whose text [`script`] cuts into statements, and [`load`], one dump into a server.
+//! * For both ways: [`globals`], whose text [`script`] cuts into statements that have a [`meaning`], and [`load`], one dump into a server.
 //! * Into a cluster that it makes: [`plan`] looks ([`room`]) and refuses; [`fresh`] carries it out: [`initdb`], a server for the
 //!   restore alone ([`private`]), all [`databases`], configuration ([`config_back`], [`settings`]), everything durable; [`start`].
 //! * Into a running server: [`into`] looks and refuses, with a plan ([`into_plan`]), [`into_run`] carries it out; [`existing`] is
@@ -23,6 +23,7 @@ pub mod into_plan;
 pub mod into_run;
 pub mod load;
 pub mod made;
+pub mod meaning;
 pub mod objects;
 pub mod plan;
 pub mod private;

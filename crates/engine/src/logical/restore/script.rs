@@ -2,7 +2,7 @@
 //!
 //! psql would obey a backslash command anywhere outside of quotes, and run programs for it. So nothing reaches psql but whole
 //! statements made of what `pg_dumpall --globals-only` writes: words, quoted names, literals and signs. Where this reader and
-//! psql's (psqlscan.l) could disagree about the end of a literal, the text is refused.
+//! psql's (psqlscan.l) could disagree about the end of a literal, or this and the server about a name, the text is refused.
 
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::ops::Range;
@@ -67,6 +67,15 @@ pub fn statements(text: &[u8]) -> Result<Vec<Statement>> {
     Ok(all)
 }
 
+/// The error for what stands at byte `at` of the text.
+pub fn strange(text: &[u8], at: usize, what: &str) -> Error {
+    let line = text.iter().take(at).filter(|b| **b == b'\n').count() + 1;
+    let message = format!("line {line} of the globals {what}, which pg_dumpall does not write");
+    Error::new(ErrorKind::Corrupt, message).hint(
+        "Somebody changed it. Restore another backup, or look at the text of the globals and run it by hand.",
+    )
+}
+
 struct Reader<'a> {
     text: &'a [u8],
     at: usize,
@@ -89,9 +98,7 @@ impl Reader<'_> {
     }
 
     fn strange(&self, what: &str) -> Error {
-        let line = self.text.iter().take(self.at).filter(|b| **b == b'\n').count() + 1;
-        Error::new(ErrorKind::Corrupt, format!("line {line} of the globals {what}, which pg_dumpall does not write"))
-            .hint("Somebody changed it. Restore another backup, or look at the text of the globals and run it by hand.")
+        strange(self.text, self.at, what)
     }
 
     /// Skips blanks and comments.
@@ -162,7 +169,11 @@ impl Reader<'_> {
                     self.at += 1;
                 }
                 let word = self.text.get(begin..self.at).unwrap_or_default();
-                Ok(Word::Plain(String::from_utf8_lossy(word).to_ascii_lowercase()))
+                // The server may fold letters that this does not; pg_dumpall puts such names in quotes.
+                match std::str::from_utf8(word) {
+                    Ok(word) if word.is_ascii() => Ok(Word::Plain(word.to_ascii_lowercase())),
+                    _ => Err(self.strange("has a name without quotes")),
+                }
             }
             other => {
                 self.at += 1;
@@ -237,6 +248,7 @@ mod tests {
             "SELECT 1E'\\' \\! x ';",
             "CREATE ROLE a",
             "CREATE ROLE \"a;",
+            "CREATE ROLE \u{e9};",
             "COMMENT ON ROLE a IS 'x",
             "COMMENT ON ROLE a IS E'x\\",
         ];
