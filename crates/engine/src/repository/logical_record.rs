@@ -221,6 +221,14 @@ impl LogicalRecord {
         self.databases.iter().find(|database| database.name == name)
     }
 
+    /// Databases of the server that it does not hold, whyever: each name once, in order.
+    pub fn lacks(&self) -> Vec<String> {
+        let names = self.missing.iter().map(|missing| &missing.name).chain(&self.left_out);
+        let held: BTreeSet<&String> = self.databases.iter().map(|database| &database.name).collect();
+        let lacked: BTreeSet<&String> = names.filter(|name| !held.contains(name)).collect();
+        lacked.into_iter().cloned().collect()
+    }
+
     /// Whatever the names of databases and objects cannot be: objects become paths, databases become arguments. Sentences
     /// without the path of the record; none when all is well.
     pub fn strange_names(&self, codec: Codec) -> Vec<String> {

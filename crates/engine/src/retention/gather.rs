@@ -8,6 +8,7 @@ use super::model::{BackupState, Stored, StoredBackup, StoredWal};
 use crate::backup::finish::objects;
 use crate::logical::stored;
 use crate::postgres::wal_segment::SegmentName;
+use crate::repository::logical_record::LogicalRecord;
 use crate::repository::record::ArchiveContent;
 use crate::repository::{Cluster, Record, layout, pins};
 use crate::wal::Pruned;
@@ -190,6 +191,7 @@ fn backup(
 
 fn as_stored(system: u64, record: &Record, state: BackupState) -> StoredBackup {
     let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc));
+    let logical = record.logical.as_ref();
     StoredBackup {
         backup: record.backup.clone(),
         system,
@@ -205,7 +207,13 @@ fn as_stored(system: u64, record: &Record, state: BackupState) -> StoredBackup {
         wal_included: record.wal_included,
         damaged_pages: record.damaged_pages,
         bytes: record.stored_bytes,
+        databases: logical.map(held).unwrap_or_default(),
+        lacks: logical.map(LogicalRecord::lacks).unwrap_or_default(),
     }
+}
+
+fn held(logical: &LogicalRecord) -> Vec<String> {
+    logical.databases.iter().map(|database| database.name.clone()).collect()
 }
 
 /// Whether an expiring backup that was pinned can be made complete again: it was complete, and nothing of it is gone.

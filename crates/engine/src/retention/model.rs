@@ -68,6 +68,10 @@ pub struct StoredBackup {
     pub damaged_pages: u64,
     /// Stored bytes.
     pub bytes: u64,
+    /// Databases that a logical backup holds.
+    pub databases: Vec<String>,
+    /// Databases of the server that a logical backup does not hold: they failed, or were not asked for.
+    pub lacks: Vec<String>,
 }
 
 /// The archive of one system.

@@ -8,7 +8,8 @@
 //! 1. [`facts`]: the order of the backups, and which are good.
 //! 2. [`lines`]: the timelines, and the backups along each line.
 //! 3. [`window`]: which backups are inside the window, and the ways into it.
-//! 4. [`backups`]: the rules that keep backups; [`calendar`]: those of days, weeks, months and years.
+//! 4. [`backups`]: the rules that keep backups; [`calendar`]: those of days, weeks, months and years; [`dumps`]: those of
+//!    the databases in logical backups.
 //! 5. [`needs`], [`wal`]: the WAL and the histories that kept backups need.
 //! 6. [`words`]: rules, for people.
 //!
@@ -18,6 +19,7 @@
 
 mod backups;
 mod calendar;
+mod dumps;
 mod facts;
 mod lines;
 mod needs;

@@ -2,8 +2,11 @@
 
 use super::model::{BackupState, Plan, Stored, StoredBackup, WalVerdict};
 use crate::wal::survey::Run;
+use chrono::{DateTime, Utc};
 use pg_ark_contract::retention::Verdict;
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// Fails when the plan would drop a way back that it must not.
 ///
@@ -70,6 +73,9 @@ pub fn check(stored: &Stored, plan: &Plan) -> Result<()> {
             return refuse(format!("{}, {what}", named(lost)));
         }
     }
+    if let Some(lost) = lost_dump(stored, &is_kept) {
+        return refuse(lost);
+    }
     for (_, backup) in all().filter(|(index, _)| is_kept(*index)) {
         if let Some(what) = lost_wal(stored, plan, backup) {
             return refuse(format!("{what}, which {} needs", named(backup)));
@@ -92,6 +98,38 @@ pub fn check(stored: &Stored, plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The newest good dump of a database that a kept logical backup lacks; of its own system before any other's.
+fn lost_dump(stored: &Stored, is_kept: &dyn Fn(usize) -> bool) -> Option<String> {
+    let is_logical = |backup: &StoredBackup| !backup.kind.is_physical() && backup.state == BackupState::Good;
+    let all = || stored.backups.iter().enumerate().filter(|(_, backup)| is_logical(backup));
+    // When the newest was finished, whether one of that time is kept, and the name of one.
+    let mut newest: BTreeMap<(Option<u64>, &str), (Option<DateTime<Utc>>, bool, &str)> = BTreeMap::new();
+    for (index, backup) in all() {
+        let found = (backup.stopped_at, is_kept(index), &backup.backup[..]);
+        for (system, name) in
+            backup.databases.iter().flat_map(|name| [(Some(backup.system), name), (None, name)])
+        {
+            let held = newest.entry((system, name)).or_insert(found);
+            match found.0.cmp(&held.0) {
+                Ordering::Greater => *held = found,
+                Ordering::Equal => held.1 |= found.1,
+                Ordering::Less => {}
+            }
+        }
+    }
+    let lost = |backup: &StoredBackup, name: &str| {
+        let held = newest.get(&(Some(backup.system), name)).or_else(|| newest.get(&(None, name)))?;
+        (!held.1).then(|| {
+            let name = name.escape_debug();
+            let (holder, lister) = (held.2, &backup.backup);
+            format!("\"{holder}\", the newest good dump of database \"{name}\", which \"{lister}\" lacks")
+        })
+    };
+    all()
+        .filter(|(index, _)| is_kept(*index))
+        .find_map(|(_, backup)| backup.lacks.iter().find_map(|name| lost(backup, name)))
 }
 
 fn dropped(plan: &Plan, system: u64) -> impl Iterator<Item = &WalVerdict> {

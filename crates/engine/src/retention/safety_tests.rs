@@ -62,6 +62,20 @@ fn promise_4_a_plan_that_takes_the_last_way_back_is_refused() {
         },
         "the newest good one",
     );
+    let lacks = |stored: &mut Stored, name: &str| {
+        as_dumps(stored, name);
+        backup(stored, name).lacks = vec!["app".into()];
+    };
+    refused(
+        &place,
+        |stored, plan| {
+            as_dumps(stored, MONTHLY);
+            backup(stored, MONTHLY).databases = vec!["app".into()];
+            lacks(stored, WEEKLY);
+            drop_backup(stored, plan, MONTHLY, Verdict::Drop);
+        },
+        "the newest good dump of database \"app\"",
+    );
     for (state, words) in
         [(BackupState::Running, "is running"), (BackupState::Unreadable, "cannot be judged")]
     {

@@ -1,6 +1,7 @@
 //! The rules that keep backups.
 
 use super::calendar;
+use super::dumps::{self, Dump, Holders};
 use super::facts::{Facts, is_complete};
 use super::window::Window;
 use crate::retention::model::BackupState;
@@ -31,8 +32,12 @@ pub enum Rule {
     NewestOfLiving,
     /// No good one without damage is newer.
     NewestClean,
+    /// A logical backup that is kept lacks the database at this place of its own, and so many others.
+    NewestDump { place: usize, others: usize },
     /// The newest so many.
     Count(u32),
+    /// The newest so many that hold one of its databases.
+    CountOfDatabase(u32),
     /// A day, week, month, year.
     Period(&'static str),
     /// The history of a timeline of its system is missing: it may be what leads there.
@@ -67,7 +72,9 @@ impl Kept {
             facts.order.iter().partition(|&&index| facts.backup(index).kind == BackupKind::Logical);
         kept.of_class(facts, &physical, policy, zone);
         kept.of_class(facts, &logical, policy, zone);
+        kept.of_databases(facts, &logical, policy, zone);
         kept.newest_of_systems(facts, &physical);
+        kept.dumps(facts, &logical);
         kept.parents(facts);
         kept
     }
@@ -136,8 +143,6 @@ impl Kept {
                 self.followed[index] = true;
             }
         }
-        // Those that stopped in the future are kept anyway, and are no reason to drop another.
-        let past = up_to_now(facts, &good);
         if let Some(&newest) = newest(facts, &good) {
             self.add(newest, Rule::NewestGood);
             self.followed[newest] = true;
@@ -151,14 +156,49 @@ impl Kept {
         for &newest in clean.iter().filter_map(|clean| newest(facts, clean)) {
             self.add(newest, Rule::NewestClean);
         }
-        let counted = past.iter().rev().filter(|index| facts.backup(**index).kind != BackupKind::Incremental);
-        for &index in counted.take(usize::try_from(policy.min_full).unwrap_or(usize::MAX)) {
-            self.add(index, Rule::Count(policy.min_full));
+        let counted =
+            good.iter().copied().filter(|index| facts.backup(*index).kind != BackupKind::Incremental);
+        let counted: Vec<usize> = counted.collect();
+        self.newest_ones(facts, &counted, policy.min_full, Rule::Count(policy.min_full));
+        self.of_periods(facts, &good, policy, zone);
+    }
+
+    /// The newest so many of these good ones. Those that stopped in the future are kept anyway, and are no reason to drop
+    /// another.
+    fn newest_ones(&mut self, facts: &Facts<'_>, good: &[usize], count: u32, rule: Rule) {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        for &index in up_to_now(facts, good).iter().rev().take(count) {
+            self.add(index, rule);
         }
+    }
+
+    fn of_periods(&mut self, facts: &Facts<'_>, good: &[usize], policy: &Policy, zone: Tz) {
+        let past = up_to_now(facts, good);
         for rule in calendar::rules(policy) {
             for index in calendar::chosen(facts, &past, zone, rule) {
                 self.add(index, Rule::Period(rule.0));
             }
+        }
+    }
+
+    /// Dumps of one database every hour do not stand for those of all each night.
+    fn of_databases(&mut self, facts: &Facts<'_>, logical: &[usize], policy: &Policy, zone: Tz) {
+        let good: Vec<usize> = logical.iter().copied().filter(|index| facts.is_good(*index)).collect();
+        for holders in dumps::histories(facts, &good).into_iter().filter(|holders| *holders != good) {
+            self.newest_ones(facts, &holders, policy.min_full, Rule::CountOfDatabase(policy.min_full));
+            self.of_periods(facts, &holders, policy, zone);
+        }
+    }
+
+    /// What a kept one lacks is held by another that is kept.
+    fn dumps(&mut self, facts: &Facts<'_>, logical: &[usize]) {
+        let kept: Vec<usize> = facts.all().filter(|index| self.is(*index)).collect();
+        let mut told: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+        for Dump { backup, place } in Holders::of(facts, logical).needed(facts, kept) {
+            told.entry(backup).and_modify(|(_, others)| *others += 1).or_insert((place, 0));
+        }
+        for (backup, (place, others)) in told {
+            self.add(backup, Rule::NewestDump { place, others });
         }
     }
 
@@ -209,7 +249,14 @@ fn up_to_now(facts: &Facts<'_>, ordered: &[usize]) -> Vec<usize> {
 }
 
 /// The newest that stopped by now, or the newest of all when none did.
-fn newest<'b>(facts: &Facts<'_>, ordered: &'b [usize]) -> Option<&'b usize> {
+pub fn newest<'b>(facts: &Facts<'_>, ordered: &'b [usize]) -> Option<&'b usize> {
     let is_past = |index: &&usize| facts.backup(**index).stopped_at.is_some_and(|time| time <= facts.now);
     ordered.iter().rev().find(is_past).or(ordered.last())
+}
+
+/// The same order for all: those that stopped by now come first.
+pub fn newest_first(facts: &Facts<'_>, ordered: &[usize]) -> Vec<usize> {
+    let is_past = |index: &usize| facts.backup(*index).stopped_at.is_some_and(|time| time <= facts.now);
+    let (past, future): (Vec<usize>, Vec<usize>) = ordered.iter().rev().copied().partition(is_past);
+    past.into_iter().chain(future).collect()
 }

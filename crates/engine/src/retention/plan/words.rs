@@ -55,6 +55,19 @@ fn kept(facts: &Facts<'_>, index: usize, rule: Rule) -> String {
         Rule::NewestGood => "newest good backup".into(),
         Rule::NewestOfLiving => "newest good backup of an older system that wrote inside the window".into(),
         Rule::NewestClean => "newest undamaged backup".into(),
+        Rule::NewestDump { place, others } => {
+            let name = backup.databases.get(place).map(|name| name.escape_debug().to_string());
+            let name = name.unwrap_or_default();
+            let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+            match facts.is_good(index) {
+                true => format!("newest good dump of database \"{name}\"{more}"),
+                false => format!("no good backup has a dump of database \"{name}\"{more}"),
+            }
+        }
+        Rule::CountOfDatabase(1) => "the newest logical backup that holds one of its databases".into(),
+        Rule::CountOfDatabase(count) => {
+            format!("one of the newest {count} logical backups that hold one of its databases")
+        }
         Rule::Count(count) => {
             let kind = if backup.kind == BackupKind::Logical { "logical" } else { "full" };
             match count {

@@ -62,6 +62,10 @@ fn state(random: &mut Random) -> BackupState {
     }
 }
 
+fn names(random: &mut Random) -> Vec<String> {
+    (0..random.below(4)).map(|_| random.pick(&["a", "b", "c\n", ""]).unwrap().to_string()).collect()
+}
+
 fn backup(random: &mut Random) -> StoredBackup {
     let kinds = [BackupKind::Full, BackupKind::Incremental, BackupKind::Incremental, BackupKind::Logical];
     StoredBackup {
@@ -79,6 +83,8 @@ fn backup(random: &mut Random) -> StoredBackup {
         wal_included: random.one_in(5),
         damaged_pages: if random.one_in(3) { u64::MAX } else { 0 },
         bytes: u64::MAX,
+        databases: names(random),
+        lacks: names(random),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::reference::Slow;
 use super::repo::pruned;
 use super::world::World;
-use crate::retention::model::{BackupState, Plan, Stored, WalVerdict};
+use crate::retention::model::{BackupState, Plan, Stored, StoredBackup, WalVerdict};
 use crate::retention::plan::plan;
 use crate::retention::safety;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -147,6 +147,19 @@ fn loses_nothing(world: &World, policy: &Policy, plan: &Plan, left: &Stored) {
     safety::check(&gathered, plan).unwrap();
 }
 
+/// What a kept logical backup lacks is held by another that is kept, if a good one held it.
+fn no_last_dump_is_lost(before: &Stored, left: &Stored) {
+    let is_good =
+        |backup: &&StoredBackup| backup.kind == BackupKind::Logical && backup.state == BackupState::Good;
+    let holds = |stored: &Stored, name: &String| {
+        stored.backups.iter().filter(is_good).any(|backup| backup.databases.contains(name))
+    };
+    let listers = left.backups.iter().filter(is_good);
+    for name in listers.flat_map(|backup| &backup.lacks) {
+        assert!(!holds(before, name) || holds(left, name), "the last good dump of {name} is lost");
+    }
+}
+
 /// Dumps neither keep nor drop a physical backup or WAL. That they were taken shows only that an older system's server was
 /// there.
 fn dumps_change_nothing(stored: &Stored, policy: &Policy, now: DateTime<Utc>, with: &Plan) {
@@ -204,6 +217,7 @@ fn live(seed: u64) {
         dumps_change_nothing(&world.stored, &policy, world.now, &plan);
         let left = pruned(&world.stored, &plan);
         loses_nothing(&world, &policy, &plan, &left);
+        no_last_dump_is_lost(&world.stored, &left);
         is_settled(&world, &policy, &plan, &left);
         world.stored = left;
     }

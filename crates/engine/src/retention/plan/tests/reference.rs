@@ -268,10 +268,51 @@ impl<'a> Slow<'a> {
                 && self.is_newest_of(index, &own)
     }
 
+    /// The class of a backup; of a logical one also those that hold one database, for each that the newest good one
+    /// holds or lacks.
+    fn groups(&self, index: usize) -> Vec<Vec<usize>> {
+        let class = self.class(index);
+        let good: Vec<usize> = class.iter().copied().filter(|other| self.is_good(*other)).collect();
+        let newest = good.iter().copied().find(|other| self.is_newest_of(*other, &good));
+        let names = newest.filter(|_| self.is_logical(index)).map(|newest| {
+            let newest = self.backup(newest);
+            newest.databases.iter().chain(&newest.lacks)
+        });
+        let holders = |name: &String| {
+            class.iter().copied().filter(|other| self.backup(*other).databases.contains(name)).collect()
+        };
+        let mut groups: Vec<Vec<usize>> = names.into_iter().flatten().map(holders).collect();
+        groups.push(class);
+        groups
+    }
+
+    /// Whether it is a good dump of something that `lister` lacks and none is newer; or any dump of it where none is good.
+    fn is_dump_for(&self, index: usize, lister: usize) -> bool {
+        let (backup, lister) = (self.backup(index), self.backup(lister));
+        let complete = matches!(lister.state, BackupState::Good | BackupState::Broken(_));
+        let is_for = |name: &String| {
+            let holders = self.all().filter(|other| self.backup(*other).databases.contains(name));
+            let holders: Vec<usize> = holders.filter(|other| self.is_complete(*other)).collect();
+            let good: Vec<usize> = holders.iter().copied().filter(|other| self.is_good(*other)).collect();
+            let own = good.iter().copied().filter(|other| self.backup(*other).system == lister.system);
+            let own: Vec<usize> = own.collect();
+            match (&own[..], &good[..]) {
+                ([], []) => holders.contains(&index),
+                ([], good) => self.is_newest_of(index, good),
+                (own, _) => self.is_newest_of(index, own),
+            }
+        };
+        complete && backup.databases.iter().filter(|name| lister.lacks.contains(name)).any(is_for)
+    }
+
     fn stands_for_a_period(&self, index: usize) -> bool {
+        self.groups(index).into_iter().any(|group| self.stands_for_a_period_of(index, &group))
+    }
+
+    fn stands_for_a_period_of(&self, index: usize, group: &[usize]) -> bool {
         let zone = calendar::zone(&self.policy.timezone).unwrap();
         let among: Vec<usize> =
-            self.class(index).into_iter().filter(|o| self.is_good(*o) && self.is_past(*o)).collect();
+            group.iter().copied().filter(|o| self.is_good(*o) && self.is_past(*o)).collect();
         among.contains(&index)
             && calendar::rules(self.policy).into_iter().any(|(_, period, count)| {
                 let of = |index: usize| period(calendar::date(zone, self.backup(index).stopped_at.unwrap()));
@@ -289,8 +330,10 @@ impl<'a> Slow<'a> {
     fn is_counted(&self, index: usize) -> bool {
         let counts =
             |o: usize| self.is_good(o) && self.is_past(o) && self.backup(o).kind != BackupKind::Incremental;
-        let newer = self.class(index).into_iter().filter(|o| counts(*o) && self.is_newer(*o, index)).count();
-        counts(index) && newer < self.policy.min_full as usize
+        self.groups(index).into_iter().any(|group| {
+            let newer = group.iter().filter(|o| counts(**o) && self.is_newer(**o, index)).count();
+            group.contains(&index) && counts(index) && newer < self.policy.min_full as usize
+        })
     }
 
     fn is_kept_alone(&self, index: usize) -> bool {
@@ -325,6 +368,9 @@ impl<'a> Slow<'a> {
             let parents: Vec<usize> = kept.iter().filter_map(|index| self.parent(*index)).collect();
             let before = kept.len();
             kept.extend(parents);
+            let dumps = |index: &usize| kept.iter().any(|lister| self.is_dump_for(*index, *lister));
+            let dumps: Vec<usize> = self.all().filter(dumps).collect();
+            kept.extend(dumps);
             if kept.len() == before {
                 return kept;
             }

@@ -54,6 +54,8 @@ pub fn full(name: &str, stopped_at: DateTime<Utc>, segment: u64) -> StoredBackup
         wal_included: false,
         damaged_pages: 0,
         bytes: 1000,
+        databases: Vec::new(),
+        lacks: Vec::new(),
     }
 }
 

@@ -292,6 +292,75 @@ fn logical_backups_are_a_class_of_their_own() {
     assert_eq!(shown.backup("b6"), "keep: reaches the window's beginning");
 }
 
+/// A logical backup with these databases and without those.
+fn dumps(name: &str, number: i64, databases: &[&str], lacks: &[&str]) -> StoredBackup {
+    let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+    StoredBackup { databases: owned(databases), lacks: owned(lacks), ..logical(name, day(number)) }
+}
+
+#[test]
+fn promise_4_the_last_good_dump_of_a_database_stays_while_newer_backups_lack_it() {
+    let mut backups = vec![
+        dumps("old", 0, &["app", "little", "shop"], &[]),
+        dumps("whole", 1, &["app", "little", "shop"], &[]),
+        dumps("missing", 2, &["little", "shop"], &["app"]),
+        dumps("again", 3, &["little", "shop"], &["app"]),
+        dumps("little", 4, &["little"], &["app", "shop"]),
+    ];
+    let shown = Repo::new(backups.clone()).plan(&days(1), day(90));
+    assert_eq!(shown.kept(), ["whole", "again", "little"]);
+    assert_eq!(shown.backup("whole"), "keep: newest good dump of database \"app\"");
+    assert_eq!(shown.backup("again"), "keep: newest good dump of database \"shop\"");
+    // Copies that break one after another: no good one is left, and nobody knows which dump of them is not whole.
+    backups[1].state = BackupState::Broken("gone".into());
+    assert_eq!(Repo::new(backups.clone()).plan(&days(1), day(90)).kept(), ["old", "again", "little"]);
+    backups[0].state = BackupState::Broken("gone".into());
+    let shown = Repo::new(backups).plan(&days(1), day(90));
+    assert_eq!(shown.kept(), ["old", "whole", "again", "little"]);
+    assert_eq!(shown.backup("old"), "keep: no good backup has a dump of database \"app\"");
+}
+
+#[test]
+fn a_database_that_was_dropped_is_not_kept_for_ever() {
+    let backups = [
+        dumps("with", 0, &["app", "gone"], &[]),
+        dumps("without", 1, &["app"], &["gone"]),
+        dumps("after", 2, &["app"], &[]),
+    ];
+    let shown = Repo::new(backups).plan(&days(1), day(90));
+    assert_eq!(shown.kept(), ["after"]);
+}
+
+#[test]
+fn dumps_of_one_database_do_not_stand_for_those_of_all() {
+    let mut backups: Vec<_> = (0..9).map(|n| dumps(&format!("all{n}"), n, &["app", "little"], &[])).collect();
+    for n in 0..9 {
+        let mut little = dumps(&format!("little{n}"), n, &["little"], &["app"]);
+        little.stopped_at = Some(day(n) + chrono::TimeDelta::hours(5));
+        backups.push(little);
+    }
+    let policy = Policy { min_full: 2, daily: 3, ..days(1) };
+    let shown = Repo::new(backups).plan(&policy, day(90));
+    assert_eq!(shown.kept(), ["all6", "little6", "all7", "little7", "all8", "little8"]);
+    assert_eq!(
+        shown.backup("all7"),
+        "keep: one of the newest 2 logical backups that hold one of its databases; daily"
+    );
+}
+
+#[test]
+fn each_of_two_servers_of_one_name_keeps_its_own_dumps() {
+    let of_other = |backup| StoredBackup { system: 8, ..backup };
+    let backups = [
+        dumps("a1", 0, &["app"], &[]),
+        of_other(dumps("b1", 1, &["app"], &[])),
+        of_other(dumps("b2", 2, &["app"], &[])),
+        dumps("a2", 3, &["little"], &["app"]),
+    ];
+    let shown = Repo::new(backups).plan(&days(1), day(90));
+    assert_eq!(shown.kept(), ["a1", "a2"]);
+}
+
 #[test]
 fn pins_hold_dumps_and_dumps_hold_no_wal() {
     let mut backups = daily(10);

@@ -172,6 +172,8 @@ impl World {
             wal_included,
             damaged_pages: if self.random.one_in(6) { 1 } else { 0 },
             bytes: 1,
+            databases: Vec::new(),
+            lacks: Vec::new(),
         };
         self.vary(&mut backup);
         let runs = self.archive().segments.get(&timeline).cloned().unwrap_or_default();
@@ -203,6 +205,7 @@ impl World {
             7..=8 => {
                 backup.kind = BackupKind::Logical;
                 (backup.start_lsn, backup.stop_lsn, backup.timeline) = (None, None, None);
+                self.dump(backup);
                 match self.random.below(12) {
                     0 => backup.state = BackupState::Failed,
                     1 => backup.state = BackupState::Broken("a dump is missing".into()),
@@ -220,6 +223,17 @@ impl World {
             12 if self.random.one_in(4) => backup.state = BackupState::Expiring,
             13 if self.random.one_in(8) => backup.state = BackupState::Unreadable,
             _ => {}
+        }
+    }
+
+    /// Each database is dumped, or not, or not there.
+    fn dump(&mut self, backup: &mut StoredBackup) {
+        for name in ["app", "little", "shop"] {
+            match self.random.below(12) {
+                0..=5 => backup.databases.push(name.into()),
+                6..=10 => backup.lacks.push(name.into()),
+                _ => {}
+            }
         }
     }
 
