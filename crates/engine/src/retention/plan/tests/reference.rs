@@ -21,6 +21,7 @@ pub struct Slow<'a> {
     clean: Vec<bool>,
     stopped_by: Vec<Option<DateTime<Utc>>>,
     lines: BTreeMap<(u64, Timeline), Vec<usize>>,
+    holders: Vec<Vec<usize>>,
 }
 
 /// Timeline, start and stop.
@@ -30,10 +31,12 @@ impl<'a> Slow<'a> {
     pub fn new(stored: &'a Stored, policy: &'a Policy, now: DateTime<Utc>) -> Slow<'a> {
         let begins = now - TimeDelta::seconds(i64::try_from(policy.window).unwrap());
         let (good, clean, stopped_by) = (Vec::new(), Vec::new(), Vec::new());
-        let mut slow = Slow { stored, policy, now, begins, good, clean, stopped_by, lines: BTreeMap::new() };
+        let (lines, holders) = (BTreeMap::new(), Vec::new());
+        let mut slow = Slow { stored, policy, now, begins, good, clean, stopped_by, lines, holders };
         slow.good = slow.all().map(|index| slow.find_good(index)).collect();
         slow.clean = slow.all().map(|index| slow.find_clean(index)).collect();
         slow.stopped_by = slow.all().map(|index| slow.find_stopped_by(index)).collect();
+        slow.holders = slow.find_holders();
         slow.lines = slow.tips().into_iter().map(|line| (line, slow.along(line.0, line.1))).collect();
         slow
     }
@@ -268,21 +271,21 @@ impl<'a> Slow<'a> {
                 && self.is_newest_of(index, &own)
     }
 
-    /// The class of a backup; of a logical one also those that hold one database, for each that the newest good one
-    /// holds or lacks.
-    fn groups(&self, index: usize) -> Vec<Vec<usize>> {
-        let class = self.class(index);
-        let good: Vec<usize> = class.iter().copied().filter(|other| self.is_good(*other)).collect();
+    /// For each database that the newest good logical backup holds or lacks: the backups that hold it.
+    fn find_holders(&self) -> Vec<Vec<usize>> {
+        let logical = || self.all().filter(|index| self.is_logical(*index));
+        let good: Vec<usize> = logical().filter(|index| self.is_good(*index)).collect();
         let newest = good.iter().copied().find(|other| self.is_newest_of(*other, &good));
-        let names = newest.filter(|_| self.is_logical(index)).map(|newest| {
-            let newest = self.backup(newest);
-            newest.databases.iter().chain(&newest.lacks)
-        });
-        let holders = |name: &String| {
-            class.iter().copied().filter(|other| self.backup(*other).databases.contains(name)).collect()
-        };
-        let mut groups: Vec<Vec<usize>> = names.into_iter().flatten().map(holders).collect();
-        groups.push(class);
+        let names = newest.map(|newest| self.backup(newest)).into_iter();
+        let holders =
+            |name: &String| logical().filter(|other| self.backup(*other).databases.contains(name)).collect();
+        names.flat_map(|newest| newest.databases.iter().chain(&newest.lacks)).map(holders).collect()
+    }
+
+    /// The class of a backup; of a logical one also those that hold one database.
+    fn groups(&self, index: usize) -> Vec<Vec<usize>> {
+        let mut groups = if self.is_logical(index) { self.holders.clone() } else { Vec::new() };
+        groups.push(self.class(index));
         groups
     }
 
