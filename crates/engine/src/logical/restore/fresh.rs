@@ -17,6 +17,7 @@ use super::settings;
 use crate::bounded;
 use crate::logical::child::Keeper;
 use crate::logical::connection::Connection;
+use crate::logical::contents::toc_of;
 use crate::logical::query::Server;
 use crate::logical::stored::{self, Dump};
 use crate::postgres::control_file::{CONTROL_FILE, ControlFile, DbState};
@@ -97,7 +98,7 @@ fn rules(plan: &FreshPlan, logical: &LogicalRecord) -> Rules {
     }
 }
 
-/// Proves everything that will be read.
+/// Proves everything that will be read, and that pg_restore, which trusts what it reads, can read it.
 fn check(
     storage: &Storage,
     prepared: &FreshPrepared,
@@ -112,8 +113,20 @@ fn check(
     Dump::globals(storage, &prepared.folder, logical).check(&mut seen)?;
     for database in prepared.databases() {
         Dump::of(storage, &prepared.folder, database).check(&mut seen)?;
+        let dumped = toc_of(storage, &prepared.folder, database)?.database;
+        if is_other(&dumped, &database.name) {
+            let (other, name) = (dumped.escape_debug(), database.name.escape_debug());
+            let message = format!("the dump of database \"{name}\" is one of database \"{other}\"");
+            return Err(Error::new(ErrorKind::Corrupt, message)
+                .hint("Somebody changed the backup. Restore another one, or without this database (--database)."));
+        }
     }
     Ok(())
+}
+
+/// Whether a dump says another name than the record. Letters beyond ASCII are in the database's own encoding there.
+fn is_other(dumped: &str, recorded: &str) -> bool {
+    dumped != recorded && (dumped.is_ascii() || recorded.is_ascii())
 }
 
 /// Writes the marker, creates the folders, and opens each of them, so that errors of writeback are noticed later.
@@ -198,6 +211,7 @@ impl Work<'_> {
     fn load(&self, keeper: &Keeper<'_>, connection: &Connection) -> Result<Vec<Problem>> {
         let FreshPrepared { plan, folder, programs, .. } = self.prepared;
         let server = Server { keeper, programs, connection, access: Some(&plan.access) };
+        self.prove_ours(&server)?;
         let made: LocaleRecord = server.json(FIRST, initdb::TEMPLATE0)?;
         for difference in initdb::differences(&self.logical.initdb.locale, &made) {
             self.watch.warn(&difference);
@@ -211,6 +225,22 @@ impl Work<'_> {
         problems.extend(databases::load(&load, &stock, plan.jobs, self.halt)?);
         problems.extend(self.analyze(&server)?);
         Ok(problems)
+    }
+
+    /// That the server which answers is the one that was just made, before anything is written to it.
+    fn prove_ours(&self, server: &Server<'_>) -> Result<()> {
+        let ours = control(&self.prepared.plan.data_directory.join(STAGING))?.system_identifier;
+        // SQL shows it as a signed number.
+        let found: String =
+            server.json(FIRST, "SELECT to_json(system_identifier::text) FROM pg_control_system()")?;
+        match found.parse::<i64>().is_ok_and(|found| found.cast_unsigned() == ours) {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::ForeignCluster,
+                format!("the server that answers has system identifier {found}, the new cluster {ours}"),
+            )
+            .hint("Nothing was written to it. Choose another --pgdata.")),
+        }
     }
 
     /// Gathers statistics where none came along.

@@ -29,8 +29,8 @@ pub const SOCKETS: &str = "pg_ark.s";
 /// What the server says once it lets clients in (`PostmasterStateMachine` and `process_pm_child_exit`, postmaster.c).
 const READY: &str = "database system is ready to accept connections";
 /// The words for a full disk: the system's (strerror(ENOSPC), untranslated), and the server's when a file got only a part of what
-/// it was to get (`mdextend`, storage/smgr/md.c).
-const FULL: [&str; 2] = ["No space left on device", "could not extend file"];
+/// it was to get (`mdextend` and `mdwrite`, storage/smgr/md.c).
+const FULL: [&str; 3] = ["No space left on device", "could not extend file", "Check free disk space"];
 /// Lines of a log that hold a statement; where it goes on, a line begins with a tab.
 const SPEAKS: [&str; 2] = ["STATEMENT:  ", "Failed process was running: "];
 /// Time that a server has to end when the restore failed, before it is killed.
@@ -41,10 +41,11 @@ const LINES: usize = 20;
 const HBA: &str = "pg_hba.conf";
 
 /// What overrules the server's own configuration.
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 19] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "log_destination=stderr",
+    "lc_messages=C",
     "logging_collector=off",
     "log_min_error_statement=panic",
     "log_checkpoints=off",
@@ -70,11 +71,14 @@ pub struct Place {
 }
 
 impl Place {
-    /// The folder for a server whose data directory will be `data`: in there if the socket's path is short enough.
+    /// The folder for a server whose data directory will be `data`: in there if a client can name the socket. Its path must be
+    /// short, and without a comma: libpq takes that for the end of one host of several (`connectOptions2`, fe-connect.c), and
+    /// would come to whatever server is at the first.
     pub fn of(data: &Path) -> Place {
         let inside = data.join(SOCKETS);
         let short = |folder: &Path| folder.join(SOCKET).as_os_str().len() <= MAX_SOCKET;
-        let folder = match short(&inside) && inside.to_str().is_some() {
+        let plain = |folder: &Path| folder.to_str().is_some_and(|text| !text.contains(','));
+        let folder = match short(&inside) && plain(&inside) {
             true => inside,
             false => Path::new("/tmp").join(format!("pg_ark.{}", uuid::Uuid::new_v4().simple())),
         };
@@ -269,7 +273,16 @@ mod tests {
         let short = Place::of(Path::new("/srv/data"));
         assert_eq!(short.folder, Path::new("/srv/data/pg_ark.s"));
         let long = Place::of(&Path::new("/srv").join("x".repeat(100)));
+        // A client would look for the server of another folder.
+        assert!(Place::of(Path::new("/srv/run,x")).folder.starts_with("/tmp"));
         assert!(long.folder.starts_with("/tmp") && long.folder.join(SOCKET).as_os_str().len() <= MAX_SOCKET);
+    }
+
+    #[test]
+    fn a_full_disk_is_known_by_the_words_of_the_server() {
+        let block = "ERROR:  could not write block 12 in file \"base/1/2\": wrote only 4096 of 8192 bytes";
+        assert!(is_full("2026-11-23 HINT:  Check free disk space.") && !is_full(block));
+        assert!(is_full("PANIC:  could not write to file \"x\": No space left on device"));
     }
 
     #[test]
