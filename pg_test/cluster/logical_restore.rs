@@ -148,6 +148,42 @@ fn a_copy_runs_beside_its_original_with_several_jobs() {
 }
 
 #[test]
+fn a_copy_whose_jobs_are_due_leaves_the_originals_repository_alone() {
+    let ready = ready(Cluster::builder().conf("shared_preload_libraries = 'pg_ark'"));
+    ready.server.psql("SELECT ark.schedule('daily', '0 2 * * *', 'full')");
+    ready.server.psql("UPDATE ark.job SET since = now() - interval '2 days'");
+    ready.server.reload();
+    let done = "SELECT count(*) FROM ark.job_runs('daily') WHERE status = 'done'";
+    wait_until("the original's job", LONG, || ready.server.psql(done) == "1");
+    take(&ready);
+    let room = Scratch::new("room");
+    let systems = || -> Vec<String> {
+        let folders = fs::read_dir(ready.repo.path().join("main")).expect("the cluster's folder").flatten();
+        folders.map(|entry| entry.file_name().into_string().expect("UTF-8")).collect()
+    };
+    let system = |server: &Cluster| server.psql("SELECT system_identifier FROM pg_control_system()");
+
+    let output = run(&mut restore(&ready, &room.path().join("own"), &[]));
+    assert!(output.success() && output.stderr.contains("empties pg_ark.repository"), "{output}");
+    assert!(output.stdout.contains("ark.enable") && output.stdout.contains("pg_ark.cluster"), "{output}");
+    let own = open(ready.server.pg(), &room.path().join("own"));
+    assert_eq!(
+        (own.psql("SHOW pg_ark.repository"), own.psql("SHOW archive_mode")),
+        (String::new(), "off".into())
+    );
+    // Its jobs would be done: one that keeps its repository begins at once.
+    let keep = ["--archive-mode", "keep"];
+    let output = run(&mut restore(&ready, &room.path().join("keeps"), &keep));
+    assert!(output.success() && output.stderr.contains("set another pg_ark.cluster"), "{output}");
+    let keeps = open(ready.server.pg(), &room.path().join("keeps"));
+    wait_until("the job of the copy that keeps its repository", LONG, || keeps.psql(done) == "1");
+    let (mut expected, mut found) = (vec![system(&ready.server), system(&keeps)], systems());
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected, "the other copy has {}", system(&own));
+}
+
+#[test]
 fn configuration_comes_back_wherever_it_was() {
     // In the data directory, with a folder of its own, and beside it.
     for outside in [false, true] {
@@ -171,7 +207,8 @@ fn configuration_comes_back_wherever_it_was() {
 
         let room = Scratch::new("room");
         let beside = room.path().join("new");
-        run_ok(&mut restore(&ready, &beside, &[]));
+        let output = run(&mut restore(&ready, &beside, &[]));
+        assert!(output.success() && !output.stderr.contains(".unused"), "{output}");
         let copy = open(server.pg(), &beside);
         let shown =
             |server: &Cluster| server.psql("SHOW work_mem; SHOW maintenance_work_mem; SHOW config_file");

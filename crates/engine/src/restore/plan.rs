@@ -190,7 +190,9 @@ fn build(inputs: Inputs<'_>) -> Result<Plan> {
     };
     let data = facts.data.path.clone();
     let moved = data != facts.old_data;
-    told.extend(warnings::about(record, server.as_ref(), moved));
+    // A standby is no cluster of its own.
+    let copy = if recovery.standby { ArchiveMode::Keep } else { recovery.archive_mode };
+    told.extend(warnings::about(record, server.as_ref(), moved.then_some(copy)));
     if recovery.program.is_some() && recovery.archive_mode == ArchiveMode::Keep && !recovery.standby {
         told.extend(warnings::other_host(record, &host_name()));
     }

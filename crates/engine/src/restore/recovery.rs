@@ -5,8 +5,8 @@
 //! `latest` means was settled when the plan was made.
 //! `restore_command` asks the archive; where there is none it is `false`, which answers "not there" to every question,
 //! so that recovery takes the WAL that came with the backup from pg_wal.
-//! A second block turns archiving off in a copy, which would write a timeline of its own into its origin's archive.
-//! A port of its own is there too. It stays, while the first goes when recovery is over.
+//! A second block turns archiving off in a copy, which would write a timeline of its own into its origin's archive, and takes
+//! the repository away, since its scheduler would at once act in its origin's name. A port of its own is there too. It stays, while the first goes when recovery is over.
 
 use super::access::{Access, NEW_FILE};
 use super::config_text::{BLOCK_BEGIN, BLOCK_END};
@@ -173,7 +173,7 @@ pub fn prepare(data: &Path, plan: &RecoveryPlan, access: &Access) -> Result<bool
         _ => {}
     }
     let path = data.join(AUTO_CONF);
-    let mut text = with_own(read(&path)?, plan.archive_mode, plan.port);
+    let mut text = with_own(read(&path)?, plan.archive_mode, !plan.standby, plan.port);
     let in_place = if has_tablespace_in_place(data)? { IN_PLACE } else { "" };
     let block = format!("{BLOCK_BEGIN}\n{}{in_place}{BLOCK_END}\n", settings(plan));
     text.extend_from_slice(block.as_bytes());
@@ -182,8 +182,9 @@ pub fn prepare(data: &Path, plan: &RecoveryPlan, access: &Access) -> Result<bool
     Ok(was_standby)
 }
 
-/// The text without an older restore's settings of recovery, and with those that stay.
-fn with_own(text: Vec<u8>, archive_mode: ArchiveMode, port: Option<u16>) -> Vec<u8> {
+/// The text without an older restore's settings of recovery, and with those that stay. A standby goes on to know the
+/// repository: it is no other cluster.
+fn with_own(text: Vec<u8>, archive_mode: ArchiveMode, is_own: bool, port: Option<u16>) -> Vec<u8> {
     let mut text = without_block(&text, BLOCK_BEGIN, BLOCK_END).unwrap_or(text);
     if !text.is_empty() && !text.ends_with(b"\n") {
         text.push(b'\n');
@@ -191,6 +192,9 @@ fn with_own(text: Vec<u8>, archive_mode: ArchiveMode, port: Option<u16>) -> Vec<
     let mut stays = String::new();
     if archive_mode == ArchiveMode::Off {
         stays.push_str("archive_mode = off\n");
+        if is_own {
+            stays.push_str("pg_ark.repository = ''\n");
+        }
     }
     if let Some(port) = port {
         stays.push_str(&format!("port = {port}\n"));
@@ -202,14 +206,14 @@ fn with_own(text: Vec<u8>, archive_mode: ArchiveMode, port: Option<u16>) -> Vec<
     text
 }
 
-/// The settings of a cluster that does not recover: whether it archives, and its port.
+/// The settings of a cluster that does not recover: whether it archives and takes backups, and its port.
 ///
 /// # Errors
 /// What the system said.
 pub fn settle(data: &Path, archive_mode: ArchiveMode, port: Option<u16>, access: &Access) -> Result<()> {
     let path = data.join(AUTO_CONF);
     let old = read(&path)?;
-    let new = with_own(old.clone(), archive_mode, port);
+    let new = with_own(old.clone(), archive_mode, true, port);
     match new == old {
         true => Ok(()),
         false => access.replace_file(&path, &new, NEW_FILE),

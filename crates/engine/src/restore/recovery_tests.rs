@@ -97,17 +97,27 @@ fn a_standby_follows_every_timeline() {
 }
 
 #[test]
-fn a_copy_does_not_archive_even_when_recovery_is_over() {
+fn a_copy_does_not_archive_or_take_backups_even_when_recovery_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let copy = RecoveryPlan { archive_mode: ArchiveMode::Off, ..plan(Target::Latest) };
     written(dir.path(), &copy);
     assert_eq!(written(dir.path(), &copy).matches("archive_mode = off").count(), 1);
     clean_up(dir.path(), &ACCESS).unwrap();
     let text = || std::fs::read_to_string(dir.path().join(AUTO_CONF)).unwrap();
-    assert_eq!(text(), "# pg_ark copy: begin\narchive_mode = off\n# pg_ark copy: end\n");
+    assert_eq!(
+        text(),
+        "# pg_ark copy: begin\narchive_mode = off\npg_ark.repository = ''\n# pg_ark copy: end\n"
+    );
     written(dir.path(), &RecoveryPlan { port: Some(5499), ..copy });
     clean_up(dir.path(), &ACCESS).unwrap();
-    assert_eq!(text(), "# pg_ark copy: begin\narchive_mode = off\nport = 5499\n# pg_ark copy: end\n");
+    let own = "archive_mode = off\npg_ark.repository = ''\nport = 5499\n";
+    assert_eq!(text(), format!("# pg_ark copy: begin\n{own}# pg_ark copy: end\n"));
+    written(
+        dir.path(),
+        &RecoveryPlan { standby: true, archive_mode: ArchiveMode::Off, ..plan(Target::Latest) },
+    );
+    clean_up(dir.path(), &ACCESS).unwrap();
+    assert_eq!(text(), "# pg_ark copy: begin\narchive_mode = off\n# pg_ark copy: end\n");
 }
 
 #[test]

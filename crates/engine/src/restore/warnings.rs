@@ -1,5 +1,6 @@
 //! What the user should know about a backup before it is restored.
 
+use super::request::ArchiveMode;
 use super::server::{self, Server};
 use crate::repository::Record;
 use crate::stored::expected::Expected;
@@ -8,9 +9,9 @@ use crate::verify::backup::contradictions;
 /// Remarks of a record that a plan repeats.
 const REMARKS: usize = 10;
 
-/// Warnings about the backup, the server that shall run it, and the copy that comes of it; `moved` says that it does not
-/// go back to its old place. Looks for libraries on this machine, and is pure otherwise.
-pub fn about(record: &Record, server: Option<&Server>, moved: bool) -> Vec<String> {
+/// Warnings about the backup, the server that shall run it, and the copy that comes of it: `copy` says whether one that does
+/// not go back to its old place archives and takes backups. Looks for libraries on this machine, and is pure otherwise.
+pub fn about(record: &Record, server: Option<&Server>, copy: Option<ArchiveMode>) -> Vec<String> {
     let mut warnings = Vec::new();
     if record.unsealed {
         warnings.push(format!(
@@ -40,11 +41,16 @@ pub fn about(record: &Record, server: Option<&Server>, moved: bool) -> Vec<Strin
             missing.join(", ")
         ));
     }
-    if moved {
-        warnings.push(format!(
-            "a copy of \"{}\": set another pg_ark.cluster in it, or its backups go to the original's cluster \"{}\"",
-            record.data_directory.path, record.cluster
-        ));
+    let (path, cluster) = (&record.data_directory.path, &record.cluster);
+    match copy {
+        Some(ArchiveMode::Off) => warnings.push(format!(
+            "a copy of \"{path}\": its postgresql.auto.conf empties pg_ark.repository, so that it takes no backups in the name \
+             of the original, whose cluster is \"{cluster}\" (--archive-mode keep)"
+        )),
+        Some(ArchiveMode::Keep) => warnings.push(format!(
+            "a copy of \"{path}\": set another pg_ark.cluster in it, or its backups go to the original's cluster \"{cluster}\""
+        )),
+        None => {}
     }
     warnings
 }
@@ -93,21 +99,24 @@ mod tests {
     #[test]
     fn remarks_of_the_backup_and_a_copy_are_told() {
         let mut record = Fixture::new(&Recipe::default()).record;
-        assert!(about(&record, None, false).is_empty());
-        let copy = about(&record, None, true);
-        assert!(copy[0].contains("\"/old/data\"") && copy[0].contains("pg_ark.cluster"), "{copy:?}");
+        assert!(about(&record, None, None).is_empty());
+        let copy = |archives| about(&record, None, Some(archives)).remove(0);
+        let keeps = copy(ArchiveMode::Keep);
+        assert!(keeps.contains("\"/old/data\"") && keeps.contains("set another pg_ark.cluster"), "{keeps}");
+        let off = copy(ArchiveMode::Off);
+        assert!(off.contains("\"/old/data\"") && off.contains("empties pg_ark.repository"), "{off}");
         record.unsealed = true;
-        assert!(about(&record, None, false)[0].contains("has no seal"));
+        assert!(about(&record, None, None)[0].contains("has no seal"));
         record.unsealed = false;
         record.host = "old".to_string();
         assert!(other_host(&record, "new").unwrap().contains("\"old\": if the original still runs"));
         assert_eq!(other_host(&record, "old"), None);
         record.warnings = (0..REMARKS + 2).map(|number| format!("remark {number}")).collect();
-        let told = about(&record, None, false);
+        let told = about(&record, None, None);
         assert_eq!(told.len(), REMARKS + 1);
         assert_eq!(told[0], "noted during the backup: remark 0");
         assert!(told[REMARKS].starts_with("2 more "), "{told:?}");
         record.warnings.truncate(REMARKS);
-        assert_eq!(about(&record, None, false).len(), REMARKS);
+        assert_eq!(about(&record, None, None).len(), REMARKS);
     }
 }

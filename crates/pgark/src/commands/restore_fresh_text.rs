@@ -1,6 +1,8 @@
 //! What `pgark restore` tells of a logical backup that goes into a cluster of its own.
 
-use super::restore_words::{config_text, connect_command, owner_text, space_text, start_command, state_text};
+use super::restore_words::{
+    NO_REPOSITORY, config_text, connect_command, owner_text, space_text, start_command, state_text,
+};
 use super::verify_archive::counted;
 use crate::output;
 use pg_ark_contract::units::human_bytes;
@@ -50,7 +52,9 @@ pub fn plan_text(plan: &FreshPlan) -> String {
 fn archiving_text(plan: &FreshPlan) -> String {
     let is_copy = plan.data_directory != plan.old_data_directory;
     match plan.archive_mode {
-        ArchiveMode::Off if is_copy => "off: it goes to another place (--archive-mode keep)".to_string(),
+        ArchiveMode::Off if is_copy => {
+            "off, and no repository: it goes to another place (--archive-mode keep)".to_string()
+        }
         ArchiveMode::Off => "off (--archive-mode keep)".to_string(),
         ArchiveMode::Keep => "as its settings say (--archive-mode off)".to_string(),
     }
@@ -116,6 +120,9 @@ fn left_text(prepared: &FreshPrepared) -> String {
     let mut lines = vec![
         "It is a new cluster, with a system identifier of its own: take a full backup of it.".to_string(),
     ];
+    if prepared.plan.archive_mode == ArchiveMode::Off {
+        lines.push(NO_REPOSITORY.to_string());
+    }
     for slot in logical.clone().flat_map(|logical| &logical.replication_slots) {
         lines.push(format!(
             "Replication slot {} ({}) is not there: make it anew if it is needed.",

@@ -1,7 +1,7 @@
 //! What `pgark restore` tells people: the plan, what was restored, how to go on, what came of recovery.
 
 use super::restore_words::{
-    config_text, connect_command, owner_text, quoted, space_text, start_command, state_text,
+    NO_REPOSITORY, config_text, connect_command, owner_text, quoted, space_text, start_command, state_text,
 };
 use crate::output;
 use pg_ark_contract::units::human_bytes;
@@ -47,7 +47,9 @@ pub fn plan_text(plan: &Plan) -> String {
 fn archiving_text(plan: &Plan) -> String {
     let is_copy = plan.data_directory != plan.old_data_directory;
     match plan.recovery.archive_mode {
-        ArchiveMode::Off if is_copy => "off: it is a copy (--archive-mode keep)".to_string(),
+        ArchiveMode::Off if is_copy => {
+            "off, and no repository: it is a copy (--archive-mode keep)".to_string()
+        }
         ArchiveMode::Off => "off (--archive-mode keep)".to_string(),
         ArchiveMode::Keep if plan.recovery.program.is_none() => {
             "as its settings say; nothing of it is stored".to_string()
@@ -175,7 +177,11 @@ pub fn next_text(plan: &Plan) -> String {
             target.shown()
         ),
     };
-    format!("{start}\n{then}")
+    let own = match (recovery.standby, recovery.archive_mode) {
+        (false, ArchiveMode::Off) => format!("\n{}", output::wrapped(NO_REPOSITORY, 0)),
+        _ => String::new(),
+    };
+    format!("{start}\n{then}{own}")
 }
 
 /// How a server that waits at its target goes on.

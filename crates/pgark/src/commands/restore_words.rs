@@ -7,6 +7,9 @@ use pg_ark_engine::restore::config::{self, ConfigPlan};
 use pg_ark_engine::restore::facts::State;
 use std::path::Path;
 
+/// What a copy is left without.
+pub const NO_REPOSITORY: &str = "It neither archives nor knows a repository, lest it act in the original's name: the block marked \"pg_ark copy\" in postgresql.auto.conf says so. Before it is backed up, set another pg_ark.cluster in it; then call ark.enable.";
+
 /// What becomes of what stands at the data directory's place.
 pub fn state_text(state: &State) -> &'static str {
     match state {

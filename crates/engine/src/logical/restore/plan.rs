@@ -146,7 +146,8 @@ pub fn prepare_fresh(cluster: &Cluster, request: &FreshRequest) -> Result<FreshP
     let programs = Programs::for_restore(Some(&server.bindir), record.server_version_num / 10_000)?;
     let Found { facts, mapped, request: physical } = room::look(cluster, &record, logical, request, major)?;
     let moved = facts.data.path != facts.old_data;
-    let mut told = warnings::about(&record, Some(&server), moved);
+    let archive_mode = archive_mode(request, moved);
+    let mut told = warnings::about(&record, Some(&server), moved.then_some(archive_mode));
     let access = owner::choose(&record, &facts, &mut told);
     runnable(&access, facts.is_root)?;
     room::reachable(&facts, &access)?;
@@ -192,7 +193,7 @@ pub fn prepare_fresh(cluster: &Cluster, request: &FreshRequest) -> Result<FreshP
         filesystems,
         config,
         config_inside,
-        archive_mode: archive_mode(request, moved),
+        archive_mode,
         port: request.port,
         jobs: physical::jobs(request.jobs),
         initdb: initdb::options(&record, logical, major, access.group_access),
