@@ -18,7 +18,7 @@ const INCLUDED: &str = "pg_ark_config";
 /// Where root puts files back without being told to: Debian's folder of what belongs to servers.
 const OWN_PLACE: &str = "/etc/postgresql";
 /// Names of the three files that a server looks for in its data directory, and the settings that lead elsewhere.
-pub(super) const ROLES: [(&str, &str); 3] =
+pub(crate) const ROLES: [(&str, &str); 3] =
     [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")];
 
 /// What happens to a file.

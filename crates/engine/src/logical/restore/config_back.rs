@@ -1,17 +1,17 @@
 //! Configuration of the old cluster in the new one. What was outside the old data directory goes where a physical restore puts
 //! it; what was inside goes to the same place in the new one, where it replaces what initdb made.
 
-use super::plan::FreshPrepared;
+use super::plan::{FreshPlan, FreshPrepared};
 use crate::repository::Record;
 use crate::restore::access::Access;
-use crate::restore::config;
+use crate::restore::config::{self, Action};
 use crate::restore::config_archive::ConfigMember;
 use crate::restore::config_in_data::{self, folders_in};
 use crate::restore::recovery;
 use crate::restore::server::{Server, missing_libraries};
 use crate::restore::{ConfigChoice, Watch};
 use crate::stored::names::hostile;
-use pg_ark_contract::Result;
+use pg_ark_contract::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Names below which a new data directory has its data, or whose presence means something to a server.
@@ -98,12 +98,31 @@ pub fn apply(prepared: &FreshPrepared, watch: &dyn Watch) -> Result<()> {
     for (member, to) in inside.iter().zip(&plan.config_inside) {
         put(member, to, data, access)?;
     }
+    remove_made(plan)?;
     config::apply(&plan.config, record, outside, data, access, watch)?;
     let moved = *data != plan.old_data_directory;
     if plan.config.main.is_none() && (moved || plan.config.choice == ConfigChoice::Pgdata) {
         config_in_data::detach(record, outside, data, access, watch)?;
     }
     recovery::settle(data, plan.archive_mode, plan.port, access)
+}
+
+/// Removes what initdb made where a file of the backup goes.
+fn remove_made(plan: &FreshPlan) -> Result<()> {
+    for (_, name) in config::ROLES {
+        let path = plan.data_directory.join(name);
+        let is_taken = plan.config.files.iter().any(|file| file.to == path && file.action == Action::Write);
+        if !is_taken || plan.config_inside.contains(&path) {
+            continue;
+        }
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("could not remove \"{}\"", path.display()), &e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn put(member: &ConfigMember, to: &Path, data: &Path, access: &Access) -> Result<()> {

@@ -117,8 +117,9 @@ fn check(
         if is_other(&dumped, &database.name) {
             let (other, name) = (dumped.escape_debug(), database.name.escape_debug());
             let message = format!("the dump of database \"{name}\" is one of database \"{other}\"");
-            return Err(Error::new(ErrorKind::Corrupt, message)
-                .hint("Somebody changed the backup. Restore another one, or without this database (--database)."));
+            return Err(Error::new(ErrorKind::Corrupt, message).hint(
+                "Somebody changed the backup. Restore another one, or without this database (--database).",
+            ));
         }
     }
     Ok(())
