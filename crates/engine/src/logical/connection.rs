@@ -11,6 +11,8 @@ const ENVIRONMENT: &str = "PG";
 /// asked, decide who asks or what a broken page reads as, make a question wait for other transactions, forbid a restore to
 /// write, or translate the warnings that are looked for.
 const OPTIONS: &str = r"-c client_connection_check_interval=500 -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c role=none -c client_min_messages=warning -c lc_messages=C -c zero_damaged_pages=off -c ignore_checksum_failure=off -c default_transaction_read_only=off -c default_transaction_deferrable=off -c default_transaction_isolation=read\ committed";
+/// Those of them that are no superuser's alone, where the user says how to connect; options of his own come later and count.
+const OPTIONS_OF_ALL: &str = r"-c client_connection_check_interval=500 -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c role=none -c client_min_messages=warning -c default_transaction_read_only=off -c default_transaction_deferrable=off -c default_transaction_isolation=read\ committed";
 /// The same of settings that came later; an older server refuses whoever sets them. A login trigger is for others.
 const OPTIONS_17: &str = " -c transaction_timeout=0 -c event_triggers=off";
 /// The first version that knows those.
@@ -105,7 +107,8 @@ impl Connection {
                 .filter(|(name, _)| {
                     !matches!(name.to_str(), Some("PGARK_REPO" | "PGDATABASE" | "PGCLIENTENCODING"))
                 });
-            command.envs(ours);
+            let theirs = std::env::var("PGOPTIONS").unwrap_or_default();
+            command.envs(ours).env("PGOPTIONS", format!("{OPTIONS_OF_ALL} {theirs}"));
         } else {
             let later = if self.major >= WITH_TRANSACTION_TIMEOUT { OPTIONS_17 } else { "" };
             command.env("PGAPPNAME", "pg_ark").env("PGOPTIONS", format!("{OPTIONS}{later}"));
@@ -300,6 +303,15 @@ mod tests {
             assert_eq!(options(major).contains("event_triggers"), knows, "{major}");
             assert!(options(major).contains("-c role=none "), "{major}");
         }
+    }
+
+    #[test]
+    fn a_server_that_the_user_names_is_told_what_any_role_may_say() {
+        let mut command = Command::new("true");
+        Connection::conninfo("host=h").unwrap().prepare(&mut command);
+        let mut set = command.get_envs().filter(|(name, _)| *name == "PGOPTIONS");
+        let options = set.next().unwrap().1.unwrap().to_str().unwrap().to_string();
+        assert!(options.contains("default_transaction_read_only=off") && !options.contains("zero_damaged"));
     }
 
     #[test]

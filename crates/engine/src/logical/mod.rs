@@ -4,7 +4,8 @@
 //!   [`connection`]: how a server is reached; [`query`]: facts that it tells through `psql`.
 //! * Backup, in this order: [`facts`] asks the server, [`select`] decides which databases, [`run`] keeps the record and the
 //!   threads, [`globals`] and [`database`] store a dump each in [`volumes`], [`progress`] knows how far they are, [`remarks`] hears
-//!   their warnings.
+//!   their warnings. [`principals`]: roles that change meanwhile; [`room`]: connections that others need; [`silence`]: locks that
+//!   others hold.
 //!   [`check`]: whether all of that could be done now.
 //! * [`toc`], [`contents`]: the table of contents of a dump. [`stored`]: a stored dump, read back and proved.
 //! * [`restore`]: into a cluster that it makes, or into a running server.
@@ -19,13 +20,17 @@ pub mod contents;
 pub mod database;
 pub mod facts;
 pub mod globals;
+mod letters;
+pub mod principals;
 pub mod programs;
 pub mod progress;
 pub mod query;
 pub mod remarks;
 pub mod restore;
+pub mod room;
 pub mod run;
 pub mod select;
+pub mod silence;
 pub mod stored;
 pub mod toc;
 pub mod volumes;

@@ -4,6 +4,7 @@
 //! Why read here and not in what `pg_restore --list --verbose` prints: there schema, name and owner stand side by side with
 //! spaces between them, and names may hold spaces; and it costs a program for each database that is looked through.
 
+use super::letters::Letters;
 use crate::stored::objects::unwrap_io;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::collections::BTreeSet;
@@ -63,7 +64,16 @@ impl Toc {
     /// # Errors
     /// `Unsupported` for a format that is not known; `Corrupt` for what is no dump; those of `source`.
     pub fn read(source: &mut dyn Read) -> Result<Toc> {
-        Reader { source, int: 4, offset: 8, kept: 0, copy: None, drops: Vec::new() }.toc()
+        Reader {
+            source,
+            int: 4,
+            offset: 8,
+            kept: 0,
+            copy: None,
+            drops: Vec::new(),
+            letters: Letters::default(),
+        }
+        .toc()
     }
 
     /// The head of a dump that `pg_restore --clean --if-exists` restores after `sql`, which makes room for the entries `only`, or
@@ -77,8 +87,15 @@ impl Toc {
     /// # Errors
     /// As [`Toc::read`]; `Internal` when nothing in the dump could carry `sql`.
     pub fn with_drop(source: &mut dyn Read, only: Option<&BTreeSet<u32>>, sql: &str) -> Result<Vec<u8>> {
-        let mut reader =
-            Reader { source, int: 4, offset: 8, kept: 0, copy: Some(Vec::new()), drops: Vec::new() };
+        let mut reader = Reader {
+            source,
+            int: 4,
+            offset: 8,
+            kept: 0,
+            copy: Some(Vec::new()),
+            drops: Vec::new(),
+            letters: Letters::default(),
+        };
         let toc = reader.toc()?;
         let (int, old) = (usize::from(reader.int), reader.copy.unwrap_or_default());
         let dropped = toc.entries.iter().zip(&reader.drops).filter(|(entry, text)| {
@@ -89,15 +106,23 @@ impl Toc {
         let carrier = carrier.map(|(entry, _)| entry.id).ok_or_else(|| {
             Error::new(ErrorKind::Internal, "nothing in the dump could be dropped before it is restored")
         })?;
+        let sql = reader.letters.write(sql).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                "a name that --clean replaces cannot be written in the encoding of the dump",
+            )
+            .hint("Drop it first, and restore without --clean.")
+        })?;
         let (mut head, mut at) = (Vec::with_capacity(old.len()), 0);
         for (entry, text) in dropped {
             head.extend_from_slice(old.get(at..text.start).unwrap_or_default());
             // What begins as a comment does is left as it is by --if-exists.
-            let new = if entry.id == carrier { format!("-- Makes room.\n{sql}") } else { "--\n".to_string() };
+            let new =
+                if entry.id == carrier { [b"-- Makes room.\n", &sql[..]].concat() } else { b"--\n".to_vec() };
             // A sign and a size with its lowest byte first (`WriteInt`).
             head.push(0);
             head.extend((new.len() as u64).to_le_bytes().iter().take(int));
-            head.extend(new.bytes());
+            head.extend(new);
             at = text.end;
         }
         head.extend_from_slice(old.get(at..).unwrap_or_default());
@@ -162,6 +187,8 @@ struct Reader<'a> {
     copy: Option<Vec<u8>>,
     /// Where in the copy the way is that each entry is dropped.
     drops: Vec<Range<usize>>,
+    /// How names are written, once the first entry has told.
+    letters: Letters,
 }
 
 impl Reader<'_> {
@@ -231,9 +258,12 @@ impl Reader<'_> {
         let _section = self.int()?;
         let mut entry = Entry { id, catalog, name, kind, ..Entry::default() };
         // Its schema comes later: what has one and is called DATABASE is kept for nothing.
-        match entry.is_of_database() {
-            true => entry.definition = self.text(MAX_DEFINITION)?.unwrap_or_default(),
-            false => self.skip_text()?,
+        if entry.is_of_database() {
+            entry.definition = self.text(MAX_DEFINITION)?.unwrap_or_default();
+        } else if entry.kind == "ENCODING" {
+            self.letters = Letters::of(&self.name()?.unwrap_or_default());
+        } else {
+            self.skip_text()?;
         }
         self.drop_text()?;
         // How its data is copied.
@@ -328,7 +358,7 @@ impl Reader<'_> {
         if let Some(copy) = &mut self.copy {
             copy.extend_from_slice(&bytes);
         }
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(Some(self.letters.read(bytes)))
     }
 
     fn skip_text(&mut self) -> Result<()> {

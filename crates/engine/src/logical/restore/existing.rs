@@ -1,7 +1,7 @@
 //! What a running server has already: asked by SQL, answered by names and numbers.
 
 use crate::logical::query::Server;
-use pg_ark_contract::Result;
+use pg_ark_contract::{Error, Result};
 use serde::Deserialize;
 
 /// Settings of a role or a database must not decide which functions are called, or when a question ends.
@@ -20,6 +20,8 @@ SELECT jsonb_build_object(
       'sessions', (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> pg_backend_pid()
           AND a.backend_type = 'client backend'))) FROM pg_database d),
   'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
+  'may_own', (SELECT jsonb_agg(o.rolname) FROM pg_roles o WHERE pg_has_role(session_user, o.oid,
+      CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)),
   'tablespaces', (SELECT jsonb_agg(spcname) FROM pg_tablespace))::text
 FROM pg_roles r WHERE r.rolname = session_user";
 
@@ -67,6 +69,8 @@ pub struct Target {
     pub databases: Vec<TargetDatabase>,
     /// Roles that exist.
     pub roles: Vec<String>,
+    /// Those of them that what is restored can be given to.
+    pub may_own: Vec<String>,
     /// Tablespaces that exist.
     pub tablespaces: Vec<String>,
 }
@@ -125,6 +129,21 @@ pub fn exist(server: &Server<'_>, database: &str, wanted: &[Wanted]) -> Result<V
     Ok(answers)
 }
 
+/// An error whose detail is what the server said of the error itself: neither notices before it nor where in which SQL it was.
+pub fn plain(mut error: Error) -> Error {
+    if let Some(said) = &error.detail {
+        let is_said = |line: &&str| !line.starts_with("NOTICE:") && !line.starts_with("WARNING:");
+        let is_where = |line: &&str| {
+            line.starts_with("CONTEXT:") || line.starts_with("QUERY:") || line.starts_with("LINE ")
+        };
+        let lines: Vec<&str> = said.lines().filter(is_said).take_while(|line| !is_where(line)).collect();
+        if !lines.is_empty() {
+            error.detail = Some(lines.join("\n"));
+        }
+    }
+    error
+}
+
 /// A name in double quotes.
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -146,6 +165,15 @@ pub fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_told_without_what_surrounds_it() {
+        let said = "NOTICE:  identifier will be truncated\nERROR:  relation \"a\" already exists\nDETAIL:  x\nCONTEXT:  SQL statement\nPL/pgSQL";
+        let error = Error::new(pg_ark_contract::ErrorKind::ServerNotReady, "m").detail(said);
+        assert_eq!(plain(error).detail.unwrap(), "ERROR:  relation \"a\" already exists\nDETAIL:  x");
+        let error = Error::new(pg_ark_contract::ErrorKind::ServerNotReady, "m").detail("CONTEXT:  x");
+        assert_eq!(plain(error).detail.unwrap(), "CONTEXT:  x");
+    }
 
     #[test]
     fn names_and_literals_end_where_they_should() {

@@ -43,7 +43,7 @@ pub fn database<'a>(
             ErrorKind::InvalidArgument,
             format!("no database of the backup has {}", asked(request)),
         )
-        .hint("\"pgark restore BACKUP --into CONNINFO --dry-run\" shows what the backup contains; letters count as they are, in upper and lower case.")),
+        .hint("\"pgark restore BACKUP --pgdata /absent/folder --dry-run\" shows what the backup contains; letters count as they are, in upper and lower case.")),
     }
 }
 

@@ -49,7 +49,7 @@ pub struct DatabaseStep {
     pub name: String,
     /// Its name on the server.
     pub target: String,
-    /// One of that name exists and is dropped first.
+    /// One of that name exists and is dropped when the new one is filled.
     pub replaces: bool,
 }
 

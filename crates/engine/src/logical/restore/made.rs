@@ -6,6 +6,7 @@ use crate::logical::query::Server;
 use crate::logical::toc::{Entry, Toc};
 use crate::repository::logical_record::DatabaseRecord;
 use pg_ark_contract::Result;
+use std::collections::BTreeSet;
 
 /// Settings of these are lists of names, each in quotes of its own (`variable_is_guc_list_quote`, bin/pg_dump/dumputils.c).
 const LISTS: [&str; 6] = [
@@ -42,12 +43,18 @@ pub fn create(name: &str, record: &DatabaseRecord, target: &Target) -> (String, 
     }
     let mut problems = Vec::new();
     let mut lacks = |what: String| problems.push(Problem { database: Some(name.to_string()), message: what });
-    match target.roles.contains(&record.owner) {
+    let why = match target.roles.contains(&record.owner) {
+        false => "does not exist".to_string(),
+        true => format!("is none that \"{}\" may give it to", target.user),
+    };
+    match target.may_own.contains(&record.owner) {
         true => option("OWNER", &identifier(&record.owner)),
-        false => lacks(format!(
-            "its owner, role \"{}\", does not exist: it belongs to \"{}\" now",
-            record.owner, target.user
-        )),
+        false => {
+            lacks(format!(
+                "its owner, role \"{}\", {why}: it belongs to \"{}\" now",
+                record.owner, target.user
+            ));
+        }
     }
     match record.tablespace.as_str() {
         "" | "pg_default" => {}
@@ -59,11 +66,21 @@ pub fn create(name: &str, record: &DatabaseRecord, target: &Target) -> (String, 
     (sql, problems)
 }
 
-/// The statements that drop a database. One that is a template must stop being one first.
-pub fn drop(name: &str, is_template: bool) -> Vec<String> {
-    let ordinary = format!("ALTER DATABASE {} IS_TEMPLATE false", identifier(name));
-    let drop = format!("DROP DATABASE {}", identifier(name));
-    is_template.then_some(ordinary).into_iter().chain([drop]).collect()
+/// The statements that give database `fresh` the name `name`, and the one that had it the name `old`. psql sends them at once,
+/// which makes them one transaction. A template must stop being one before it can be dropped.
+pub fn exchange(name: &str, is_template: bool, fresh: &str, old: &str) -> String {
+    let (name, fresh, old) = (identifier(name), identifier(fresh), identifier(old));
+    let ordinary =
+        if is_template { format!("ALTER DATABASE {name} IS_TEMPLATE false; ") } else { String::new() };
+    format!("{ordinary}ALTER DATABASE {name} RENAME TO {old}; ALTER DATABASE {fresh} RENAME TO {name}")
+}
+
+/// Owners of what is in a dump that exist, but that who restores may not give anything to.
+pub fn foreign_owners(toc: &Toc, target: &Target) -> Vec<String> {
+    let owners: BTreeSet<&String> = toc.entries.iter().map(|entry| &entry.owner).collect();
+    let foreign =
+        owners.into_iter().filter(|role| target.roles.contains(role) && !target.may_own.contains(role));
+    foreign.map(|role| format!("\"{role}\"")).collect()
 }
 
 /// Settings, privileges, limits and comment of a database: what the dump itself says, or the same for another name.
@@ -197,15 +214,31 @@ mod tests {
 
     #[test]
     fn a_database_is_made_as_it_was_as_far_as_the_server_can() {
-        let mut target =
-            Target { roles: vec!["alice".into()], tablespaces: vec!["fast".into()], ..Target::default() };
+        let alice = vec!["alice".to_string()];
+        let mut target = Target {
+            roles: alice.clone(),
+            may_own: alice,
+            tablespaces: vec!["fast".into()],
+            ..Target::default()
+        };
         let (sql, problems) = create("new \"one\"", &record(), &target);
         let expected = "CREATE DATABASE \"new \"\"one\"\"\" WITH TEMPLATE template0 ENCODING E'UTF8' LC_COLLATE E'C' LC_CTYPE E'C' \
                         LOCALE_PROVIDER icu ICU_LOCALE E'de' OWNER \"alice\" TABLESPACE \"fast\"";
         assert_eq!((sql.as_str(), problems.len()), (expected, 0));
+        (target.may_own, target.user) = (vec![], "bob".into());
+        let (sql, problems) = create("new", &record(), &target);
+        assert!(!sql.contains("OWNER") && problems[0].message.contains("\"bob\" may give"), "{problems:?}");
         (target.roles, target.tablespaces) = (vec![], vec![]);
         let (sql, problems) = create("new", &record(), &target);
         assert!(!sql.contains("OWNER") && !sql.contains("TABLESPACE") && problems.len() == 2, "{problems:?}");
+    }
+
+    #[test]
+    fn names_change_at_once() {
+        let renamed = "ALTER DATABASE \"shop\" RENAME TO \"o\"; ALTER DATABASE \"f\" RENAME TO \"shop\"";
+        assert_eq!(exchange("shop", false, "f", "o"), renamed);
+        let template = format!("ALTER DATABASE \"shop\" IS_TEMPLATE false; {renamed}");
+        assert_eq!(exchange("shop", true, "f", "o"), template);
     }
 
     #[test]

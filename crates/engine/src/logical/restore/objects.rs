@@ -69,7 +69,8 @@ pub fn prepare(
     let missing = missing_owners(&graph, &objects.list, target);
     if !missing.is_empty() {
         objects.options.push("--no-owner".into());
-        objects.step.left_out.push(format!("owners that do not exist there: {}", missing.join(", ")));
+        let why = "owners that do not exist there, or that its user may not give anything to";
+        objects.step.left_out.push(format!("{why}: {}", missing.join(", ")));
     }
     let is_lacking = |role: &&String| !target.roles.contains(role);
     if let Some(role) = roles.iter().find(is_lacking) {
@@ -306,10 +307,10 @@ fn privileges_apart(graph: &Graph<'_>, objects: &mut Objects, renamed: bool, why
     }
 }
 
-/// Owners that the server does not know.
+/// Owners that the server does not know, or that who restores cannot give anything to.
 fn missing_owners(graph: &Graph<'_>, ids: &BTreeSet<u32>, target: &Target) -> Vec<String> {
     let owners: BTreeSet<&str> = graph.entries(ids).map(|entry| entry.owner.as_str()).collect();
-    let is_missing = |owner: &&&str| !owner.is_empty() && !target.roles.iter().any(|role| role == **owner);
+    let is_missing = |owner: &&&str| !owner.is_empty() && !target.may_own.iter().any(|role| role == **owner);
     owners.iter().filter(is_missing).map(ToString::to_string).collect()
 }
 

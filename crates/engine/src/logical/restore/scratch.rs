@@ -3,7 +3,7 @@
 //! It is dropped whatever happens. Only a killed `pgark` leaves one behind; a client that sits in it tells the next one that
 //! this is not so.
 
-use super::existing::{SETTINGS, Target, identifier, literal};
+use super::existing::{SETTINGS, Target, identifier, literal, plain};
 use super::into_plan::ObjectsStep;
 use super::load::Load;
 use super::made;
@@ -22,6 +22,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// How its name begins.
 const PREFIX: &str = "pg_ark_scratch_";
+/// Letters that a long name and one that was made of it share at least.
+const LONG: usize = 20;
 /// Pieces of a dump that wait for their reader.
 const WAITING: usize = 2;
 
@@ -81,7 +83,10 @@ pub fn run(
     let record =
         DatabaseRecord { owner: target.user.clone(), tablespace: String::new(), ..renaming.record.clone() };
     let (sql, _) = made::create(&name, &record, target);
-    let result = server.run(renaming.through, &sql).and_then(|()| {
+    let made = server.run(renaming.through, &sql);
+    // A server that refused has nothing to drop; of a psql that was stopped nobody knows.
+    let refused = made.as_ref().is_err_and(|error| error.kind == ErrorKind::ServerNotReady);
+    let result = made.map_err(|error| told(error, &renaming.objects.step)).and_then(|()| {
         let (stay, end) = sync_channel::<Bytes>(0);
         std::thread::scope(|scope| {
             scope.spawn(|| hold(server, &name, end));
@@ -95,7 +100,7 @@ pub fn run(
         let server = Server { keeper, ..*server };
         server.run(renaming.through, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(&name)))
     });
-    if let Err(error) = dropped {
+    if let (Err(error), false) = (dropped, refused) {
         let said = error.detail.unwrap_or(error.message);
         load.watch.warn(&format!(
             "database \"{name}\" is left on the server and of no use to anybody; drop it: {said}"
@@ -124,7 +129,7 @@ fn through(load: &Load<'_>, dump: &Dump<'_>, name: &str, renaming: &Renaming<'_>
     let taken = |list| Taken { list: Some(list), options: &objects.options, drop: None };
     objects::transaction(load, &mut dump.reader(), name, &objects.toc, &taken(&objects.list))
         .map_err(|error| told(error, step))?;
-    rename(&load.server, name, renaming)?;
+    rename(&load.server, name, renaming).map_err(|error| told(error, step))?;
     let (names, statistics) = dumped(&load.server, name, renaming)?;
     if !objects.also.is_empty() {
         objects::transaction(load, &mut dump.reader(), &step.target, &objects.toc, &taken(&objects.also))?;
@@ -133,17 +138,21 @@ fn through(load: &Load<'_>, dump: &Dump<'_>, name: &str, renaming: &Renaming<'_>
     made::apply(&load.server, &step.target, &step.target, &statistics)
 }
 
-fn told(mut error: Error, step: &ObjectsStep) -> Error {
-    if error.kind == ErrorKind::ServerNotReady {
-        error.message = format!(
-            "nothing was restored into database \"{}\": what is to be renamed could not be restored beside it",
-            step.target
-        );
+fn told(error: Error, step: &ObjectsStep) -> Error {
+    if error.kind != ErrorKind::ServerNotReady {
+        return error;
     }
-    error
+    let message = format!(
+        "nothing was restored into database \"{}\": what is to be renamed could not be restored beside it",
+        step.target
+    );
+    Error { message, ..plain(error) }
+        .hint("What was made beside it is dropped again. Mend the cause and run the same command again.")
 }
 
 /// Gives a table, and all whose names are those of the schema, other names: what begins with the old one begins with the new.
+/// A name that the server had made of a long one has the old one's beginning only (`makeObjectName`, indexcmds.c): as there,
+/// what gets too long is cut at letters where it is longest, and numbered when it is taken.
 fn rename(server: &Server<'_>, database: &str, renaming: &Renaming<'_>) -> Result<()> {
     let Some(table) = renaming.table else {
         let old = renaming.objects.step.schemas.first().map(String::as_str).unwrap_or_default();
@@ -151,7 +160,8 @@ fn rename(server: &Server<'_>, database: &str, renaming: &Renaming<'_>) -> Resul
         return server.run(database, &sql);
     };
     let body = format!(
-        "DECLARE old text := {old}; new text := {new}; top oid; item record; name text; family oid[];
+        "DECLARE old text := {old}; new text := {new}; top oid; item record; family oid[];
+  most int := current_setting('max_identifier_length')::int; head text; tail text; shared int; number int; front text; back text; chosen text;
 BEGIN
   SELECT c.oid INTO STRICT top FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = {schema} AND c.relname = old;
@@ -169,15 +179,35 @@ BEGIN
         AND k.contype IN ('c', 'f', 'n') AND k.coninhcount = 0 AND k.conparentid = 0 AND starts_with(k.conname, old || '_')
     ) o ORDER BY o.place, o.oid
   LOOP
-    name := CASE WHEN item.was = old THEN new
-      WHEN starts_with(item.was, old || '_') THEN new || substr(item.was, length(old) + 1)
-      ELSE new || '_' || item.was END;
-    IF item.kind = 'CONSTRAINT' THEN
-      EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I', item.owner::regclass, item.was, name);
-    ELSIF item.kind = 'STATISTICS' THEN
-      EXECUTE format('ALTER STATISTICS %s RENAME TO %I', (SELECT i.identity FROM pg_identify_object('pg_statistic_ext'::regclass, item.oid, 0) i), name);
+    CONTINUE WHEN item.was = new;
+    head := new;
+    IF item.was = old THEN tail := '';
+    ELSIF starts_with(item.was, old || '_') THEN tail := substr(item.was, length(old) + 1);
     ELSE
-      EXECUTE format('ALTER %s %s RENAME TO %I', item.kind, item.oid::regclass, name);
+      SELECT coalesce(max(i), 0) INTO shared FROM generate_series(1, length(item.was)) i WHERE left(item.was, i) = left(old, i) AND i <= length(old);
+      tail := '_' || CASE WHEN octet_length(item.was) >= most - 3 AND shared >= {LONG} THEN ltrim(substr(item.was, shared + 1), '_') ELSE item.was END;
+    END IF;
+    number := 0;
+    LOOP
+      front := head; back := tail;
+      WHILE octet_length(front || back || CASE number WHEN 0 THEN '' ELSE number::text END) > most LOOP
+        IF octet_length(front) > octet_length(back) THEN front := left(front, -1); ELSE back := left(back, -1); END IF;
+      END LOOP;
+      chosen := front || back || CASE number WHEN 0 THEN '' ELSE number::text END;
+      EXIT WHEN item.was = chosen OR tail = '' OR NOT CASE item.kind
+        WHEN 'CONSTRAINT' THEN EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = item.owner AND k.conname = chosen)
+        WHEN 'STATISTICS' THEN EXISTS (SELECT FROM pg_statistic_ext x WHERE x.stxname = chosen)
+        ELSE EXISTS (SELECT FROM pg_class c WHERE c.relname = chosen) OR EXISTS (SELECT FROM pg_type t WHERE t.typname = chosen)
+          OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = item.owner AND k.conname = chosen) END;
+      number := number + 1;
+    END LOOP;
+    CONTINUE WHEN item.was = chosen;
+    IF item.kind = 'CONSTRAINT' THEN
+      EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I', item.owner::regclass, item.was, chosen);
+    ELSIF item.kind = 'STATISTICS' THEN
+      EXECUTE format('ALTER STATISTICS %s RENAME TO %I', (SELECT i.identity FROM pg_identify_object('pg_statistic_ext'::regclass, item.oid, 0) i), chosen);
+    ELSE
+      EXECUTE format('ALTER %s %s RENAME TO %I', item.kind, item.oid::regclass, chosen);
     END IF;
   END LOOP;
 END",
@@ -223,6 +253,10 @@ fn carry(load: &Load<'_>, scratch: &str, patterns: &[OsString], renaming: &Renam
     let mut command = keeper.command(&programs.path("pg_dump"), access)?;
     connection.prepare(&mut command);
     command.args(["--format=custom", "--compress=0"]).args(patterns);
+    // The patterns are UTF-8; without an encoding of its own a database takes bytes as they are.
+    if renaming.record.locale.encoding != "SQL_ASCII" {
+        command.arg("--encoding=UTF8");
+    }
     command.arg(format!("--dbname={}", connection.to(scratch)));
     let objects = renaming.objects;
     let (to, from) = sync_channel::<Bytes>(WAITING);

@@ -1,6 +1,6 @@
 //! Whole databases into a running server: each is made, filled, and given its settings, privileges and comment.
 
-use super::existing::{Target, identifier};
+use super::existing::{Target, identifier, plain};
 use super::into_plan::DatabaseStep;
 use super::load::{Job, Load};
 use super::made;
@@ -14,9 +14,24 @@ use crate::logical::toc::Toc;
 use crate::repository::Storage;
 use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
 use pg_ark_contract::{Error, ErrorKind, Result};
+use std::ffi::OsString;
 
 /// Databases that every server has, and the one to be connected to while each is dropped and made.
 const ALWAYS: [(&str, &str); 2] = [("postgres", "template1"), ("template1", "postgres")];
+/// The hint of what did not work.
+const AGAIN: &str = "Mend what the server says, then run the same command again.";
+/// Words of the server, of libpq and of pg_restore about what ends all that follows.
+const FATAL: [&str; 9] = [
+    "No space left on device",
+    "could not extend file",
+    "Check free disk space",
+    "out of memory",
+    "server closed the connection",
+    "no connection to the server",
+    "terminating connection",
+    "could not connect",
+    "killed by signal",
+];
 
 /// What a database of the backup is when nobody ever used it.
 pub fn is_empty(toc: &Toc) -> bool {
@@ -65,7 +80,8 @@ impl Whole<'_> {
     /// made is a problem when there are others.
     ///
     /// # Errors
-    /// `ServerNotReady` when the only one cannot be made; as [`Load::run`]. What was made and not finished is dropped.
+    /// `ServerNotReady` when the only one cannot be made; as [`Load::run`]. What was made and not finished is dropped, and what
+    /// was to be replaced is as it was.
     pub fn run(&self, steps: &[DatabaseStep]) -> Result<(Vec<String>, Vec<Problem>)> {
         let (mut done, mut problems) = (Vec::new(), Vec::new());
         for step in steps {
@@ -77,7 +93,7 @@ impl Whole<'_> {
                 }
                 Err(error) if error.kind == ErrorKind::ServerNotReady && steps.len() > 1 => {
                     let said = error.detail.map_or_else(String::new, |detail| format!(": {detail}"));
-                    let message = format!("it is not there at all: {}{said}", error.message);
+                    let message = format!("it was not restored at all: {}{said}", error.message);
                     problems.push(Problem { database: Some(step.target.clone()), message });
                 }
                 Err(error) => return Err(error),
@@ -90,44 +106,86 @@ impl Whole<'_> {
         let server = &self.load.server;
         let through = through(&step.target, self.usual);
         let toc = toc_of(self.storage, self.folder, record)?;
-        // What replaces another is made first: when the server cannot make it, the other is still there.
-        let fresh = if step.replaces { scratch::new_name() } else { step.target.clone() };
-        let (sql, mut problems) = made::create(&fresh, record, self.target);
+        // What replaces another is made and filled beside it: until then the other is there, whatever happens.
+        let name = if step.replaces { scratch::new_name() } else { step.target.clone() };
+        let (sql, mut problems) = made::create(&name, record, self.target);
         problems.iter_mut().for_each(|problem| problem.database = Some(step.target.clone()));
-        server.run(through, &sql).map_err(|error| cannot("created", &step.target, error))?;
-        if step.replaces
-            && let Err(error) = self.replace(step, &fresh, through)
-        {
-            self.remove(&fresh, through);
-            return Err(cannot("dropped", &step.target, error));
+        if let Err(error) = server.run(through, &sql) {
+            // A psql that was killed may have got what it asked for. Under its own name it could be somebody else's.
+            if step.replaces {
+                self.remove(&name, through);
+            }
+            return Err(cannot("created", step, error));
         }
-        let dump = Dump::of(self.storage, self.folder, record);
-        let options = [];
-        let job = Job { name: &step.target, connect: &step.target, options: &options, jobs: self.jobs };
-        let filled = self.load.run(&dump, &job).and_then(|mut found| {
-            let properties = made::properties(&step.target, record, &toc);
-            found.extend(made::apply(server, through, &step.target, &properties)?);
-            Ok(found)
+        let filled = self.fill(step, record, &toc, &name);
+        let filled = filled.and_then(|found| match step.replaces {
+            true => {
+                self.replace(step, &name, through).map(|()| found).map_err(|e| cannot("replaced", step, e))
+            }
+            false => Ok(found),
         });
         match filled {
             Ok(found) => problems.extend(found),
             Err(error) => {
-                self.remove(&step.target, through);
-                return Err(error);
+                self.remove(&name, through);
+                return Err(kept(step, error));
             }
         }
+        let properties = made::properties(&step.target, record, &toc);
+        problems.extend(made::apply(server, through, &step.target, &properties)?);
         Ok(problems)
     }
 
-    /// Drops the old one and gives its name to the new one.
+    /// Fills the database `name`.
+    fn fill(
+        &self,
+        step: &DatabaseStep,
+        record: &DatabaseRecord,
+        toc: &Toc,
+        name: &str,
+    ) -> Result<Vec<Problem>> {
+        let mut options: Vec<OsString> = Vec::new();
+        let foreign = made::foreign_owners(toc, self.target);
+        let mut problems = Vec::new();
+        if !foreign.is_empty() {
+            options.push("--no-owner".into());
+            let message = format!(
+                "role \"{}\" may not give anything to {}: all of it belongs to \"{0}\" now",
+                self.target.user,
+                foreign.join(", ")
+            );
+            problems.push(Problem { database: Some(step.target.clone()), message });
+        }
+        let dump = Dump::of(self.storage, self.folder, record);
+        let job = Job { name: &step.target, connect: name, options: &options, jobs: self.jobs };
+        let found = self.load.run(&dump, &job)?;
+        let fatal: Vec<&str> = found
+            .iter()
+            .map(|problem| problem.message.as_str())
+            .filter(|said| is_fatal(said))
+            .take(5)
+            .collect();
+        if step.replaces && !fatal.is_empty() {
+            let error = Error::new(
+                ErrorKind::ServerNotReady,
+                format!("database \"{}\" could not be replaced", step.target),
+            );
+            return Err(error.detail(fatal.join("\n")).hint(AGAIN));
+        }
+        problems.extend(found);
+        Ok(problems)
+    }
+
+    /// Gives the name of the old one to the new one, all at once, and drops the old one.
     fn replace(&self, step: &DatabaseStep, fresh: &str, through: &str) -> Result<()> {
         let server = &self.load.server;
         let is_template = self.target.database(&step.target).is_some_and(|there| there.is_template);
-        for sql in made::drop(&step.target, is_template) {
-            server.run(through, &sql)?;
-        }
-        let (fresh, name) = (identifier(fresh), identifier(&step.target));
-        server.run(through, &format!("ALTER DATABASE {fresh} RENAME TO {name}"))
+        // Who kills this program now leaves a database that the next restore removes.
+        let old = scratch::new_name();
+        let sql = made::exchange(&step.target, is_template, fresh, &old);
+        server.run(through, &sql)?;
+        self.remove(&old, through);
+        Ok(())
     }
 
     /// Half a database is nobody's, and would be in the way of the next try.
@@ -140,17 +198,30 @@ impl Whole<'_> {
         if removed.is_err() {
             self.load
                 .watch
-                .warn(&format!("database \"{name}\" is not complete and could not be dropped again"));
+                .warn(&format!("database \"{name}\" is of no use to anybody and could not be dropped: the next restore into this server tries again when it is one that a restore named"));
         }
     }
 }
 
-fn cannot(what: &str, name: &str, error: Error) -> Error {
+/// What ends more than one statement: the server, its disk, or the connection. What follows it is missing, too.
+fn is_fatal(said: &str) -> bool {
+    FATAL.iter().any(|word| said.contains(word))
+}
+
+fn cannot(what: &str, step: &DatabaseStep, error: Error) -> Error {
     if error.kind != ErrorKind::ServerNotReady {
         return error;
     }
-    Error { message: format!("database \"{name}\" could not be {what}"), ..error }
-        .hint("Mend what the server says, then run the same command again.")
+    let message = format!("database \"{}\" could not be {what}", step.target);
+    Error { message, ..plain(error) }.hint(AGAIN)
+}
+
+/// Says that nothing is lost.
+fn kept(step: &DatabaseStep, mut error: Error) -> Error {
+    if step.replaces {
+        error.message.push_str(&format!("; database \"{}\" is as it was", step.target));
+    }
+    error
 }
 
 #[cfg(test)]
@@ -166,6 +237,13 @@ mod tests {
             assert!(is_empty(&toc), "{version}");
         }
         assert_eq!((through("postgres", "x"), through("template1", "x")), ("template1", "postgres"));
+        for said in [
+            "TABLE DATA t: COPY failed: server closed the connection unexpectedly",
+            "No space left on device",
+        ] {
+            assert!(is_fatal(said));
+        }
+        assert!(!is_fatal("role \"x\" does not exist"));
         assert_eq!((through("x", "x"), through("y", "x")), ("postgres", "x"));
     }
 }
