@@ -201,6 +201,9 @@ pub struct StatusRow {
     /// The complete logical backup that finished last.
     #[serde(default)]
     pub last_logical: Option<BackupRow>,
+    /// Databases without a dump since a complete logical backup had to go on without them, by name.
+    #[serde(default)]
+    pub missing_dumps: Vec<MissingDump>,
     /// The newest stored segment of the newest timeline that has any.
     pub last_segment: Option<String>,
     /// LSN after that segment's last byte.
@@ -241,6 +244,17 @@ pub struct StatusRow {
     /// For each of them the longest time between two of the next moments at which it is due, in seconds.
     #[serde(default)]
     pub periods: Vec<Option<u64>>,
+}
+
+/// A database that the last logical backup which should hold it is without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingDump {
+    /// The database.
+    pub database: String,
+    /// The backup.
+    pub backup: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// How bad a finding is.

@@ -107,7 +107,10 @@ pub fn without_record(cluster: &Cluster, only: Option<&str>) -> Result<Option<Ve
                 of_error(&folder, &error)
             } else if is_backup {
                 let what = "has no record: backup.json is missing, so there is no backup";
-                let hint = "Get backup.json back from a copy. Archives that are whole can be unpacked with tar and their decompressor (FORMAT.md).";
+                let hint = match name.ends_with("-logical") {
+                    true => "Get backup.json back from a copy. pg_restore reads dumps that are whole, psql the expanded globals (FORMAT.md).",
+                    false => "Get backup.json back from a copy. Archives that are whole can be unpacked with tar and their decompressor (FORMAT.md).",
+                };
                 Finding::new(Severity::Error, &folder, what).hint(hint)
             } else {
                 let what = "is among the backups, and its name is not that of a backup";

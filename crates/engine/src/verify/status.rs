@@ -1,6 +1,7 @@
 //! What the repository contributes to `ark.status` and `ark.metrics`: cheap enough to be asked every few seconds.
 
 use super::{archive_of, recent, records_of};
+use crate::repository::logical_record::MissingDatabase;
 use crate::repository::{Cluster, Record};
 use crate::retention::policy_store;
 use crate::schedule;
@@ -9,10 +10,11 @@ use crate::wal::moments::{Moments, is_damage, is_unreadable, shown_time};
 use crate::wal::pruned::Pruned;
 use crate::wal::survey::Survey;
 use chrono::{DateTime, SecondsFormat, Utc};
-use pg_ark_contract::rows::{BackupStatus, StatusRow};
+use pg_ark_contract::rows::{BackupStatus, MissingDump, StatusRow};
 use pg_ark_contract::schedule::{JobSpec, MissedRuns};
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How long the search for the window may take: who asks wants the rest of the answer in any case.
@@ -138,10 +140,41 @@ fn backups(records: &[Record], row: &mut StatusRow) {
     row.last_backup = last_of(true).map(Record::row);
     row.last_clean_backup = last(physical().filter(|record| record.damaged_pages == 0)).map(Record::row);
     row.last_logical = last_of(false).map(Record::row);
+    row.missing_dumps = missing_dumps(complete().filter(|record| !record.kind.is_physical()));
     row.failed_backup = failed.map(Record::row);
     row.first_backup_at = physical().filter_map(finished).min().map(shown);
     row.backups = complete().count() as u64;
     row.backup_bytes = complete().fold(0, |sum, record| sum.saturating_add(record.stored_bytes));
+}
+
+/// Of each database that the newest of these knows, what the newest says that was to hold it; one that left it out on
+/// purpose says nothing.
+fn missing_dumps<'a>(logical: impl Iterator<Item = &'a Record>) -> Vec<MissingDump> {
+    let mut newest_first: Vec<&Record> = logical.filter(|record| record.logical.is_some()).collect();
+    newest_first.sort_by_key(|record| std::cmp::Reverse(finished(record)));
+    let mut logical = newest_first.iter().filter_map(|record| Some((*record, record.logical.as_ref()?)));
+    let Some((newest, known)) = logical.next() else { return Vec::new() };
+    let mut found: Vec<MissingDump> =
+        known.missing.iter().map(|missing| missing_dump(newest, missing)).collect();
+    let mut unknown: BTreeSet<&str> = known.left_out.iter().map(String::as_str).collect();
+    for (record, known) in logical {
+        if unknown.is_empty() {
+            break;
+        }
+        let missing = known.missing.iter().filter(|missing| unknown.contains(&missing.name[..]));
+        found.extend(missing.map(|missing| missing_dump(record, missing)));
+        // One that an older backup does not know was made after it.
+        let left_out: BTreeSet<&str> = known.left_out.iter().map(String::as_str).collect();
+        unknown.retain(|name| left_out.contains(name));
+    }
+    found.sort_by(|a, b| a.database.cmp(&b.database));
+    found.dedup_by(|a, b| a.database == b.database);
+    found
+}
+
+fn missing_dump(record: &Record, missing: &MissingDatabase) -> MissingDump {
+    let (database, reason) = (missing.name.clone(), missing.reason.clone());
+    MissingDump { database, backup: record.backup.clone(), reason }
 }
 
 /// The one that finished last; backups that overlap may finish in another order than they start.

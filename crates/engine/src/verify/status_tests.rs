@@ -1,5 +1,6 @@
 use super::*;
 use crate::postgres::wal_fixture::SYSTEM_IDENTIFIER;
+use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
 use crate::verify::fixture::{Stored, fill, size, wal_from};
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::schedule::JobKind;
@@ -74,6 +75,47 @@ fn a_logical_backup_protects_nothing_and_stands_for_no_other() {
     records.push(logical("d", BackupStatus::Failed, "2026-11-22T08:30:00Z"));
     let row = told_of(&records);
     assert_eq!((failed(&row).as_deref(), row.last_backup.unwrap().backup.as_str()), (Some("d"), "c"));
+}
+
+#[test]
+fn a_database_without_a_dump_is_told_until_a_later_backup_holds_it() {
+    let logical = |name: &str, hour: u32, held: &[&str], missing: &[&str], left_out: &[&str]| {
+        let mut record = backup(name, BackupStatus::Complete, &format!("2026-11-22T{hour:02}:00:00Z"));
+        let held = held.iter().map(|name| DatabaseRecord { name: name.to_string(), ..Default::default() });
+        let reason = || "refused".to_string();
+        let missing = missing.iter().map(|name| MissingDatabase { name: name.to_string(), reason: reason() });
+        record.kind = BackupKind::Logical;
+        record.logical = Some(LogicalRecord {
+            databases: held.collect(),
+            missing: missing.collect(),
+            left_out: left_out.iter().map(|name| name.to_string()).collect(),
+            ..LogicalRecord::default()
+        });
+        record
+    };
+    let told = |records: &[Record]| -> Vec<(String, String)> {
+        let missing = told_of(records).missing_dumps.into_iter();
+        missing.map(|missing| (missing.database, missing.backup)).collect()
+    };
+    let of = |database: &str, backup: &str| vec![(database.to_string(), backup.to_string())];
+    let mut records = vec![logical("whole", 1, &["app", "little"], &[], &[])];
+    assert_eq!(told(&records), []);
+    records.push(logical("nightly", 2, &["little"], &["app"], &[]));
+    assert_eq!(told(&records), of("app", "nightly"));
+    // One that was not to hold it hides nothing; nor does one that was not to hold anything else.
+    records.push(logical("little", 3, &["little"], &[], &["app"]));
+    records.push(logical("little", 4, &["little"], &[], &["app"]));
+    assert_eq!(told(&records), of("app", "nightly"));
+    records.push(logical("dropped", 5, &["little"], &[], &[]));
+    assert_eq!(told(&records), [], "there is none on the server now");
+    records.pop();
+    records.push(logical("app", 5, &["app"], &[], &["little"]));
+    records.push(logical("little", 6, &["little"], &[], &["app"]));
+    assert_eq!(told(&records), []);
+    let mut failed = logical("nightly", 7, &[], &["app", "little"], &[]);
+    failed.status = BackupStatus::Failed;
+    records.push(failed);
+    assert_eq!(told(&records), []);
 }
 
 #[test]
