@@ -1,10 +1,13 @@
 //! One database: what it says of itself, and what `pg_dump --format=custom` writes of it, stored byte by byte.
 
+use super::connection::is_crowded;
 use super::facts::{self, Inside};
 use super::progress::DatabaseProgress;
 use super::query::Server;
 use super::remarks::{self, Remarks};
+use super::room::{self, Room};
 use super::run::Dumping;
+use super::silence::Silence;
 use super::volumes::Volumes;
 use crate::repository::catalog;
 use crate::repository::layout;
@@ -25,6 +28,10 @@ const NOT_BUILT: &str = "does not support compression";
 /// Every version knows gzip; its lowest level is the fastest.
 const FASTEST: Compression = Compression { codec: Codec::Gzip, level: 1 };
 
+/// Why a database is not dumped that is not the one that was chosen.
+const REPLACED: &str =
+    "it was dropped or renamed, and another of its name was created, after the backup had begun";
+
 /// What came of a database.
 pub enum Outcome {
     /// It is stored.
@@ -42,26 +49,42 @@ pub fn dump(
     database: &DatabaseRecord,
     progress: &DatabaseProgress<'_>,
 ) -> Result<Outcome> {
+    Silence::with(dumping, database, |silence| dump_heard(dumping, database, progress, silence))
+}
+
+fn dump_heard(
+    dumping: &Dumping<'_>,
+    database: &DatabaseRecord,
+    progress: &DatabaseProgress<'_>,
+    silence: &Silence,
+) -> Result<Outcome> {
     let started_at = catalog::now();
-    let inside = match facts::inside(&dumping.server, &database.name) {
+    let mut inside = match asked(dumping, || facts::inside(&dumping.server, &database.name))? {
         Ok(inside) => inside,
-        Err(e) => {
-            dumping.session.check()?;
-            return Ok(Outcome::Failed(e.to_string().replace('\n', "; ")));
-        }
+        Err(reason) => return Ok(Outcome::Failed(reason)),
     };
-    let Inside { oid, extensions, tables, large_objects, large_object_bytes, sizes } = inside;
-    if oid != database.oid {
-        let reason = "it was dropped, and another of its name was created, after the backup had begun";
-        return Ok(Outcome::Failed(reason.to_string()));
+    if inside.oid != database.oid {
+        return Ok(Outcome::Failed(REPLACED.to_string()));
     }
-    progress.tables(sizes, large_object_bytes);
+    let sizes = std::mem::take(&mut inside.sizes);
+    progress.tables(sizes, inside.large_object_bytes);
     let name = layout::dump_name(&database.name);
     let mut volumes = Volumes::new(dumping.storage, dumping.folder, name, dumping.task.volume_size);
-    if let Some(reason) = store(dumping, database, progress, &mut volumes)? {
+    let dump = Dump { dumping, database, progress, silence, is_verbose: !inside.line_feeds };
+    if let Some(reason) = dump.store(&mut volumes)? {
         volumes.discard()?;
         return Ok(Outcome::Failed(reason));
     }
+    if inside.unlogged > 0 {
+        dumping.session.warn(
+            format!(
+                "database \"{}\": {} unlogged tables and sequences are in the dump without their content, which a standby does not have",
+                database.name, inside.unlogged
+            ),
+            Some("Take the backup on the primary when that matters.".to_string()),
+        );
+    }
+    let Inside { extensions, tables, large_objects, .. } = inside;
     Ok(Outcome::Dumped(Box::new(DatabaseRecord {
         volumes: volumes.finish()?,
         started_at,
@@ -74,40 +97,84 @@ pub fn dump(
     })))
 }
 
-/// Runs pg_dump; gives the reason when it failed.
-fn store(
-    dumping: &Dumping<'_>,
-    database: &DatabaseRecord,
-    progress: &DatabaseProgress<'_>,
-    volumes: &mut Volumes<'_>,
-) -> Result<Option<String>> {
-    let server = &dumping.server;
-    let mut command = dumping.command("pg_dump")?;
-    command.args(["--format=custom", "--verbose"]);
-    command.arg(argument(server.programs.major, dumping.compression));
-    if server.programs.major >= WITH_STATISTICS {
-        command.arg("--statistics");
-    }
-    command.arg(format!("--dbname={}", server.connection.to(&database.name)));
-    let mut remarks = Remarks::new(dumping.session, format!("database \"{}\"", database.name));
-    let mut head = Vec::new();
-    let mut take = |bytes: Bytes| {
-        dumping.admit(bytes.len())?;
-        progress.read(bytes.len() as u64);
-        let room = MAGIC.len().saturating_sub(head.len());
-        head.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
-        volumes.append(bytes)
-    };
-    let ended = server.keeper.read(command, &mut take, &mut |line| {
-        progress.line(line);
-        remarks.line(line);
+/// What a database answers, or why it does not.
+fn asked<T>(dumping: &Dumping<'_>, ask: impl FnMut() -> Result<T>) -> Result<std::result::Result<T, String>> {
+    let mut refusal = None;
+    let mut ask = ask;
+    let answer = room::patiently(dumping.session, || match ask() {
+        Ok(answer) => Ok(Some(answer)),
+        Err(e) if is_crowded(&e.to_string()) => Err(e),
+        Err(e) => {
+            refusal = Some(e.to_string().replace('\n', "; "));
+            Ok(None)
+        }
     })?;
-    remarks.end();
-    Ok(match ended.success {
-        false => Some(remarks::reason("pg_dump", &ended)),
-        true if head != MAGIC => Some("what pg_dump wrote is no dump in its custom format".to_string()),
-        true => None,
-    })
+    dumping.session.check()?;
+    Ok(answer.ok_or_else(|| refusal.unwrap_or_default()))
+}
+
+struct Dump<'a> {
+    dumping: &'a Dumping<'a>,
+    database: &'a DatabaseRecord,
+    progress: &'a DatabaseProgress<'a>,
+    silence: &'a Silence,
+    /// Its chatter quotes names as they are: one with a line feed could speak for it.
+    is_verbose: bool,
+}
+
+impl Dump<'_> {
+    /// Stores it; gives the reason when that failed.
+    fn store(&self, volumes: &mut Volumes<'_>) -> Result<Option<String>> {
+        let mut room = Room::new(self.dumping.session);
+        loop {
+            match self.run(volumes)? {
+                // It has written nothing.
+                Some(reason) if room.wait(&reason)? => {}
+                Some(reason) => return Ok(Some(reason)),
+                None => break,
+            }
+        }
+        // It connected after the database was asked who it is, and keeps anybody from renaming it until it ends.
+        let (server, name) = (&self.dumping.server, &self.database.name);
+        Ok(match asked(self.dumping, || facts::oid(server, name))? {
+            Ok(oid) if oid == self.database.oid => None,
+            Ok(_) => Some(REPLACED.to_string()),
+            Err(reason) => Some(reason),
+        })
+    }
+
+    fn run(&self, volumes: &mut Volumes<'_>) -> Result<Option<String>> {
+        let Dump { dumping, database, progress, silence, is_verbose } = *self;
+        let server = &dumping.server;
+        let mut command = dumping.command("pg_dump")?;
+        command.arg("--format=custom").args(is_verbose.then_some("--verbose"));
+        command.arg(argument(server.programs.major, dumping.compression));
+        if server.programs.major >= WITH_STATISTICS {
+            command.arg("--statistics");
+        }
+        command.arg(format!("--dbname={}", server.connection.to(&database.name)));
+        let mut remarks = Remarks::new(dumping.session, format!("database \"{}\"", database.name));
+        let mut head = Vec::new();
+        let mut take = |bytes: Bytes| {
+            silence.heard();
+            dumping.admit(bytes.len())?;
+            progress.read(bytes.len() as u64);
+            let room = MAGIC.len().saturating_sub(head.len());
+            head.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+            volumes.append(bytes)
+        };
+        let ended = server.keeper.read(command, &mut take, &mut |line| {
+            silence.heard();
+            progress.line(line);
+            remarks.line(line);
+        })?;
+        remarks.end();
+        Ok(match ended.success {
+            false => Some(remarks::reason("pg_dump", &ended)),
+            true if head != MAGIC => Some("what pg_dump wrote is no dump in its custom format".to_string()),
+            true => None,
+        })
+    }
 }
 
 /// The compression that the server's pg_dump does: the wanted one, or gzip where it does not know that. Before 16 it knows gzip

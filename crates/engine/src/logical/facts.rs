@@ -1,5 +1,6 @@
 //! What the server says about itself and its databases: asked once for the cluster, and once in each database.
 
+use super::connection::is_crowded;
 use super::query::Server;
 use crate::repository::logical_record::{
     DatabaseRecord, ExtensionRecord, InitdbRecord, LocaleRecord, LogicalTablespace, SettingRecord,
@@ -46,6 +47,9 @@ SELECT jsonb_build_object(
                unnest(s.setconfig) WITH ORDINALITY AS c(setting, place)
           WHERE s.setdatabase = d.oid),
       'data_bytes', coalesce(pg_database_size(d.oid), 0))), '[]') FROM pg_database d),
+  'connections', greatest(0, current_setting('max_connections')::int8
+      - current_setting('superuser_reserved_connections')::int8
+      - coalesce(current_setting('reserved_connections', true), '0')::int8),
   'username', pg_get_userbyid(10),
   'text_search_config', coalesce(
       (SELECT f.setting FROM pg_file_settings f WHERE f.name = 'default_text_search_config' AND f.applied LIMIT 1),
@@ -74,6 +78,10 @@ SELECT jsonb_build_object(
   'tables', (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')),
+  'unlogged', CASE WHEN pg_is_in_recovery() THEN
+      (SELECT count(*) FROM pg_class c WHERE c.relkind IN ('r', 'S') AND c.relpersistence = 'u') ELSE 0 END,
+  'line_feeds', EXISTS (SELECT FROM pg_class c WHERE strpos(c.relname::text, chr(10)) > 0)
+      OR EXISTS (SELECT FROM pg_namespace n WHERE strpos(n.nspname::text, chr(10)) > 0),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'large_object_bytes', coalesce(pg_table_size('pg_largeobject'), 0),
   'sizes', (SELECT coalesce(jsonb_agg(jsonb_build_array(
@@ -95,6 +103,8 @@ pub struct Facts {
     pub asked: String,
     /// Every database, `template0` included, in the order of their names.
     pub databases: Vec<Database>,
+    /// Connections that the server gives to everybody.
+    pub connections: u64,
     /// For `initdb`.
     pub initdb: InitdbRecord,
     /// Tablespaces.
@@ -123,6 +133,10 @@ pub struct Inside {
     pub extensions: Vec<ExtensionRecord>,
     /// Number of tables.
     pub tables: u64,
+    /// On a standby: number of unlogged tables and sequences, which have no content there.
+    pub unlogged: u64,
+    /// Whether a name holds one.
+    pub line_feeds: bool,
     /// Number of large objects.
     pub large_objects: u64,
     /// Bytes of large objects.
@@ -134,6 +148,7 @@ pub struct Inside {
 #[derive(Deserialize)]
 struct Answer {
     databases: Vec<DatabaseRow>,
+    connections: u64,
     username: String,
     text_search_config: Option<String>,
     tablespaces: Vec<LogicalTablespace>,
@@ -174,7 +189,7 @@ pub fn cluster(server: &Server<'_>) -> Result<Facts> {
     for asked in ASKED {
         match server.json::<Answer>(asked, CLUSTER) {
             Ok(answer) => return Ok(answer.into_facts(asked)),
-            Err(e) if e.kind == ErrorKind::ServerNotReady => {
+            Err(e) if e.kind == ErrorKind::ServerNotReady && !is_crowded(&e.to_string()) => {
                 first.get_or_insert(e);
             }
             Err(e) => return Err(e),
@@ -192,6 +207,14 @@ pub fn inside(server: &Server<'_>, database: &str) -> Result<Inside> {
     let readable = |(name, size): (String, u64)| Some((from_hex(&name).ok()?, size));
     inside.sizes = inside.sizes.into_iter().filter_map(readable).collect();
     Ok(inside)
+}
+
+/// The OID of the database that a connection to `database` reaches.
+///
+/// # Errors
+/// As [`Server::json`].
+pub fn oid(server: &Server<'_>, database: &str) -> Result<u32> {
+    server.json(database, "SELECT oid FROM pg_database WHERE datname = current_database()")
 }
 
 impl Answer {
@@ -217,7 +240,15 @@ impl Answer {
             text_search_config: self.text_search_config,
         };
         let tablespaces = self.tablespaces;
-        Facts { asked: asked.to_string(), databases, initdb, tablespaces, replication_slots, subscriptions }
+        Facts {
+            asked: asked.to_string(),
+            databases,
+            connections: self.connections,
+            initdb,
+            tablespaces,
+            replication_slots,
+            subscriptions,
+        }
     }
 }
 
@@ -251,7 +282,7 @@ impl DatabaseRow {
 }
 
 /// The text that hexadecimal digits stand for; when it is no UTF-8, something to show instead.
-fn from_hex(digits: &str) -> std::result::Result<String, String> {
+pub(super) fn from_hex(digits: &str) -> std::result::Result<String, String> {
     let pair = |at: usize| digits.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
     let bytes: Vec<u8> = (0..digits.len()).step_by(2).filter_map(pair).collect();
     String::from_utf8(bytes).map_err(|e| e.as_bytes().escape_ascii().to_string())
@@ -280,7 +311,7 @@ mod tests {
         let answer = serde_json::json!({
             "databases": [database(2, "78", true, -1), database(1, "61e9", true, -1), database(3, "79", false, 5),
                 database(4, "7a", true, -2), database(5, "74656d706c61746530", false, -1)],
-            "username": "root", "text_search_config": "simple", "tablespaces": [],
+            "connections": 97, "username": "root", "text_search_config": "simple", "tablespaces": [],
             "replication_slots": [{"name": "s", "kind": "logical", "plugin": "p", "oid": 2, "two_phase": true},
                 {"name": "t", "kind": "physical", "plugin": null, "oid": null, "two_phase": false}],
             "subscriptions": [{"name": "u", "database": "", "oid": 3, "enabled": true, "slot": null, "publications": ["p"]}],

@@ -3,6 +3,7 @@
 //! pg_dumpall leaves out.
 
 use super::remarks::{self, Remarks};
+use super::room;
 use super::run::Dumping;
 use super::volumes::Volumes;
 use crate::codec::frame::{Encoder, FRAME_SIZE};
@@ -40,12 +41,27 @@ pub struct Globals {
     pub bytes: u64,
 }
 
+impl Globals {
+    /// Removes what was stored.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn discard(self, dumping: &Dumping<'_>) -> Result<()> {
+        let path = |volume: &ObjectRecord| format!("{}/{}", dumping.folder, volume.name);
+        self.volumes.iter().try_for_each(|volume| dumping.storage.delete(&path(volume)))
+    }
+}
+
 /// Dumps and stores the globals.
 ///
 /// # Errors
 /// `DumpFailed` with pg_dumpall's own words; what the store said; the order to stop.
-pub fn dump(dumping: &Dumping<'_>, asked: &str) -> Result<Globals> {
-    let server = &dumping.server;
+pub fn dump(dumping: &Dumping<'_>) -> Result<Globals> {
+    room::patiently(dumping.session, || dump_once(dumping))
+}
+
+fn dump_once(dumping: &Dumping<'_>) -> Result<Globals> {
+    let (server, asked) = (&dumping.server, dumping.asked);
     let mut command = dumping.command("pg_dumpall")?;
     // The text names the database too, but pg_dumpall chooses one for itself unless told.
     command.args(["--globals-only", "--database", asked]);

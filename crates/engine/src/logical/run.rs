@@ -14,9 +14,11 @@ use super::connection::Connection;
 use super::database::{self, Outcome};
 use super::facts::{self, Facts};
 use super::globals::{self, Globals};
+use super::principals::Principals;
 use super::programs::Programs;
 use super::progress::DatabaseProgress;
 use super::query::Server;
+use super::room;
 use super::select::{self, Selection};
 use crate::backup::archive::ArchiveWriter;
 use crate::backup::begin::{self, Begun};
@@ -48,7 +50,10 @@ pub fn run(storage: Storage, cluster: &str, task: &BackupTask, session: &Session
     let programs = Programs::of_server(Path::new(&logical.bindir), major)?;
     Keeper::with(&|| session.check(), |keeper| {
         let server = Server { keeper, programs: &programs, connection: &connection, access: None };
-        let mut facts = facts::cluster(&server)?;
+        let mut facts = room::patiently(session, || facts::cluster(&server))?;
+        let principals = room::patiently(session, || Principals::ask(&server, &facts.asked))?;
+        principals.check_names()?;
+        let asked = facts.asked.clone();
         let selection = select::select(std::mem::take(&mut facts.databases), &logical.choice)?;
         let begun = begin::begin(storage, cluster, task, session)?;
         backup::attend(&begun, session, || {
@@ -66,8 +71,10 @@ pub fn run(storage: Storage, cluster: &str, task: &BackupTask, session: &Session
                 session,
                 progress: &progress,
                 name: &begun.record.backup,
+                asked: &asked,
             };
-            let work = Work { begun: &begun, dumping: &dumping, skip_failed: logical.choice.skip_failed };
+            let skip_failed = logical.choice.skip_failed;
+            let work = Work { begun: &begun, dumping: &dumping, principals: &principals, skip_failed };
             work.run(facts, selection)
         })
     })
@@ -104,7 +111,9 @@ pub struct Dumping<'a> {
     pub session: &'a Session,
     progress: &'a Progress<'a>,
     /// Name of the backup.
-    name: &'a str,
+    pub name: &'a str,
+    /// The database where the cluster is asked.
+    pub asked: &'a str,
 }
 
 impl Dumping<'_> {
@@ -136,6 +145,8 @@ impl Dumping<'_> {
 struct Work<'a> {
     begun: &'a Begun,
     dumping: &'a Dumping<'a>,
+    /// Before anything was dumped.
+    principals: &'a Principals,
     skip_failed: bool,
 }
 
@@ -148,15 +159,16 @@ struct Made {
 }
 
 impl Work<'_> {
-    fn run(&self, facts: Facts, selection: Selection) -> Result<Record> {
+    fn run(&self, mut facts: Facts, selection: Selection) -> Result<Record> {
         let Dumping { session, progress, .. } = self.dumping;
         let Selection { mut dump, left_out, missing } = selection;
         missing.iter().for_each(|missing| self.warn(missing));
         dump.sort_by_key(|database| std::cmp::Reverse(database.data_bytes));
-        let mut made = self.dump_all(&facts.asked, &dump)?;
+        let mut made = self.dump_all(facts.connections, &dump)?;
         if made.databases.is_empty() {
             return Err(nothing(&made.missing));
         }
+        self.settle(&mut made, &mut facts)?;
         made.missing.extend(missing);
         made.missing.sort_by(|a, b| a.name.cmp(&b.name));
         made.databases.sort_by(|a, b| a.name.cmp(&b.name));
@@ -186,13 +198,13 @@ impl Work<'_> {
     }
 
     /// The globals and every database, several at a time, in the order given.
-    fn dump_all(&self, asked: &str, databases: &[DatabaseRecord]) -> Result<Made> {
+    fn dump_all(&self, connections: u64, databases: &[DatabaseRecord]) -> Result<Made> {
         let session = self.dumping.session;
         let made = Mutex::new(Made::default());
         let next = AtomicUsize::new(0);
         let one = |number: usize| match number.checked_sub(1) {
             None => {
-                let globals = globals::dump(self.dumping, asked)?;
+                let globals = globals::dump(self.dumping)?;
                 made.lock().unwrap_or_else(PoisonError::into_inner).globals = Some(globals);
                 Ok(())
             }
@@ -202,6 +214,7 @@ impl Work<'_> {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             jobs => jobs as usize,
         };
+        let jobs = room::share(jobs, connections);
         std::thread::scope(|scope| {
             for _ in 0..jobs.min(databases.len() + 1) {
                 scope.spawn(|| {
@@ -220,6 +233,26 @@ impl Work<'_> {
         });
         session.check()?;
         Ok(made.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Dumps may name roles and tablespaces that were made after the globals: those are dumped again then.
+    fn settle(&self, made: &mut Made, facts: &mut Facts) -> Result<()> {
+        let Dumping { server, session, asked, .. } = self.dumping;
+        let now = room::patiently(session, || Principals::ask(server, asked))?;
+        if self.principals.is_same(&now) {
+            return Ok(());
+        }
+        now.check_names()?;
+        for gone in self.principals.gone(&now) {
+            let hint = "A dump that was taken before may name it, and a restore of that shows errors then: take another backup.";
+            session.warn(format!("{gone} while databases were dumped"), Some(hint.to_string()));
+        }
+        if let Some(old) = made.globals.take() {
+            old.discard(self.dumping)?;
+        }
+        made.globals = Some(globals::dump(self.dumping)?);
+        facts.tablespaces = room::patiently(session, || facts::cluster(server))?.tablespaces;
+        Ok(())
     }
 
     fn dump_one(&self, database: &DatabaseRecord, made: &Mutex<Made>) -> Result<()> {
