@@ -1,7 +1,7 @@
 //! What each logical backup holds: they are one class, and yet none stands for another that holds another database.
 //!
-//! What the newest good one holds or lacks are the databases of the server now. Each of them counts by itself, and what a
-//! kept one lacks is held by another that is kept; so a database that was dropped on the server is not kept for ever.
+//! What the newest good one holds or lacks are the databases of the server now. Each of them counts by itself, and what
+//! a kept one lacks is held by another that is kept; so a database that was dropped on the server is not kept for ever.
 
 use super::backups::{newest, newest_first};
 use super::facts::{Facts, is_complete};
@@ -19,7 +19,8 @@ pub struct Dump {
 pub struct Holders<'a> {
     /// The newest good one; the first name is that of a system, or of none for all.
     good: BTreeMap<(Option<u64>, &'a str), Dump>,
-    /// Of a database of which no backup that is good has one: those of complete ones. Which of their dumps is not whole is not known.
+    /// Of a database of which no good backup has one: those of complete ones. Which of their dumps is not whole is not
+    /// known.
     broken: BTreeMap<&'a str, Vec<Dump>>,
 }
 
@@ -76,7 +77,7 @@ fn lacked(backup: &StoredBackup) -> impl Iterator<Item = &str> {
     names.iter().map(String::as_str)
 }
 
-/// The good backups, oldest first, that hold each database which the newest of `good` holds or lacks; the same ones once.
+/// The good backups, oldest first, that hold each database which the newest of `good` holds or lacks; each list once.
 pub fn histories(facts: &Facts<'_>, good: &[usize]) -> BTreeSet<Vec<usize>> {
     let Some(&newest) = newest(facts, good) else { return BTreeSet::new() };
     let newest = facts.backup(newest);
