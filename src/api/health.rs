@@ -4,10 +4,10 @@ use super::protection::Protection;
 use crate::archiving::Archiver;
 use crate::settings;
 use pg_ark_contract::rows::{BackupRow, StatusRow};
-use pg_ark_contract::schedule::{JobKind, JobSpec, JobState};
+use pg_ark_contract::schedule::{JobKind, JobSpec, JobState, RunStatus};
 use pg_ark_contract::settings::RETENTION_WINDOW_DEFAULT;
 
-/// Jobs that fail which are named.
+/// Jobs that fail, and databases without a dump, which are named.
 const MAX_NAMED: usize = 3;
 /// Seconds by which a prune may be late: one that fails is tried again for hours, and nothing is lost meanwhile.
 const PRUNE_LATE: i64 = 2 * 86_400;
@@ -23,7 +23,10 @@ pub fn problems(protection: &Protection, age: impl Fn(&str) -> Option<i64>) -> V
     let mut problems: Vec<String> = protection.version.iter().map(ToString::to_string).collect();
     match &protection.stored.error {
         Some(error) => problems.push(error.to_string()),
-        None => problems.extend(of_backups(protection, &age)),
+        None => {
+            problems.extend(of_backups(protection, &age));
+            problems.extend(missing_dumps(protection));
+        }
     }
     problems.extend(protection.stored.foreign.as_ref().map(|foreign| {
         format!("{}: nothing of this server is stored there, set pg_ark.cluster", foreign.message)
@@ -35,7 +38,8 @@ pub fn problems(protection: &Protection, age: impl Fn(&str) -> Option<i64>) -> V
         problems.extend(waiting_job(protection, &age));
         problems.extend(late_backup(protection, "backup", protection.stored.last_backup.as_ref(), &age));
         let logical = protection.stored.last_logical.as_ref();
-        problems.extend(late_backup(protection, "logical backup", logical, &age));
+        let late = late_job(protection, &age);
+        problems.extend(late.or_else(|| late_backup(protection, "logical backup", logical, &age)));
         problems.extend(no_backup_job(protection, &age));
         problems.extend(no_prune(protection, &age));
     }
@@ -75,6 +79,18 @@ fn of_backups(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Ve
     }));
     problems.extend(short_window(protection, age));
     problems
+}
+
+/// Databases that the last logical backups had to go on without.
+fn missing_dumps(protection: &Protection) -> Vec<String> {
+    let missing = &protection.stored.missing_dumps;
+    let told = missing.iter().take(MAX_NAMED).map(|missing| {
+        let (database, reason) = (missing.database.escape_debug(), &missing.reason);
+        format!("logical backup {} is without database \"{database}\": {reason}", missing.backup)
+    });
+    let more = missing.len().saturating_sub(MAX_NAMED);
+    let rest = (more > 0).then(|| format!("{more} more databases have no dump of late"));
+    told.chain(rest).collect()
 }
 
 /// A window that begins too late though there is a backup from before. Without one there is nothing to begin it with: the
@@ -232,6 +248,22 @@ fn late_backup(
     is_late.then(|| {
         format!("the last {what} is {} old, and job {} is due every {}", span(last), job.name, span(period))
     })
+}
+
+/// A job that takes logical backups last took one long ago: those of another job may hold other databases.
+fn late_job(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Option<String> {
+    let periods = protection.stored.periods.iter().copied().chain(std::iter::repeat(None));
+    let late = |((job, state), period): ((&JobSpec, Option<&JobState>), Option<u64>)| {
+        let run = state?.last_run.as_ref().filter(|run| run.status == RunStatus::Done)?;
+        let (period, last) = (i64::try_from(period?).ok()?, age(run.finished_at.as_deref()?)?);
+        let twice = period.saturating_mul(2);
+        let counts = job.enabled && job.kind == JobKind::Logical && last > twice;
+        (counts && age(&job.since).is_none_or(|since| since > twice)).then(|| {
+            let (last, period) = (span(last), span(period));
+            format!("the last logical backup of job {} is {last} old, and it is due every {period}", job.name)
+        })
+    };
+    protection.states().zip(periods).find_map(late)
 }
 
 /// Backups are taken by hand or by another program, and the last one is old; or their jobs are gone.

@@ -3,7 +3,7 @@ use crate::api::archiving::{Counted, Progress};
 use crate::api::protection::{Now, Workers};
 use crate::archiving::Settings;
 use pg_ark_contract::conversation::BackupKind;
-use pg_ark_contract::rows::WindowRow;
+use pg_ark_contract::rows::{MissingDump, WindowRow};
 use pg_ark_contract::schedule::{JobSpec, JobState, RunId, RunRow, RunStatus};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Timeline};
 
@@ -273,6 +273,39 @@ fn a_logical_backup_makes_no_server_look_protected() {
         [""; 0],
         "by hand"
     );
+}
+
+#[test]
+fn dumps_of_one_database_hide_no_other() {
+    let missing = |count: usize| -> Vec<MissingDump> {
+        let of = |number| MissingDump {
+            database: format!("app{number}"),
+            backup: "20261122T020000Z-logical".into(),
+            reason: "it refuses connections".into(),
+        };
+        (0..count).map(of).collect()
+    };
+    only("20261122T020000Z-logical is without database \"app0\": it refuses connections", |p| {
+        p.stored.missing_dumps = missing(1);
+    });
+    let five = told(|p| p.stored.missing_dumps = missing(5));
+    assert_eq!((five.len(), &five[3][..]), (4, "2 more databases have no dump of late"));
+    let done = |(name, ended): (&str, i64)| JobState {
+        last_run: run(ended + 60, Some(ended)),
+        ..state(name, 0, None)
+    };
+    let two_jobs = |p: &mut Protection, nightly: i64| {
+        let mut row = p.stored.last_backup.clone().expect("one");
+        (row.kind, row.finished_at) = (BackupKind::Logical, Some("60".into()));
+        p.stored.last_logical = Some(row);
+        p.jobs.extend([job("all", JobKind::Logical), job("little", JobKind::Logical)]);
+        p.stored.periods = vec![Some(DAY as u64), Some(3600), Some(DAY as u64), Some(3600)];
+        p.stored.jobs = [("all", nightly), ("little", 60)].map(done).into();
+    };
+    assert_eq!(told(|p| two_jobs(p, DAY)), [""; 0]);
+    only("the last logical backup of job all is 3 days old, and it is due every 24 hours", |p| {
+        two_jobs(p, 3 * DAY)
+    });
 }
 
 #[test]

@@ -87,6 +87,9 @@ impl Metrics {
         let ended = |backup: &Option<BackupRow>| at(backup.as_ref()?.finished_at.as_deref());
         self.add("last_clean_backup_timestamp_seconds", ended(&stored.last_clean_backup));
         self.add("last_logical_backup_timestamp_seconds", ended(&stored.last_logical));
+        if stored.last_logical.is_some() {
+            self.add("databases_without_dump", count(stored.missing_dumps.len() as u64));
+        }
         if let Some(window) = &stored.window {
             self.add("recovery_window_start_timestamp_seconds", at(window.from_time.as_deref()));
             self.add("recovery_window_end_timestamp_seconds", at(window.to_time.as_deref()));
