@@ -66,6 +66,45 @@ fn damaged_dumps_are_named_and_disturb_nothing_else() {
 }
 
 #[test]
+fn promise_4_the_last_dump_of_a_database_stays_while_newer_backups_lack_it() {
+    let ready = ready(Cluster::builder());
+    let server = &ready.server;
+    ["app", "little"].iter().for_each(|name| drop(server.psql(&format!("CREATE DATABASE {name}"))));
+    ready.take_backup();
+    let whole = dump(&ready);
+    server.psql("ALTER DATABASE app ALLOW_CONNECTIONS false");
+    let take = |arguments: &str| {
+        let arguments = format!("kind => 'logical', wait => true, {arguments}");
+        ready.try_backup(&arguments).expect("a logical backup")
+    };
+    let first = take("skip_failed => true");
+    let second = take("skip_failed => true");
+    let little = take("databases => ARRAY['little']");
+    let health = server.psql("SELECT health FROM ark.status");
+    assert!(health.contains(&format!("logical backup {second} is without database \"app\"")), "{health}");
+    let without = "SELECT value FROM ark.metrics WHERE name = 'pg_ark_databases_without_dump'";
+    assert_eq!(server.psql(without), "1");
+    let rules = ["--window", "0", "--min-full", "1"];
+    let planned = run(ready.pgark().args(["--format", "json", "prune", "--dry-run"]).args(rules));
+    let rows: Value = serde_json::from_str(&planned.stdout).expect("rows");
+    let rows = rows.as_array().expect("rows");
+    let row = rows.iter().find(|row| row["object"] == whole.as_str()).expect("the whole one");
+    let rule = row["rule"].as_str().expect("a rule");
+    assert!(rule.contains("newest good dump of database \"app\""), "{rule}");
+    let pruned = run(ready.pgark().arg("prune").args(rules));
+    assert!(pruned.success(), "{pruned}");
+    let left = |backup: &str| ready.backup_folder(backup).exists();
+    assert!(left(&whole) && left(&second) && left(&little) && !left(&first), "{pruned}");
+    // What holds it again takes its place.
+    server.psql("ALTER DATABASE app ALLOW_CONNECTIONS true");
+    let again = dump(&ready);
+    let health = server.psql("SELECT health FROM ark.status");
+    assert!(!health.contains("is without database"), "{health}");
+    let pruned = run(ready.pgark().arg("prune").args(rules));
+    assert!(pruned.success() && left(&again) && !left(&whole) && !left(&little), "{pruned}");
+}
+
+#[test]
 fn without_pg_restore_checksums_must_do_and_that_is_said() {
     let ready = ready(Cluster::builder());
     let backup = dump(&ready);
