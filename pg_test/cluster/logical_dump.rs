@@ -16,15 +16,15 @@ const LOGICAL: &str = "kind => 'logical', wait => true";
 
 /// Takes a logical backup with more arguments (`, skip_failed => true`); returns its name.
 #[track_caller]
-fn dump(ready: &Ready, arguments: &str) -> String {
+pub fn dump(ready: &Ready, arguments: &str) -> String {
     try_dump(ready, arguments).unwrap_or_else(|error| panic!("the backup failed: {error}"))
 }
 
-fn try_dump(ready: &Ready, arguments: &str) -> Result<String, SqlError> {
+pub fn try_dump(ready: &Ready, arguments: &str) -> Result<String, SqlError> {
     ready.try_backup(&format!("{LOGICAL}{arguments}"))
 }
 
-fn record(ready: &Ready, backup: &str) -> Value {
+pub fn record(ready: &Ready, backup: &str) -> Value {
     let text = fs::read_to_string(ready.backup_folder(backup).join("backup.json")).expect("a record");
     serde_json::from_str(&text).expect("JSON")
 }
@@ -34,7 +34,7 @@ fn database<'a>(record: &'a Value, name: &str) -> &'a Value {
     all.iter().find(|d| d["name"] == name).unwrap_or_else(|| panic!("\"{name}\" is not in {all:?}"))
 }
 
-fn names(list: &Value) -> Vec<&str> {
+pub fn names(list: &Value) -> Vec<&str> {
     list.as_array().expect("a list").iter().map(|d| d["name"].as_str().expect("a name")).collect()
 }
 
@@ -49,7 +49,7 @@ fn joined(folder: &Path, volumes: &Value) -> Vec<u8> {
 
 /// `pg_restore --list` of a dump in the repository, which must be readable.
 #[track_caller]
-fn listed(ready: &Ready, dump: &Path) -> String {
+pub fn listed(ready: &Ready, dump: &Path) -> String {
     run(ready.server.client("pg_restore").arg("--list").arg(dump)).ok()
 }
 
@@ -631,6 +631,8 @@ fn a_standby_is_dumped() {
     assert_eq!(record(&ready, &backup)["from_standby"], true);
     let list = listed(&ready, &ready.backup_folder(&backup).join("postgres.dump"));
     assert!(list.contains("TABLE DATA public t ") && list.contains("TABLE public u "), "{list}");
+    let warnings = record(&ready, &backup)["warnings"].to_string();
+    assert!(warnings.contains("1 unlogged tables and sequences"), "{warnings}");
 }
 
 #[test]
@@ -680,30 +682,27 @@ fn no_session_outlives_a_program_that_waits_for_a_lock() {
 #[test]
 fn settings_of_the_role_decide_nothing() {
     let ready = ready(Cluster::builder());
-    for sql in [
-        "CREATE ROLE reader IN ROLE pg_read_all_data; CREATE TABLE t AS SELECT 1",
-        "ALTER ROLE postgres SET statement_timeout = '1ms'; ALTER ROLE postgres SET idle_session_timeout = '1ms'",
-        "ALTER ROLE postgres SET role = 'reader'; ALTER ROLE postgres IN DATABASE postgres SET role = 'reader'",
-        "ALTER ROLE postgres SET default_transaction_isolation = 'serializable'",
-        "ALTER ROLE postgres SET default_transaction_deferrable = on",
-        "ALTER ROLE postgres SET default_transaction_read_only = on",
+    ready.server.psql("CREATE ROLE adm SUPERUSER LOGIN; CREATE ROLE reader IN ROLE pg_read_all_data");
+    let ask = |sql: &str| match ready.server.query("postgres", "adm", sql) {
+        Ok(answer) => answer.rows,
+        Err(error) => panic!("{sql}: {error}"),
+    };
+    ask("CREATE TABLE t AS SELECT 1");
+    for setting in [
+        "statement_timeout = '1ms'",
+        "idle_session_timeout = '1ms'",
+        "role = 'reader'",
+        "default_transaction_isolation = 'serializable'",
+        "default_transaction_deferrable = on",
+        "default_transaction_read_only = on",
     ] {
-        // What it has set already must not hinder the rest.
-        ready.server.psql(&format!(
-            "SET statement_timeout = 0; SET idle_session_timeout = 0; SET ROLE none; \
-             SET default_transaction_read_only = off; {sql}"
-        ));
+        ask(&format!("ALTER ROLE postgres SET {setting}"));
+        ask(&format!("ALTER ROLE postgres IN DATABASE postgres SET {setting}"));
     }
-    let of_caller = "SET statement_timeout = 0; SET idle_session_timeout = 0; SET ROLE none;";
-    let start = format!("{of_caller} SELECT ark.backup_start({LOGICAL})");
-    let backup = ready.server.psql(&start);
-    let path = ready.backup_folder(&backup);
-    let list = listed(&ready, &path.join("postgres.dump"));
+    let folder = ready.backup_folder(&ask(&format!("SELECT ark.backup_start({LOGICAL})")));
+    let list = listed(&ready, &folder.join("postgres.dump"));
     assert!(list.contains("TABLE DATA public t "), "{list}");
-    // Only a superuser may read the words of others; whoever reads nothing of pg_authid dumps no role.
-    let globals = run_ok(command("zstd").arg("-dc").arg(path.join("globals.sql.zst")));
+    let globals = run_ok(command("zstd").arg("-dc").arg(folder.join("globals.sql.zst")));
     assert!(globals.contains("CREATE ROLE reader"), "{globals}");
-    ready
-        .server
-        .psql(&format!("{of_caller} SET default_transaction_read_only = off; ALTER ROLE postgres RESET ALL"));
+    ask("ALTER ROLE postgres RESET ALL; ALTER ROLE postgres IN DATABASE postgres RESET ALL");
 }

@@ -14,7 +14,7 @@
 //! * [`logical_round_trip`]: everything that a dump can hold comes back; [`logical_world`] is that everything.
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
 //! * [`logical_into`]: logical backups, or parts of them, into a running server.
-//! * [`logical_dump`]: logical backups: what is stored, and what cannot be.
+//! * [`logical_dump`]: logical backups: what is stored, and what cannot be. [`logical_meanwhile`]: and what others do meanwhile.
 //! * [`logical_verify`]: damaged dumps are named, and disturb no physical backup.
 //! * [`damage`]: promise 6, every object of a repository damaged in every way.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
@@ -67,6 +67,7 @@ mod logical_restore;
 mod logical_round_trip;
 mod logical_dump;
 mod logical_into;
+mod logical_meanwhile;
 mod logical_verify;
 mod logical_world;
 mod manners;
