@@ -93,7 +93,8 @@ fn promise_4_the_last_dump_of_a_database_stays_while_newer_backups_lack_it() {
     assert!(rule.contains("newest good dump of database \"app\""), "{rule}");
     let pruned = run(ready.pgark().arg("prune").args(rules));
     assert!(pruned.success(), "{pruned}");
-    let left = |backup: &str| ready.backup_folder(backup).exists();
+    let count = |backup: &str| format!("SELECT count(*) FROM ark.list_backups() WHERE backup = '{backup}'");
+    let left = |backup: &str| server.psql(&count(backup)) == "1";
     assert!(left(&whole) && left(&second) && left(&little) && !left(&first), "{pruned}");
     // What holds it again takes its place.
     server.psql("ALTER DATABASE app ALLOW_CONNECTIONS true");
