@@ -138,6 +138,13 @@ impl Connection {
         if is_crowded(said) {
             return Some("Lower pg_ark.jobs, or raise max_connections.".to_string());
         }
+        let is_absent = said.contains("database \"") && said.contains("\" does not exist");
+        if self.socket.is_none() && is_absent {
+            return Some(
+                "Make it first with CREATE DATABASE, or name another with dbname= in the connection text."
+                    .to_string(),
+            );
+        }
         let Some((user, _)) = &self.socket else {
             let text =
                 "Check the connection text; a password comes from ~/.pgpass, PGPASSWORD or a service file.";

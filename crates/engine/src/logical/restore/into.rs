@@ -218,6 +218,14 @@ impl Scene<'_> {
             Some(name) => {
                 let database = named(self.logical, name)?;
                 let target = self.request.rename.clone().unwrap_or_else(|| name.clone());
+                let is_servers = whole::is_always_there(&target) || target == "template0";
+                if is_servers && target != *name {
+                    return Err(Error::new(
+                        ErrorKind::InvalidArgument,
+                        format!("database \"{target}\" is the server's own: no other becomes it"),
+                    )
+                    .hint("Give another name with --as."));
+                }
                 plan.databases.push(self.step(database, &target));
                 None
             }

@@ -81,7 +81,7 @@ fn databases(
         // What was made of them decides what databases can have.
         target = Target::ask(&load.server, through)?;
     }
-    scratch::sweep(&load.server, &target, whole::through("", &prepared.usual))?;
+    scratch::sweep(&load.server, &prepared.target, whole::through("", &prepared.usual))?;
     let whole = Whole {
         load,
         storage,

@@ -66,13 +66,18 @@ pub fn create(name: &str, record: &DatabaseRecord, target: &Target) -> (String, 
     (sql, problems)
 }
 
-/// The statements that give database `fresh` the name `name`, and the one that had it the name `old`. psql sends them at once,
-/// which makes them one transaction. A template must stop being one before it can be dropped.
-pub fn exchange(name: &str, is_template: bool, fresh: &str, old: &str) -> String {
-    let (name, fresh, old) = (identifier(name), identifier(fresh), identifier(old));
-    let ordinary =
-        if is_template { format!("ALTER DATABASE {name} IS_TEMPLATE false; ") } else { String::new() };
-    format!("{ordinary}ALTER DATABASE {name} RENAME TO {old}; ALTER DATABASE {fresh} RENAME TO {name}")
+/// The statements that give database `fresh` the name `name`, and the one that had it, if one had, the name in `replaced`. psql
+/// sends them at once, which makes them one transaction. A template must stop being one before it can be dropped.
+pub fn exchange(name: &str, fresh: &str, replaced: Option<(&str, bool)>) -> String {
+    let (name, fresh) = (identifier(name), identifier(fresh));
+    let mut sql = String::new();
+    if let Some((old, is_template)) = replaced {
+        if is_template {
+            sql.push_str(&format!("ALTER DATABASE {name} IS_TEMPLATE false; "));
+        }
+        sql.push_str(&format!("ALTER DATABASE {name} RENAME TO {}; ", identifier(old)));
+    }
+    sql + &format!("ALTER DATABASE {fresh} RENAME TO {name}")
 }
 
 /// Owners of what is in a dump that exist, but that who restores may not give anything to.
@@ -236,9 +241,10 @@ mod tests {
     #[test]
     fn names_change_at_once() {
         let renamed = "ALTER DATABASE \"shop\" RENAME TO \"o\"; ALTER DATABASE \"f\" RENAME TO \"shop\"";
-        assert_eq!(exchange("shop", false, "f", "o"), renamed);
+        assert_eq!(exchange("shop", "f", Some(("o", false))), renamed);
+        assert_eq!(exchange("shop", "f", None), "ALTER DATABASE \"f\" RENAME TO \"shop\"");
         let template = format!("ALTER DATABASE \"shop\" IS_TEMPLATE false; {renamed}");
-        assert_eq!(exchange("shop", true, "f", "o"), template);
+        assert_eq!(exchange("shop", "f", Some(("o", true))), template);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! that brings it there or changes nothing.
 
 use super::drops;
-use super::existing::{Target, Wanted, exist};
+use super::existing::{SETTINGS, Target, Wanted, exist, literal};
 use super::find;
 use super::into_plan::ObjectsStep;
 use super::load::{Job, Load};
@@ -171,10 +171,28 @@ fn as_it_was(
         if !filled.is_empty() {
             sql.push_str(&drops::of_schemas(&chosen.schemas));
         }
+        objects.step.left_out.extend(publications(server, &found, database)?);
         objects.step.replaced = found;
         objects.drop = Some(sql);
     }
     Ok(objects)
+}
+
+/// Publications of the server that lose a table that is replaced; the dump knows only its own.
+fn publications(server: &Server<'_>, replaced: &[String], database: &str) -> Result<Vec<String>> {
+    let names: Vec<String> = replaced.iter().map(|name| literal(name)).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "{SETTINGS} SELECT coalesce(jsonb_agg(format('publication %I of the server loses %I.%I: ALTER PUBLICATION %1$I ADD TABLE %2$I.%3$I',
+           p.pubname, n.nspname, c.relname) ORDER BY p.pubname, n.nspname, c.relname), '[]')::text
+         FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_class c ON c.oid = r.prrelid
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname || '.' || c.relname IN ({0})
+           OR 'schema ' || n.nspname IN ({0})",
+        names.join(", ")
+    );
+    server.json(database, &sql)
 }
 
 /// Under another name: everything that is needed goes into a database of its own first.

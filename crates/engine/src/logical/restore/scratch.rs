@@ -3,7 +3,7 @@
 //! It is dropped whatever happens. Only a killed `pgark` leaves one behind; a client that sits in it tells the next one that
 //! this is not so.
 
-use super::existing::{SETTINGS, Target, identifier, literal, plain};
+use super::existing::{SETTINGS, Target, TargetDatabase, identifier, literal, plain};
 use super::into_plan::ObjectsStep;
 use super::load::Load;
 use super::made;
@@ -52,11 +52,20 @@ pub fn new_name() -> String {
 /// # Errors
 /// As [`Server::json`].
 pub fn sweep(server: &Server<'_>, target: &Target, through: &str) -> Result<()> {
-    let left = target.databases.iter().filter(|database| {
+    let is_left = |database: &TargetDatabase| {
         let id = database.name.strip_prefix(PREFIX);
         let is_ours = id.is_some_and(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
         is_ours && database.sessions == 0
-    });
+    };
+    if !target.databases.iter().any(is_left) {
+        return Ok(());
+    }
+    // Nobody is in one for a moment when it is made or gets its name: what is left is left at both looks.
+    let now = Target::ask(server, through)?;
+    let left = target
+        .databases
+        .iter()
+        .filter(|database| is_left(database) && now.database(&database.name).is_some_and(is_left));
     for database in left {
         // Somebody else may be faster, or may just have begun.
         match server.run(through, &format!("DROP DATABASE {}", identifier(&database.name))) {
@@ -86,15 +95,9 @@ pub fn run(
     let made = server.run(renaming.through, &sql);
     // A server that refused has nothing to drop; of a psql that was stopped nobody knows.
     let refused = made.as_ref().is_err_and(|error| error.kind == ErrorKind::ServerNotReady);
-    let result = made.map_err(|error| told(error, &renaming.objects.step)).and_then(|()| {
-        let (stay, end) = sync_channel::<Bytes>(0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| hold(server, &name, end));
-            let result = through(load, dump, &name, renaming);
-            drop(stay);
-            result
-        })
-    });
+    let result = made
+        .map_err(|error| told(error, &renaming.objects.step))
+        .and_then(|()| held(server, &name, || through(load, dump, &name, renaming)));
     // Also when the work was stopped: nothing stops this.
     let dropped = Keeper::with(&|| Ok(()), |keeper| {
         let server = Server { keeper, ..*server };
@@ -107,6 +110,20 @@ pub fn run(
         ));
     }
     result
+}
+
+/// Does `work` while a session sits in the database, which tells other restores that it is in use.
+///
+/// # Errors
+/// Those of `work`.
+pub fn held<T>(server: &Server<'_>, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (stay, end) = sync_channel::<Bytes>(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| hold(server, name, end));
+        let result = work();
+        drop(stay);
+        result
+    })
 }
 
 /// Sits in the database until `end`.

@@ -106,27 +106,21 @@ impl Whole<'_> {
         let server = &self.load.server;
         let through = through(&step.target, self.usual);
         let toc = toc_of(self.storage, self.folder, record)?;
-        // What replaces another is made and filled beside it: until then the other is there, whatever happens.
-        let name = if step.replaces { scratch::new_name() } else { step.target.clone() };
+        // It gets its name when it is filled: until then what it replaces is there, whatever happens, and of what was killed
+        // the next restore knows that it is nobody's.
+        let name = scratch::new_name();
         let (sql, mut problems) = made::create(&name, record, self.target);
         problems.iter_mut().for_each(|problem| problem.database = Some(step.target.clone()));
-        if let Err(error) = server.run(through, &sql) {
-            // A psql that was killed may have got what it asked for. Under its own name it could be somebody else's.
-            if step.replaces {
-                self.remove(&name, through);
-            }
-            return Err(cannot("created", step, error));
-        }
-        let filled = self.fill(step, record, &toc, &name);
-        let filled = filled.and_then(|found| match step.replaces {
-            true => {
-                self.replace(step, &name, through).map(|()| found).map_err(|e| cannot("replaced", step, e))
-            }
-            false => Ok(found),
-        });
+        let filled =
+            server.run(through, &sql).map_err(|error| cannot("created", step, error)).and_then(|()| {
+                let found = scratch::held(server, &name, || self.fill(step, record, &toc, &name))?;
+                self.replace(step, &name, through).map_err(|error| cannot("given its name", step, error))?;
+                Ok(found)
+            });
         match filled {
             Ok(found) => problems.extend(found),
             Err(error) => {
+                // Also when it could not be made: a psql that was stopped may have got what it asked for.
                 self.remove(&name, through);
                 return Err(kept(step, error));
             }
@@ -176,15 +170,17 @@ impl Whole<'_> {
         Ok(problems)
     }
 
-    /// Gives the name of the old one to the new one, all at once, and drops the old one.
+    /// Gives it its name; from an old one that has it, in one transaction, and drops the old one.
     fn replace(&self, step: &DatabaseStep, fresh: &str, through: &str) -> Result<()> {
         let server = &self.load.server;
         let is_template = self.target.database(&step.target).is_some_and(|there| there.is_template);
         // Who kills this program now leaves a database that the next restore removes.
         let old = scratch::new_name();
-        let sql = made::exchange(&step.target, is_template, fresh, &old);
-        server.run(through, &sql)?;
-        self.remove(&old, through);
+        let replaced = step.replaces.then_some((old.as_str(), is_template));
+        server.run(through, &made::exchange(&step.target, fresh, replaced))?;
+        if step.replaces {
+            self.remove(&old, through);
+        }
         Ok(())
     }
 
