@@ -293,3 +293,17 @@ fn settle(plan: &FreshPlan) -> Result<()> {
     };
     settle().map_err(|e| Error::io(format!("could not move \"{}\" to its place", staging.display()), &e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_of_another_database_is_known() {
+        assert!(
+            is_other("shop", "x\n'; drop") && is_other("shop", "größe") && is_other("gr\u{fffd}", "shop")
+        );
+        assert!(!is_other("shop", "shop") && !is_other("größe", "größe"));
+        assert!(!is_other("gr\u{fffd}\u{fffd}e", "größe"), "in an encoding of its own");
+    }
+}
