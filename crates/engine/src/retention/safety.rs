@@ -100,12 +100,15 @@ pub fn check(stored: &Stored, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// When the newest backups that hold a database were finished, whether one of them is kept, and the name of one.
+type Holder<'a> = (Option<DateTime<Utc>>, bool, &'a str);
+
 /// The newest good dump of a database that a kept logical backup lacks; of its own system before any other's.
 fn lost_dump(stored: &Stored, is_kept: &dyn Fn(usize) -> bool) -> Option<String> {
     let is_logical = |backup: &StoredBackup| !backup.kind.is_physical() && backup.state == BackupState::Good;
     let all = || stored.backups.iter().enumerate().filter(|(_, backup)| is_logical(backup));
-    // When the newest was finished, whether one of that time is kept, and the name of one.
-    let mut newest: BTreeMap<(Option<u64>, &str), (Option<DateTime<Utc>>, bool, &str)> = BTreeMap::new();
+    // The first name is that of a system, or of none for all.
+    let mut newest: BTreeMap<(Option<u64>, &str), Holder<'_>> = BTreeMap::new();
     for (index, backup) in all() {
         let found = (backup.stopped_at, is_kept(index), &backup.backup[..]);
         for (system, name) in
