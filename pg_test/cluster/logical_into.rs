@@ -548,11 +548,9 @@ fn a_table_goes_into_a_newer_server_that_lacks_its_roles() {
     // Without the table that its policy asks and the role that it is for: told, and the rest is there.
     let output = to(&["--table", "sales.orders"]);
     assert_eq!(output.code(), code(ErrorKind::RestoreIncomplete), "{output}");
-    for word in [
-        "owners that do not exist there, or that its",
-        "role \"clerk\" does not exist",
-        "sales.customers",
-    ] {
+    for word in
+        ["owners that do not exist there, or that its", "role \"clerk\" does not exist", "sales.customers"]
+    {
         assert!(output.stderr.contains(word), "\"{word}\" expected: {output}");
     }
     let data = "SELECT md5(string_agg(o::text, '' ORDER BY id)) FROM sales.orders o";

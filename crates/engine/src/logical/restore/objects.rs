@@ -171,7 +171,13 @@ fn as_it_was(
         if !filled.is_empty() {
             sql.push_str(&drops::of_schemas(&chosen.schemas));
         }
-        objects.step.left_out.extend(publications(server, &found, database)?);
+        // Those that the dump has too get it back.
+        let again = graph.entries(after).filter(|entry| entry.kind == "PUBLICATION TABLE");
+        let again = again.flat_map(|entry| entry.depends.iter().filter_map(|id| graph.entry(*id)));
+        let again: Vec<String> = again.map(|other| format!("publication {} of ", other.name)).collect();
+        let mut lost = publications(server, &found, database)?;
+        lost.retain(|words| !again.iter().any(|begin| words.starts_with(begin.as_str())));
+        objects.step.left_out.extend(lost);
         objects.step.replaced = found;
         objects.drop = Some(sql);
     }
