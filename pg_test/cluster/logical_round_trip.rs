@@ -169,8 +169,11 @@ fn everything_goes_into_an_empty_server() {
     world.ready.server.destroy();
     make_spaces(&world.room);
     let target = Cluster::builder().start();
-    // A role that is there stays as it is, so it has to be equal before.
+    // A role that is there stays as it is, and so does what is set for all: they have to be equal before.
     target.psql(&superuser);
+    let for_all =
+        include_str!("logical_world/globals.sql").lines().filter(|line| line.starts_with("ALTER ROLE ALL"));
+    for_all.for_each(|line| drop(target.psql(line)));
     let conninfo = format!("host='{}' port={} user=postgres", target.socket_dir().display(), target.port());
     let options = ["--into", &conninfo, "--clean"].map(OsStr::new);
     restore(&world.ready, &backup, &options);
