@@ -220,7 +220,6 @@ fn bad_parameters_are_refused_before_anything_is_touched() {
         ("'Full'", "22023", "Full"),
         ("''", "22023", "kinds"),
         ("'incremental'", "0A000", "incremental"),
-        ("'logical'", "0A000", "logical"),
         ("label => repeat('x', 1025)", "22023", "1025 bytes"),
         ("label => E'two\\nlines'", "22023", "control"),
     ] {
