@@ -47,10 +47,11 @@ fn wait_for_runs(server: &Cluster, job: &str, expected: &str) {
 #[track_caller]
 fn look(server: &Cluster) {
     let idle = "backend_type = 'pg_ark scheduler' AND state = 'idle'";
+    let mut before = String::new();
     wait_until("an idle scheduler", LONG, || {
-        server.psql(&format!("SELECT count(*) FROM pg_stat_activity WHERE {idle}")) == "1"
+        before = server.psql(&format!("SELECT state_change FROM pg_stat_activity WHERE {idle}"));
+        !before.is_empty()
     });
-    let before = server.psql(&format!("SELECT state_change FROM pg_stat_activity WHERE {idle}"));
     server.reload();
     let again = format!("SELECT count(*) FROM pg_stat_activity WHERE {idle} AND state_change > '{before}'");
     wait_until("the next look", LONG, || server.psql(&again) == "1");

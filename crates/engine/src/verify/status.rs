@@ -151,7 +151,8 @@ fn backups(records: &[Record], row: &mut StatusRow) {
 /// purpose says nothing.
 fn missing_dumps<'a>(logical: impl Iterator<Item = &'a Record>) -> Vec<MissingDump> {
     let mut newest_first: Vec<&Record> = logical.filter(|record| record.logical.is_some()).collect();
-    newest_first.sort_by_key(|record| std::cmp::Reverse(finished(record)));
+    // Times have seconds: of two in one second the name tells.
+    newest_first.sort_by_key(|record| std::cmp::Reverse((finished(record), &record.backup)));
     let mut logical = newest_first.iter().filter_map(|record| Some((*record, record.logical.as_ref()?)));
     let Some((newest, known)) = logical.next() else { return Vec::new() };
     let mut found: Vec<MissingDump> =
