@@ -259,12 +259,17 @@ fn smoke_an_older_servers_backup_goes_into_this_version() {
     let mut restore = pgark(&new, &world.ready.repo);
     restore.arg("restore").arg("latest-logical").arg("--pgdata").arg(&data).arg("--bindir").arg(new.bindir());
     let output = run(&mut restore);
-    assert!(output.success(), "{output}");
+    // A build without the extensions of PostgreSQL's own contrib cannot have them: that is told, and the rest comes back.
+    let lacks_extensions = output.code() == 31 && output.stderr.contains("is not available");
+    assert!(output.success() || lacks_extensions, "{output}");
     let copy = Cluster::open_restored_with(&new, &data);
     copy.start();
     let restored = Picture::of(&copy);
-    original.assert_same_data(&restored);
+    // Whatever is lacking, it is what the public tools bring.
     expected.assert_equal(&restored);
+    if !lacks_extensions {
+        original.assert_same_data(&restored);
+    }
     assert_analyzed(&copy);
     let settings = fs::read_to_string(data.join("postgresql.conf")).expect("settings");
     // The test's own options of the command line overrule two.

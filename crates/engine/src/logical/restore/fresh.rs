@@ -244,27 +244,26 @@ impl Work<'_> {
         }
     }
 
-    /// Gathers statistics where none came along.
+    /// Gathers the statistics that did not come along.
     fn analyze(&self, server: &Server<'_>) -> Result<Vec<Problem>> {
         let plan = &self.prepared.plan;
-        let without: Vec<&str> =
-            plan.databases.iter().filter(|d| !d.statistics).map(|d| &d.name[..]).collect();
-        if without.is_empty() {
-            return Ok(Vec::new());
-        }
         self.watch.stage(Stage::Analyze, 0);
         let mut problems = Vec::new();
         // One by one: vacuumdb --all ends at the first table that cannot be analyzed.
-        for database in without {
+        for database in &plan.databases {
             let path = server.programs.path("vacuumdb");
             let mut command = server.keeper.command(&path, server.access)?;
             server.connection.prepare(&mut command);
             command.args(["--analyze-in-stages", "--quiet"]).arg(format!("--jobs={}", plan.jobs));
-            command.arg(format!("--dbname={}", server.connection.to(database)));
+            if database.statistics {
+                // Those of statistics objects are in no dump.
+                command.arg("--missing-stats-only");
+            }
+            command.arg(format!("--dbname={}", server.connection.to(&database.name)));
             let (_, ended) = server.keeper.output(command, 1 << 20)?;
             if !ended.success {
                 let message = format!("statistics could not be gathered: {}", ended.said());
-                problems.push(Problem { database: Some(database.to_string()), message });
+                problems.push(Problem { database: Some(database.name.clone()), message });
             }
         }
         Ok(problems)
