@@ -103,7 +103,7 @@ fn who_holds_up_a_dump_is_told() {
         "\"postgres\" waits for a lock that is held by a prepared transaction".to_string(),
         format!("\"other\" waits for a lock that is held by process {pid} (psql, idle in transaction)"),
     ];
-    wait_until("warnings", SHORT * 6, || told.iter().all(|told| server.log().contains(told)));
+    wait_until("warnings", LONG, || told.iter().all(|told| server.log().contains(told)));
     lock.ask("ROLLBACK");
     server.psql("ROLLBACK PREPARED 'forgotten'");
     wait_for(&ready, &backup);

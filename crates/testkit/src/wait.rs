@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// For what should happen at once: a process ends, a row appears.
-pub const SHORT: Duration = Duration::from_secs(10);
+/// For what should happen at once: a process ends, a row appears. Longer than that takes, because a shared machine's disk may
+/// be slow.
+pub const SHORT: Duration = Duration::from_secs(30);
 /// For what takes work: a server starts, a backup completes. Generous, because a shared machine may be slow;
 /// nothing waits longer than it has to.
 pub const LONG: Duration = Duration::from_secs(300);

@@ -96,7 +96,18 @@ impl Connection {
             let separator = if self.text.contains('?') { '&' } else { '?' };
             return format!("{}{separator}dbname={}", self.text, percent(database));
         }
-        format!("{} dbname={}", self.text, quoted(database)).trim_start().to_string()
+        // Not by the environment, which a change of user loses.
+        let options = match self.given {
+            true => String::new(),
+            false => format!(" options={}", quoted(&self.options())),
+        };
+        format!("{}{options} dbname={}", self.text, quoted(database)).trim_start().to_string()
+    }
+
+    /// What sessions of the server's own user are told.
+    fn options(&self) -> String {
+        let later = if self.major >= WITH_TRANSACTION_TIMEOUT { OPTIONS_17 } else { "" };
+        format!("{OPTIONS}{later}")
     }
 
     /// Lets a program connect without asking for a password; libpq's environment counts where the user named the server.
@@ -110,8 +121,7 @@ impl Connection {
             let theirs = std::env::var("PGOPTIONS").unwrap_or_default();
             command.envs(ours).env("PGOPTIONS", format!("{OPTIONS_OF_ALL} {theirs}"));
         } else {
-            let later = if self.major >= WITH_TRANSACTION_TIMEOUT { OPTIONS_17 } else { "" };
-            command.env("PGAPPNAME", "pg_ark").env("PGOPTIONS", format!("{OPTIONS}{later}"));
+            command.env("PGAPPNAME", "pg_ark");
         }
         command.arg("--no-password");
     }
@@ -262,8 +272,9 @@ mod tests {
 
     #[test]
     fn names_need_no_luck() {
-        let connection = Connection::socket("/run/a b", 5433, "o'b\\x");
-        assert_eq!(connection.to("it's"), r"host='/run/a b' port=5433 user='o\'b\\x' dbname='it\'s'");
+        let text = Connection::socket("/run/a b", 5433, "o'b\\x").to("it's");
+        assert!(text.starts_with(r"host='/run/a b' port=5433 user='o\'b\\x' options='-c "), "{text}");
+        assert!(text.ends_with(r"default_transaction_isolation=read\\ committed' dbname='it\'s'"), "{text}");
         let connection = Connection::conninfo("host=h  dbname = 'a \\'b' user=x").unwrap();
         assert_eq!(connection.database(), Some("a 'b"));
         assert!(connection.to("n").ends_with(" dbname='n'"));
@@ -300,12 +311,7 @@ mod tests {
 
     #[test]
     fn only_a_server_that_knows_a_setting_is_told_it() {
-        let options = |major: u32| {
-            let mut command = Command::new("true");
-            Connection::socket("/run", 5432, "postgres").of_major(major).prepare(&mut command);
-            let mut set = command.get_envs().filter(|(name, _)| *name == "PGOPTIONS");
-            set.next().unwrap().1.unwrap().to_str().unwrap().to_string()
-        };
+        let options = |major: u32| Connection::socket("/run", 5432, "postgres").of_major(major).to("app");
         for (major, knows) in [(0, false), (16, false), (17, true), (18, true)] {
             assert_eq!(options(major).contains("event_triggers"), knows, "{major}");
             assert!(options(major).contains("-c role=none "), "{major}");

@@ -1,5 +1,6 @@
 //! PostgreSQL's own programs: where they are, and of which version.
 
+use crate::restore::server::major_of;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -128,29 +129,9 @@ fn said(program: &Path) -> std::result::Result<String, String> {
     Ok(text.lines().next().unwrap_or_default().trim().to_string())
 }
 
-/// `pg_dump (PostgreSQL) 15.20` is 15; `17beta1` is 17.
-fn major_of(version: &str) -> Option<u32> {
-    let number = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
-    let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_read() {
-        for (text, major) in [
-            ("pg_dump (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)", Some(15)),
-            ("pg_restore (PostgreSQL) 18beta2", Some(18)),
-            ("psql (EnterpriseDB) 17.1.0", Some(17)),
-            ("nothing", None),
-            ("", None),
-        ] {
-            assert_eq!(major_of(text), major, "{text}");
-        }
-    }
 
     #[test]
     fn what_is_missing_is_named() {

@@ -383,7 +383,7 @@ impl Cluster {
                 let path = self.storage.display(&format!("{folder}/{}", layout::RECORD));
                 return Err(Error::new(ErrorKind::BackupNotFound, format!("\"{path}\" is missing"))
                     .detail("Objects of the backup are there, but without its record there is no backup.")
-                    .hint("Get it back from a copy. By hand: the archives can be unpacked with tar and their decompressor (FORMAT.md)."));
+                    .hint("Get it back from a copy. What is whole can be read with tar and a decompressor, or pg_restore for dumps (FORMAT.md)."));
             }
         }
         Err(Error::new(

@@ -423,7 +423,7 @@ pub fn check_format(bytes: &[u8], path: &str) -> Result<()> {
     }
 }
 
-const DAMAGED_HINT: &str = "Look at the storage below the repository. Archives that are whole can be unpacked with tar and their decompressor (FORMAT.md).";
+const DAMAGED_HINT: &str = "Look at the storage below the repository. What is whole can be read with tar and a decompressor, or pg_restore for dumps (FORMAT.md).";
 
 /// A character for people: one that could steer a terminal or begin a line is escaped.
 fn plain(character: char) -> impl Iterator<Item = char> {

@@ -305,6 +305,11 @@ impl Storage {
         }
     }
 
+    /// Drops what reads of an object left in the page cache: the kernel reads ahead, also of what is done already.
+    pub fn read_whole(&self, path: &str) {
+        page_cache::drop_written(&self.folder.join(path));
+    }
+
     /// What is read again and again is small.
     fn forget(&self, path: &str, large: bool) {
         if large {

@@ -117,8 +117,8 @@ fn look(bindir: &Path) -> Option<Server> {
     })
 }
 
-/// `PostgreSQL 15.18 (Debian 15.18-0+deb12u1)` is 15.
-fn major_of(version: &str) -> Option<u32> {
+/// The major version in what a program says for `--version`: `postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)` is 15.
+pub fn major_of(version: &str) -> Option<u32> {
     let number = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
@@ -159,9 +159,16 @@ mod tests {
 
     #[test]
     fn versions_are_read() {
-        assert_eq!(major_of("(PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
-        assert_eq!(major_of("(PostgreSQL) 18beta1"), Some(18));
-        assert_eq!(major_of("PostgreSQL"), None);
+        for (text, major) in [
+            ("pg_dump (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)", Some(15)),
+            ("(PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", Some(15)),
+            ("pg_restore (PostgreSQL) 18beta2", Some(18)),
+            ("psql (EnterpriseDB) 17.1.0", Some(17)),
+            ("PostgreSQL", None),
+            ("", None),
+        ] {
+            assert_eq!(major_of(text), major, "{text}");
+        }
     }
 
     #[test]

@@ -65,6 +65,9 @@ impl Unpack<'_> {
         for archive in streams {
             self.stream(archive, &mut tree)?;
         }
+        for volume in self.record.archives.iter().flat_map(|archive| &archive.volumes) {
+            self.storage.read_whole(&format!("{}/{}", self.folder, volume.name));
+        }
         tree.finish()
     }
 

@@ -4,9 +4,6 @@ use crate::logical::query::Server;
 use pg_ark_contract::{Error, Result};
 use serde::Deserialize;
 
-/// Settings of a role or a database must not decide which functions are called, or when a question ends.
-pub const SETTINGS: &str =
-    "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; SET lock_timeout = 0;";
 /// What is asked for at once: a program's argument holds 128 KiB (`MAX_ARG_STRLEN`, linux/binfmts.h).
 const MAX_QUESTION: usize = 64 << 10;
 
@@ -92,7 +89,7 @@ impl Target {
     /// # Errors
     /// As [`Server::json`].
     pub fn ask(server: &Server<'_>, database: &str) -> Result<Target> {
-        server.json(database, &format!("{SETTINGS}{SERVER}"))
+        server.json(database, SERVER)
     }
 
     /// The database of this name.
@@ -119,8 +116,7 @@ pub fn exist(server: &Server<'_>, database: &str, wanted: &[Wanted]) -> Result<V
         });
         let (part, more) = rest.split_at(fitting.count().max(1).min(rest.len()));
         let text = serde_json::json!(part).to_string();
-        let question =
-            format!("{SETTINGS}{OBJECTS}{}::jsonb) WITH ORDINALITY AS w(w, place)", literal(&text));
+        let question = format!("{OBJECTS}{}::jsonb) WITH ORDINALITY AS w(w, place)", literal(&text));
         let found: Vec<bool> = server.json(database, &question)?;
         // An answer of another length would shift what follows.
         answers.extend((0..part.len()).map(|at| found.get(at).copied().unwrap_or(true)));

@@ -183,6 +183,7 @@ impl Work<'_> {
             place,
             access: &plan.access,
             user: &self.logical.initdb.username,
+            major: plan.server_major,
             libraries: &libraries,
             gone: self.halt,
         };

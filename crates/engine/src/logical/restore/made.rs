@@ -1,6 +1,6 @@
 //! A database on a running server, made from what the record says of it.
 
-use super::existing::{SETTINGS, Target, identifier, literal};
+use super::existing::{Target, identifier, literal};
 use super::report::Problem;
 use crate::logical::query::Server;
 use crate::logical::toc::{Entry, Toc};
@@ -172,7 +172,7 @@ pub fn apply(server: &Server<'_>, through: &str, name: &str, statements: &[Strin
     let mut problems = Vec::new();
     for sql in statements {
         // Not with a backslash in front: psql would take it for a command of its own.
-        if let Err(error) = server.run(through, &format!("{SETTINGS}\n{sql}")) {
+        if let Err(error) = server.run(through, &format!("\n{sql}")) {
             if error.kind != pg_ark_contract::ErrorKind::ServerNotReady {
                 return Err(error);
             }

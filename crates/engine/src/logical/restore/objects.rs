@@ -2,7 +2,7 @@
 //! that brings it there or changes nothing.
 
 use super::drops;
-use super::existing::{SETTINGS, Target, Wanted, exist, literal};
+use super::existing::{Target, Wanted, exist, literal};
 use super::find;
 use super::into_plan::ObjectsStep;
 use super::load::{Job, Load};
@@ -191,7 +191,7 @@ fn publications(server: &Server<'_>, replaced: &[String], database: &str) -> Res
         return Ok(Vec::new());
     }
     let sql = format!(
-        "{SETTINGS} SELECT coalesce(jsonb_agg(format('publication %I of the server loses %I.%I: ALTER PUBLICATION %1$I ADD TABLE %2$I.%3$I',
+        "SELECT coalesce(jsonb_agg(format('publication %I of the server loses %I.%I: ALTER PUBLICATION %1$I ADD TABLE %2$I.%3$I',
            p.pubname, n.nspname, c.relname) ORDER BY p.pubname, n.nspname, c.relname), '[]')::text
          FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_class c ON c.oid = r.prrelid
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname || '.' || c.relname IN ({0})

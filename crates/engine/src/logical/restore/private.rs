@@ -116,6 +116,8 @@ pub struct Private<'a> {
     pub access: &'a Access,
     /// The role to connect as.
     pub user: &'a str,
+    /// Its major version.
+    pub major: u32,
     /// Libraries that it loads.
     pub libraries: &'a str,
     /// Raised when it ends by itself, so that its clients end, too.
@@ -139,7 +141,7 @@ impl Private<'_> {
         work: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let socket = self.place.folder.to_str().unwrap_or_default();
-        let connection = Connection::socket(socket, PORT, self.user);
+        let connection = Connection::socket(socket, PORT, self.user).of_major(self.major);
         let (abandoned, asked) = (AtomicBool::new(false), AtomicBool::new(false));
         let give_up = || {
             stop()?;

@@ -3,7 +3,7 @@
 //! It is dropped whatever happens. Only a killed `pgark` leaves one behind; a client that sits in it tells the next one that
 //! this is not so.
 
-use super::existing::{SETTINGS, Target, TargetDatabase, identifier, literal, plain};
+use super::existing::{Target, TargetDatabase, identifier, literal, plain};
 use super::into_plan::ObjectsStep;
 use super::load::Load;
 use super::made;
@@ -232,7 +232,7 @@ END",
         new = literal(renaming.name),
         schema = literal(table.schema.as_deref().unwrap_or_default()),
     );
-    server.run(database, &format!("{SETTINGS} DO {}", literal(&body)))
+    server.run(database, &format!("DO {}", literal(&body)))
 }
 
 /// Patterns for pg_dump: the schema, or the table and its partitions. And their extended statistics, which pg_dump takes along
@@ -246,7 +246,7 @@ fn dumped(
         return Ok((vec![format!("--schema={}", identifier(renaming.name)).into()], Vec::new()));
     };
     let sql = format!(
-        "{SETTINGS} WITH family AS (SELECT p.oid FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace,
+        "WITH family AS (SELECT p.oid FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace,
            LATERAL (SELECT relid::oid FROM pg_partition_tree(t.oid::regclass) UNION SELECT t.oid) p(oid)
            WHERE n.nspname = {} AND t.relname = {})
          SELECT jsonb_build_array(

@@ -51,6 +51,9 @@ pub fn read(subject: &Subject<'_>, books: &Books, volumes: &mut BTreeMap<(usize,
     for (number, archive) in streams {
         reader.stream(number, archive, &mut walk)?;
     }
+    for volume in subject.record.archives.iter().flat_map(|archive| &archive.volumes) {
+        subject.storage.read_whole(&subject.path(&volume.name));
+    }
     walk.finish(volumes);
     Ok(())
 }
