@@ -3,7 +3,7 @@
 
 use crate::logical_dump::{dump, listed, names, record, try_dump};
 use crate::support::{Ready, names_below, ready};
-use pg_ark_testkit::{Cluster, LONG, SHORT, command, run_ok, wait_until};
+use pg_ark_testkit::{Cluster, LONG, command, run_ok, wait_until};
 
 /// Sessions of a backup that wait for a lock.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'pg_ark%'";
