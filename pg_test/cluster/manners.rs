@@ -56,7 +56,8 @@ fn a_backup_leaves_the_page_cache_as_it_was() {
     assert_eq!(in_cache(&cold), 0, "the data directory's file system gives no pages back");
     // Read by another program, as the server would.
     run_ok(command("cksum").arg(&hot));
-    assert_eq!(in_cache(&hot), size);
+    // A machine short of memory may take a page back.
+    assert!(in_cache(&hot) >= size - size / 100, "{} of {size} bytes came into the cache", in_cache(&hot));
 
     let backup = ready.take_backup();
     // A machine that is busy for a moment may leave a few pages.
