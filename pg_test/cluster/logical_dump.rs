@@ -706,3 +706,19 @@ fn settings_of_the_role_decide_nothing() {
     assert!(globals.contains("CREATE ROLE reader"), "{globals}");
     ask("ALTER ROLE postgres RESET ALL; ALTER ROLE postgres IN DATABASE postgres RESET ALL");
 }
+
+#[test]
+fn a_transaction_that_waits_for_what_it_holds_up_is_told() {
+    let ready = ready(Cluster::builder());
+    let server = &ready.server;
+    server.psql("CREATE TABLE t AS SELECT 1");
+    let wait = "SELECT ark.backup_start('logical', wait => true)";
+    // Another's wait is not ours, and statistics that the transaction has seen are old.
+    let error = server
+        .try_psql(&format!("BEGIN; SELECT count(*) FROM pg_stat_activity; LOCK TABLE t; {wait}; COMMIT"))
+        .unwrap_err();
+    assert_eq!(error.sqlstate(), "55000");
+    assert!(error.message().contains("waits for a lock that this transaction holds"), "{error}");
+    wait_until("the end", LONG, || server.psql("SELECT status FROM ark.list_backups()") == "complete");
+    server.psql(&format!("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE; {wait}; COMMIT"));
+}

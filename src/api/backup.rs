@@ -3,6 +3,7 @@
 //! The session only starts the worker and waits: everything is checked here before anything is touched, and the
 //! backup itself runs in [`crate::workers::job`].
 
+use super::standoff::Standoff;
 use super::{list, logical};
 use crate::engine::Target;
 use crate::postgres::shared::{Channel, State};
@@ -213,6 +214,7 @@ fn start(request: &Request, wait: bool) -> Result<String> {
     })?;
     let mut worker = Starting { handle, keep: false };
     let mut name = String::new();
+    let mut standoff = Standoff::new();
     loop {
         let ended = worker.handle.life() == Life::Ended;
         match channel.read() {
@@ -237,6 +239,9 @@ fn start(request: &Request, wait: bool) -> Result<String> {
             worker.handle.terminate(); // This session ends without running destructors.
         }
         interrupts::check();
+        if worker.keep {
+            standoff.check(&name)?;
+        }
         latch::sleep(if worker.keep { RUNNING } else { STARTING });
     }
 }

@@ -22,6 +22,7 @@ pub mod protection;
 pub mod retention;
 pub mod schedule;
 pub mod scheduling;
+pub mod standoff;
 pub mod status;
 pub mod validate;
 pub mod waiting;
