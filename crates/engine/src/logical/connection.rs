@@ -8,13 +8,14 @@ const ENVIRONMENT: &str = "PG";
 
 /// Sessions whose program was killed end by themselves, also while they wait for a lock: the server looks whether its client
 /// is there (since PostgreSQL 14). The rest beats what the configuration, a role or a database sets: it must not end what is
-/// asked, decide who asks or what a broken page reads as, make a question wait for other transactions, forbid a restore to
-/// write, or translate the warnings that are looked for.
-const OPTIONS: &str = r"-c client_connection_check_interval=500 -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c role=none -c client_min_messages=warning -c lc_messages=C -c zero_damaged_pages=off -c ignore_checksum_failure=off -c default_transaction_read_only=off -c default_transaction_deferrable=off -c default_transaction_isolation=read\ committed";
-/// Those of them that are no superuser's alone, where the user says how to connect; options of his own come later and count.
-const OPTIONS_OF_ALL: &str = r"-c client_connection_check_interval=500 -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c role=none -c client_min_messages=warning -c default_transaction_read_only=off -c default_transaction_deferrable=off -c default_transaction_isolation=read\ committed";
+/// asked, decide who asks or what a word of a dump means, make a question wait for other transactions, or forbid a restore to
+/// write.
+const OPTIONS_OF_ALL: &str = r"-c client_connection_check_interval=500 -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c role=none -c client_min_messages=warning -c default_transaction_read_only=off -c default_transaction_deferrable=off -c default_transaction_isolation=read\ committed -c array_nulls=on -c transform_null_equals=off -c intervalstyle=postgres";
+/// The same of what is a superuser's alone, for the server's own user: nor may a broken page read as an empty one, an index
+/// need more room than it gets, or the warnings that are looked for be translated.
+const OPTIONS_OF_SUPERUSER: &str = "-c lc_messages=C -c zero_damaged_pages=off -c ignore_checksum_failure=off -c temp_file_limit=-1";
 /// The same of settings that came later; an older server refuses whoever sets them. A login trigger is for others.
-const OPTIONS_17: &str = " -c transaction_timeout=0 -c event_triggers=off";
+const OPTIONS_17: &str = "-c transaction_timeout=0 -c event_triggers=off";
 /// The first version that knows those.
 const WITH_TRANSACTION_TIMEOUT: u32 = 17;
 
@@ -40,8 +41,12 @@ pub struct Connection {
     /// Given by the user: libpq's environment counts.
     given: bool,
     database: Option<String>,
+    /// Options of the user's own, which count.
+    options: String,
     /// The server's major version, 0 when it is not known.
     major: u32,
+    /// `lc_monetary` of its sessions, where not their own.
+    monetary: Option<String>,
 }
 
 impl Connection {
@@ -53,8 +58,15 @@ impl Connection {
             socket: Some((user.to_string(), folder.to_string())),
             given: false,
             database: None,
+            options: String::new(),
             major: 0,
+            monetary: None,
         }
+    }
+
+    /// With sessions that read and write money as those of this locale do.
+    pub fn with_monetary(&self, locale: &str) -> Connection {
+        Connection { monetary: Some(locale.to_string()), ..self.clone() }
     }
 
     /// To a server of this major version, which may know more settings.
@@ -68,11 +80,14 @@ impl Connection {
     /// `InvalidArgument` for a text that is neither.
     pub fn conninfo(text: &str) -> Result<Connection> {
         let text = text.trim();
-        let database = match is_uri(text) {
-            true => uri_database(text),
+        let (database, options) = match is_uri(text) {
+            true => (uri_database(text), uri_parameter(text, "options")),
             false => {
                 let words = keywords(text)?;
-                words.into_iter().rfind(|(name, _)| name == "dbname").map(|(_, value)| value)
+                let last = |wanted: &str| {
+                    words.iter().rfind(|(name, _)| name == wanted).map(|(_, value)| value.clone())
+                };
+                (last("dbname"), last("options"))
             }
         };
         Ok(Connection {
@@ -80,7 +95,9 @@ impl Connection {
             socket: None,
             given: true,
             database: database.filter(|name| !name.is_empty()),
+            options: options.or_else(|| std::env::var("PGOPTIONS").ok()).unwrap_or_default(),
             major: 0,
+            monetary: None,
         })
     }
 
@@ -92,22 +109,37 @@ impl Connection {
     /// For `--dbname=`: this server, database `database`. What comes last counts (`conninfo_array_parse`, fe-connect.c), so a
     /// URI is passed as it is when it names the database, and gets it as a parameter otherwise.
     pub fn to(&self, database: &str) -> String {
+        // Not by the environment, which a change of user loses.
+        let options = self.options();
         if is_uri(&self.text) {
             let separator = if self.text.contains('?') { '&' } else { '?' };
-            return format!("{}{separator}dbname={}", self.text, percent(database));
+            let (database, options) = (percent(database), percent(&options));
+            return format!("{}{separator}options={options}&dbname={database}", self.text);
         }
-        // Not by the environment, which a change of user loses.
-        let options = match self.given {
-            true => String::new(),
-            false => format!(" options={}", quoted(&self.options())),
-        };
-        format!("{}{options} dbname={}", self.text, quoted(database)).trim_start().to_string()
+        let (database, options) = (quoted(database), quoted(&options));
+        format!("{} options={options} dbname={database}", self.text).trim_start().to_string()
     }
 
-    /// What sessions of the server's own user are told.
+    /// What sessions are told (`pg_split_opts`, postinit.c); what the user says comes later and counts.
     fn options(&self) -> String {
-        let later = if self.major >= WITH_TRANSACTION_TIMEOUT { OPTIONS_17 } else { "" };
-        format!("{OPTIONS}{later}")
+        let mut options = OPTIONS_OF_ALL.to_string();
+        let mut add = |more: &str| options.extend([" ", more]);
+        if !self.given {
+            add(OPTIONS_OF_SUPERUSER);
+            if self.major >= WITH_TRANSACTION_TIMEOUT {
+                add(OPTIONS_17);
+            }
+        }
+        if let Some(locale) = &self.monetary {
+            let escape = |letter: char| {
+                letter.is_whitespace().then_some('\\').or((letter == '\\').then_some('\\')).into_iter().chain([letter])
+            };
+            add(&format!("-c lc_monetary={}", locale.chars().flat_map(escape).collect::<String>()));
+        }
+        if !self.options.is_empty() {
+            add(&self.options);
+        }
+        options
     }
 
     /// Lets a program connect without asking for a password; libpq's environment counts where the user named the server.
@@ -116,10 +148,10 @@ impl Connection {
             let ours = std::env::vars_os()
                 .filter(|(name, _)| name.to_str().is_some_and(|name| name.starts_with(ENVIRONMENT)))
                 .filter(|(name, _)| {
-                    !matches!(name.to_str(), Some("PGARK_REPO" | "PGDATABASE" | "PGCLIENTENCODING"))
+                    let theirs = ["PGARK_REPO", "PGDATABASE", "PGCLIENTENCODING", "PGOPTIONS"];
+                    !name.to_str().is_some_and(|name| theirs.contains(&name))
                 });
-            let theirs = std::env::var("PGOPTIONS").unwrap_or_default();
-            command.envs(ours).env("PGOPTIONS", format!("{OPTIONS_OF_ALL} {theirs}"));
+            command.envs(ours);
         } else {
             command.env("PGAPPNAME", "pg_ark");
         }
@@ -175,11 +207,16 @@ fn is_uri(text: &str) -> bool {
 /// The path of a URI, or its parameter `dbname`, which comes later and counts.
 fn uri_database(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("://")?;
-    let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let named =
-        parameters.split('&').filter_map(|word| word.split_once('=')).rfind(|(name, _)| *name == "dbname");
-    let path = place.split_once('/').map(|(_, path)| path);
-    named.map(|(_, value)| value).or(path).map(unpercent)
+    let (place, _) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = place.split_once('/').map(|(_, path)| unpercent(path));
+    uri_parameter(text, "dbname").or(path)
+}
+
+/// A parameter of a URI; of several the last.
+fn uri_parameter(text: &str, wanted: &str) -> Option<String> {
+    let (_, parameters) = text.split_once('?')?;
+    let named = parameters.split('&').filter_map(|word| word.split_once('='));
+    named.filter(|(name, _)| *name == wanted).last().map(|(_, value)| unpercent(value))
 }
 
 fn unpercent(text: &str) -> String {
@@ -274,14 +311,18 @@ mod tests {
     fn names_need_no_luck() {
         let text = Connection::socket("/run/a b", 5433, "o'b\\x").to("it's");
         assert!(text.starts_with(r"host='/run/a b' port=5433 user='o\'b\\x' options='-c "), "{text}");
-        assert!(text.ends_with(r"default_transaction_isolation=read\\ committed' dbname='it\'s'"), "{text}");
+        assert!(text.ends_with(" -c temp_file_limit=-1' dbname='it\\'s'"), "{text}");
+        assert!(text.contains(r"default_transaction_isolation=read\\ committed "), "{text}");
         let connection = Connection::conninfo("host=h  dbname = 'a \\'b' user=x").unwrap();
         assert_eq!(connection.database(), Some("a 'b"));
         assert!(connection.to("n").ends_with(" dbname='n'"));
         let connection = Connection::conninfo("postgresql://u@h:1/a%20b?sslmode=prefer").unwrap();
         assert_eq!(connection.database(), Some("a b"));
-        assert_eq!(connection.to("c/ü"), "postgresql://u@h:1/a%20b?sslmode=prefer&dbname=c%2F%C3%BC");
-        assert_eq!(Connection::conninfo("").unwrap().to("x"), "dbname='x'");
+        let text = connection.to("c/ü");
+        assert!(text.starts_with("postgresql://u@h:1/a%20b?sslmode=prefer&options=-c%20client_"), "{text}");
+        assert!(text.ends_with("&dbname=c%2F%C3%BC"), "{text}");
+        let text = Connection::conninfo("").unwrap().to("x");
+        assert!(text.starts_with("options='-c ") && text.ends_with(" dbname='x'"), "{text}");
         assert_eq!(Connection::conninfo("postgres://h").unwrap().database(), None);
         assert_eq!(Connection::conninfo("postgres://h/%").unwrap().database(), Some("%"));
     }
@@ -320,11 +361,14 @@ mod tests {
 
     #[test]
     fn a_server_that_the_user_names_is_told_what_any_role_may_say() {
-        let mut command = Command::new("true");
-        Connection::conninfo("host=h").unwrap().prepare(&mut command);
-        let mut set = command.get_envs().filter(|(name, _)| *name == "PGOPTIONS");
-        let options = set.next().unwrap().1.unwrap().to_str().unwrap().to_string();
+        let options = Connection::conninfo("host=h").unwrap().options();
         assert!(options.contains("default_transaction_read_only=off") && !options.contains("zero_damaged"));
+        // What the user says comes last, and counts.
+        for text in ["host=h options='-c work_mem=5MB'", "postgres://h/d?options=-c%20work_mem%3D5MB&user=x"] {
+            let connection = Connection::conninfo(text).unwrap().with_monetary(r"a b\c");
+            let options = connection.options();
+            assert!(options.ends_with(r" -c lc_monetary=a\ b\\c -c work_mem=5MB"), "{options}");
+        }
     }
 
     #[test]
