@@ -90,7 +90,7 @@ pub fn server_jobs() -> TableIterator<
 > {
     version::require();
     let agenda = translate::or_raise(Agenda::read());
-    let elsewhere = translate::or_raise(elsewhere());
+    let elsewhere = elsewhere();
     let rows: Vec<_> = agenda.jobs.iter().map(|job| row(&agenda, job, elsewhere.as_deref())).collect();
     TableIterator::new(rows)
 }
@@ -137,13 +137,10 @@ fn row(agenda: &Agenda, job: &JobSpec, elsewhere: Option<&str>) -> Row {
 }
 
 /// Why nothing of this database's jobs is done; none when it is the one that the scheduler looks at.
-///
-/// # Errors
-/// As [`is_jobs_database`].
-pub fn elsewhere() -> Result<Option<String>> {
+pub fn elsewhere() -> Option<String> {
     let database = settings::database();
-    Ok((!is_jobs_database()?)
-        .then(|| format!("the scheduler looks at database \"{}\" alone", database.escape_debug())))
+    (!is_jobs_database())
+        .then(|| format!("the scheduler looks at database \"{}\" alone", database.escape_debug()))
 }
 
 /// The attempts at each job, or at one, newest first.

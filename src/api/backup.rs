@@ -9,10 +9,10 @@ use crate::engine::Target;
 use crate::postgres::shared::{Channel, State};
 use crate::postgres::text::Text;
 use crate::postgres::worker::{Entry, Handle, Life};
-use crate::postgres::{guc, interrupts, latch};
+use crate::postgres::{database, guc, interrupts, latch};
 use crate::workers::job;
 use crate::workers::request::Request;
-use crate::{archiving, sql, translate, version};
+use crate::{archiving, settings, sql, translate, version};
 use pg_ark_contract::conversation::{BackupKind, LogicalChoice};
 use pg_ark_contract::rows::BackupRow;
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -182,12 +182,9 @@ fn breaks_line(character: char) -> bool {
 
 /// The database that the worker connects to: `pg_ark.database` where that can be, else the caller's.
 fn database() -> Result<u32> {
-    sql::json(
-        "SELECT oid::text FROM pg_database WHERE datname = current_database() \
-         OR datname = current_setting('pg_ark.database') AND datallowconn \
-         ORDER BY datname = current_setting('pg_ark.database') DESC LIMIT 1",
-        &[],
-    )
+    let Some(named) = database::named(&settings::database()) else { return Ok(database::own()) };
+    let open = sql::text("SELECT datallowconn::text FROM pg_database WHERE oid = $1::oid", &[&named.to_string()])?;
+    Ok(if open.as_deref() == Some("true") { named } else { database::own() })
 }
 
 /// A worker whose backup does not run yet: it is stopped when the session gives up.

@@ -93,7 +93,7 @@ impl Protection {
             jobs,
             knows_jobs,
             workers: sql::json(WORKERS, &[scheduler::WORKER, backup::WORKER])?,
-            is_jobs_database: super::schedule::is_jobs_database()?,
+            is_jobs_database: super::schedule::is_jobs_database(),
             acts: settings::run_on().allows(wal::in_recovery()),
             preloaded: settings::is_preloaded(),
             wanted: settings::retention().window,

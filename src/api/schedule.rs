@@ -10,7 +10,7 @@ use super::logical;
 use super::validate::parse_level;
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
-use crate::postgres::wal;
+use crate::postgres::{database, wal};
 use crate::{jobs, settings, sql, translate, version, workers};
 use pg_ark_contract::conversation::{Answer, Level, LogicalChoice, Task};
 use pg_ark_contract::schedule::{JobKind, check_job_name};
@@ -171,7 +171,7 @@ pub(super) fn check_place() -> Result<()> {
         return Err(Error::new(ErrorKind::ServerNotReady, "the schedule cannot be changed on a standby")
             .hint("Change it on the primary: a standby has the primary's schedule."));
     }
-    if is_jobs_database()? {
+    if is_jobs_database() {
         return Ok(());
     }
     let database = settings::database();
@@ -186,12 +186,8 @@ pub(super) fn check_place() -> Result<()> {
 }
 
 /// Whether the scheduler reads the jobs of this database.
-///
-/// # Errors
-/// `Internal` when the server refuses the question.
-pub(super) fn is_jobs_database() -> Result<bool> {
-    let same = sql::text("SELECT (current_database() = current_setting('pg_ark.database'))::text", &[])?;
-    Ok(same.as_deref() == Some("true"))
+pub(super) fn is_jobs_database() -> bool {
+    database::named(&settings::database()) == Some(database::own())
 }
 
 fn check_time_limit(limit: Option<Interval>) -> Result<Option<Interval>> {

@@ -27,7 +27,7 @@ pub fn checks() -> Result<Vec<CheckRow>> {
         }
         Err(error) => return Ok(vec![row("jobs", CheckStatus::Error, error.to_string(), error.hint)]),
     };
-    let elsewhere = elsewhere()?;
+    let elsewhere = elsewhere();
     let mut rows = Vec::new();
     rows.extend(process(running()?, &agenda.jobs));
     rows.push(run_on(settings::run_on(), crate::postgres::wal::in_recovery()));

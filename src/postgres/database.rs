@@ -1,9 +1,9 @@
-//! The databases of this server, for a process that is connected to none.
+//! The databases of this server: [`find`] for a process that is connected to none, [`named`] and [`own`] for one that is.
 
 use super::transaction;
 use pg_ark_contract::Result;
 use pgrx::pg_sys;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 /// `DATCONNLIMIT_INVALID_DB` (catalog/pg_database.h): a DROP DATABASE that was interrupted.
 const INVALID: i32 = pg_sys::DATCONNLIMIT_INVALID_DB;
@@ -54,4 +54,18 @@ pub fn find(name: &str) -> Result<Option<Database>> {
             Ok(found)
         }
     })
+}
+
+/// OID of the database of this name; None when there is none. By the bytes of the name, as [`find`] does it.
+pub fn named(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: reads the name; the process is connected to a database and in a transaction.
+    let oid = unsafe { pg_sys::get_database_oid(name.as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then(|| oid.to_u32())
+}
+
+/// OID of the database that this process is connected to.
+pub fn own() -> u32 {
+    // SAFETY: a plain read of the server's variable, which is set once.
+    unsafe { pg_sys::MyDatabaseId.to_u32() }
 }
