@@ -59,6 +59,13 @@ need_strace() {
     die "strace cannot trace: $said" "In a container, allow it: --cap-add=SYS_PTRACE, or a seccomp profile with ptrace."
 }
 
+# A locale that writes money and numbers in another way than C does.
+need_locale() { # NAME
+  ! locale -a | tr -d - | grep -qix "${1//-/}" || return 0
+  need_packages locales
+  as_root localedef -i "${1%%.*}" -f UTF-8 "$1" || die "could not make locale $1"
+}
+
 version_at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
 need_rust() {

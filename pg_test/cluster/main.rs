@@ -15,6 +15,7 @@
 //! * [`large`]: many tables, a large one, many files, little memory. * [`standby`]: backups of standbys.
 //! * [`logical_into`]: logical backups, or parts of them, into a running server.
 //! * [`logical_dump`]: logical backups: what is stored, and what cannot be. [`logical_meanwhile`]: and what others do meanwhile.
+//! * [`logical_meaning`]: settings that would change what a dump means.
 //! * [`logical_verify`]: damaged dumps are named, and disturb no physical backup.
 //! * [`damage`]: promise 6, every object of a repository damaged in every way.
 //! * [`debian`]: clusters of pg_createcluster. * [`restore`]: what `pgark restore` refuses, and what it says.
@@ -65,6 +66,7 @@ mod load;
 mod logical_backup;
 mod logical_dump;
 mod logical_into;
+mod logical_meaning;
 mod logical_meanwhile;
 mod logical_restore;
 mod logical_round_trip;

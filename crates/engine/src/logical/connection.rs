@@ -13,7 +13,10 @@ const ENVIRONMENT: &str = "PG";
 const OPTIONS_OF_ALL: &str = r"-c client_connection_check_interval=500 -c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c role=none -c client_min_messages=warning -c default_transaction_read_only=off -c default_transaction_deferrable=off -c default_transaction_isolation=read\ committed -c array_nulls=on -c transform_null_equals=off -c intervalstyle=postgres";
 /// The same of what is a superuser's alone, for the server's own user: nor may a broken page read as an empty one, an index
 /// need more room than it gets, or the warnings that are looked for be translated.
-const OPTIONS_OF_SUPERUSER: &str = "-c lc_messages=C -c zero_damaged_pages=off -c ignore_checksum_failure=off -c temp_file_limit=-1";
+const OPTIONS_OF_SUPERUSER: &str =
+    "-c lc_messages=C -c zero_damaged_pages=off -c ignore_checksum_failure=off -c temp_file_limit=-1";
+/// Libraries that a session would load at its beginning, or be refused.
+const WITHOUT_LIBRARIES: &str = "-c session_preload_libraries= -c local_preload_libraries=";
 /// The same of settings that came later; an older server refuses whoever sets them. A login trigger is for others.
 const OPTIONS_17: &str = "-c transaction_timeout=0 -c event_triggers=off";
 /// The first version that knows those.
@@ -41,12 +44,16 @@ pub struct Connection {
     /// Given by the user: libpq's environment counts.
     given: bool,
     database: Option<String>,
-    /// Options of the user's own, which count.
+    /// More options, which count: the user's own where he says how to connect.
     options: String,
     /// The server's major version, 0 when it is not known.
     major: u32,
     /// `lc_monetary` of its sessions, where not their own.
     monetary: Option<String>,
+    /// What its sessions are called, where the user gives them no name by a service file.
+    application: String,
+    /// libpq finds the database: this one where nothing names another.
+    fallback: Option<String>,
 }
 
 impl Connection {
@@ -61,7 +68,14 @@ impl Connection {
             options: String::new(),
             major: 0,
             monetary: None,
+            application: "pg_ark".to_string(),
+            fallback: None,
         }
+    }
+
+    /// With sessions that load no libraries of their own accord: what a database or a role asks for may not be installed.
+    pub fn without_libraries(self) -> Connection {
+        Connection { options: WITHOUT_LIBRARIES.to_string(), ..self }
     }
 
     /// With sessions that read and write money as those of this locale do.
@@ -80,16 +94,12 @@ impl Connection {
     /// `InvalidArgument` for a text that is neither.
     pub fn conninfo(text: &str) -> Result<Connection> {
         let text = text.trim();
-        let (database, options) = match is_uri(text) {
-            true => (uri_database(text), uri_parameter(text, "options")),
-            false => {
-                let words = keywords(text)?;
-                let last = |wanted: &str| {
-                    words.iter().rfind(|(name, _)| name == wanted).map(|(_, value)| value.clone())
-                };
-                (last("dbname"), last("options"))
-            }
-        };
+        let words = if is_uri(text) { uri_words(text) } else { keywords(text)? };
+        let last =
+            |wanted: &str| words.iter().rfind(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+        let (database, options) = (last("dbname"), last("options"));
+        let named = last("application_name").or_else(|| std::env::var("PGAPPNAME").ok());
+        let own = || format!("pgark {}", uuid::Uuid::new_v4().simple());
         Ok(Connection {
             text: text.to_string(),
             socket: None,
@@ -98,6 +108,8 @@ impl Connection {
             options: options.or_else(|| std::env::var("PGOPTIONS").ok()).unwrap_or_default(),
             major: 0,
             monetary: None,
+            application: named.filter(|name| !name.is_empty()).unwrap_or_else(own),
+            fallback: None,
         })
     }
 
@@ -106,18 +118,31 @@ impl Connection {
         self.database.as_deref()
     }
 
+    /// The same, to the database that a service file or the environment names, else to `fallback`.
+    pub fn found_by_libpq(&self, fallback: &str) -> Connection {
+        Connection { fallback: Some(fallback.to_string()), ..self.clone() }
+    }
+
+    /// What its sessions are called (`application_name`).
+    pub fn application(&self) -> &str {
+        &self.application
+    }
+
     /// For `--dbname=`: this server, database `database`. What comes last counts (`conninfo_array_parse`, fe-connect.c), so a
     /// URI is passed as it is when it names the database, and gets it as a parameter otherwise.
     pub fn to(&self, database: &str) -> String {
         // Not by the environment, which a change of user loses.
-        let options = self.options();
-        if is_uri(&self.text) {
-            let separator = if self.text.contains('?') { '&' } else { '?' };
-            let (database, options) = (percent(database), percent(&options));
-            return format!("{}{separator}options={options}&dbname={database}", self.text);
+        let options = Some(("options", self.options()));
+        let database = self.fallback.is_none().then(|| ("dbname", database.to_string()));
+        let mut text = self.text.clone();
+        for (name, value) in options.into_iter().chain(database) {
+            text.push_str(&match is_uri(&text) {
+                true if text.contains('?') => format!("&{name}={}", percent(&value)),
+                true => format!("?{name}={}", percent(&value)),
+                false => format!(" {name}={}", quoted(&value)),
+            });
         }
-        let (database, options) = (quoted(database), quoted(&options));
-        format!("{} options={options} dbname={database}", self.text).trim_start().to_string()
+        text.trim_start().to_string()
     }
 
     /// What sessions are told (`pg_split_opts`, postinit.c); what the user says comes later and counts.
@@ -132,7 +157,12 @@ impl Connection {
         }
         if let Some(locale) = &self.monetary {
             let escape = |letter: char| {
-                letter.is_whitespace().then_some('\\').or((letter == '\\').then_some('\\')).into_iter().chain([letter])
+                letter
+                    .is_whitespace()
+                    .then_some('\\')
+                    .or((letter == '\\').then_some('\\'))
+                    .into_iter()
+                    .chain([letter])
             };
             add(&format!("-c lc_monetary={}", locale.chars().flat_map(escape).collect::<String>()));
         }
@@ -152,9 +182,12 @@ impl Connection {
                     !name.to_str().is_some_and(|name| theirs.contains(&name))
                 });
             command.envs(ours);
-        } else {
-            command.env("PGAPPNAME", "pg_ark");
+            if let Some(fallback) = &self.fallback {
+                let named = std::env::var("PGDATABASE").ok().filter(|name| !name.is_empty());
+                command.env("PGDATABASE", named.as_ref().unwrap_or(fallback));
+            }
         }
+        command.env("PGAPPNAME", &self.application);
         command.arg("--no-password");
     }
 
@@ -204,19 +237,13 @@ fn is_uri(text: &str) -> bool {
     text.starts_with("postgresql://") || text.starts_with("postgres://")
 }
 
-/// The path of a URI, or its parameter `dbname`, which comes later and counts.
-fn uri_database(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once("://")?;
-    let (place, _) = rest.split_once('?').unwrap_or((rest, ""));
-    let path = place.split_once('/').map(|(_, path)| unpercent(path));
-    uri_parameter(text, "dbname").or(path)
-}
-
-/// A parameter of a URI; of several the last.
-fn uri_parameter(text: &str, wanted: &str) -> Option<String> {
-    let (_, parameters) = text.split_once('?')?;
+/// The parameters of a URI; its path, a `dbname`, comes first, and what comes later counts.
+fn uri_words(text: &str) -> Vec<(String, String)> {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = place.split_once('/').map(|(_, path)| ("dbname", path));
     let named = parameters.split('&').filter_map(|word| word.split_once('='));
-    named.filter(|(name, _)| *name == wanted).last().map(|(_, value)| unpercent(value))
+    path.into_iter().chain(named).map(|(name, value)| (unpercent(name), unpercent(value))).collect()
 }
 
 fn unpercent(text: &str) -> String {
@@ -325,6 +352,11 @@ mod tests {
         assert!(text.starts_with("options='-c ") && text.ends_with(" dbname='x'"), "{text}");
         assert_eq!(Connection::conninfo("postgres://h").unwrap().database(), None);
         assert_eq!(Connection::conninfo("postgres://h/%").unwrap().database(), Some("%"));
+        assert_eq!(Connection::conninfo("postgres://h/a?dbname=b").unwrap().database(), Some("b"));
+        let service = Connection::conninfo("postgres:///?service=st").unwrap();
+        assert_eq!(service.database(), None);
+        assert!(service.to("x").ends_with("&dbname=x"));
+        assert!(!service.found_by_libpq("x").to("x").contains("dbname"));
     }
 
     #[test]
@@ -364,7 +396,8 @@ mod tests {
         let options = Connection::conninfo("host=h").unwrap().options();
         assert!(options.contains("default_transaction_read_only=off") && !options.contains("zero_damaged"));
         // What the user says comes last, and counts.
-        for text in ["host=h options='-c work_mem=5MB'", "postgres://h/d?options=-c%20work_mem%3D5MB&user=x"] {
+        for text in ["host=h options='-c work_mem=5MB'", "postgres://h/d?options=-c%20work_mem%3D5MB&user=x"]
+        {
             let connection = Connection::conninfo(text).unwrap().with_monetary(r"a b\c");
             let options = connection.options();
             assert!(options.ends_with(r" -c lc_monetary=a\ b\\c -c work_mem=5MB"), "{options}");

@@ -84,7 +84,7 @@ fn dump_heard(
             Some("Take the backup on the primary when that matters.".to_string()),
         );
     }
-    let Inside { extensions, tables, large_objects, .. } = inside;
+    let Inside { extensions, tables, large_objects, lc_monetary, .. } = inside;
     Ok(Outcome::Dumped(Box::new(DatabaseRecord {
         volumes: volumes.finish()?,
         started_at,
@@ -92,6 +92,7 @@ fn dump_heard(
         extensions,
         tables,
         large_objects,
+        lc_monetary,
         statistics: dumping.server.programs.major >= WITH_STATISTICS,
         ..database.clone()
     })))

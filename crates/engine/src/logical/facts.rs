@@ -82,6 +82,9 @@ SELECT jsonb_build_object(
       (SELECT count(*) FROM pg_class c WHERE c.relkind IN ('r', 'S') AND c.relpersistence = 'u') ELSE 0 END,
   'line_feeds', EXISTS (SELECT FROM pg_class c WHERE strpos(c.relname::text, chr(10)) > 0)
       OR EXISTS (SELECT FROM pg_namespace n WHERE strpos(n.nspname::text, chr(10)) > 0),
+  'lc_monetary', CASE WHEN EXISTS (SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+      WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'm', 'c')
+        AND 'money'::regtype IN (t.oid, t.typelem, t.typbasetype)) THEN current_setting('lc_monetary') END,
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'large_object_bytes', coalesce(pg_table_size('pg_largeobject'), 0),
   'sizes', (SELECT coalesce(jsonb_agg(jsonb_build_array(
@@ -137,6 +140,8 @@ pub struct Inside {
     pub unlogged: u64,
     /// Whether a name holds one.
     pub line_feeds: bool,
+    /// Where columns have type money: `lc_monetary`.
+    pub lc_monetary: Option<String>,
     /// Number of large objects.
     pub large_objects: u64,
     /// Bytes of large objects.

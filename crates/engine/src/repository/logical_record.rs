@@ -85,6 +85,9 @@ pub struct DatabaseRecord {
     /// Number of large objects.
     #[serde(default)]
     pub large_objects: u64,
+    /// `lc_monetary` of the dump where a column has type money, whose text depends on it: a restore must read it the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lc_monetary: Option<String>,
     /// The dump holds planner statistics; otherwise ANALYZE must gather them after a restore.
     #[serde(default)]
     pub statistics: bool,

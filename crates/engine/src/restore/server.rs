@@ -134,23 +134,38 @@ fn output(program: &Path, argument: &str) -> Option<String> {
 
 /// Libraries that the server loads when it starts and that are not installed.
 pub fn missing_libraries(server: &Server, record: &Record) -> Vec<String> {
-    let folder = output(&server.bindir.join("pg_config"), "--pkglibdir").map(PathBuf::from);
-    // Debian and source builds alike keep lib beside bin.
-    let folder = folder.or_else(|| Some(server.bindir.parent()?.join("lib")).filter(|path| path.is_dir()));
-    let Some(folder) = folder else { return Vec::new() };
-    let mut missing = Vec::new();
-    for setting in ["shared_preload_libraries", "archive_library"] {
-        let value = record.server_settings.get(setting).map_or("", String::as_str);
-        for name in value.split(',').map(|name| name.trim().trim_matches('"')) {
-            let plain = name.trim_start_matches("$libdir/");
-            let file = plain.trim_end_matches(".so");
-            if !file.is_empty() && !file.contains('/') && !folder.join(format!("{file}.so")).exists() {
-                missing.push(file.to_string());
-            }
-        }
-    }
+    let Some(folder) = library_folder(server) else { return Vec::new() };
+    let values = ["shared_preload_libraries", "archive_library"].map(|name| record.server_settings.get(name));
+    let mut missing: Vec<String> = values.into_iter().flatten().flat_map(|list| absent(&folder, list)).collect();
+    missing.retain(|name| !name.contains('/'));
     missing.dedup();
     missing
+}
+
+/// Databases whose sessions load libraries that are not installed, each with them.
+pub fn closed_databases(server: &Server, record: &Record) -> Vec<(String, Vec<String>)> {
+    let Some(folder) = library_folder(server) else { return Vec::new() };
+    let databases = record.logical.iter().flat_map(|logical| &logical.databases);
+    let closed = databases.map(|database| {
+        let of_all = database.settings.iter().filter(|setting| setting.role.is_none());
+        let lists = of_all.filter(|setting| setting.name == "session_preload_libraries");
+        (database.name.clone(), lists.flat_map(|setting| absent(&folder, &setting.value)).collect::<Vec<_>>())
+    });
+    closed.filter(|(_, libraries)| !libraries.is_empty()).collect()
+}
+
+fn library_folder(server: &Server) -> Option<PathBuf> {
+    let folder = output(&server.bindir.join("pg_config"), "--pkglibdir").map(PathBuf::from);
+    // Debian and source builds alike keep lib beside bin.
+    folder.or_else(|| Some(server.bindir.parent()?.join("lib")).filter(|path| path.is_dir()))
+}
+
+/// The libraries of a list that are not installed.
+fn absent(folder: &Path, list: &str) -> Vec<String> {
+    let names = list.split(',').map(|name| name.trim().trim_matches(['"', '\'']));
+    let files = names.map(|name| name.trim_start_matches("$libdir/").trim_end_matches(".so"));
+    let missing = files.filter(|file| !file.is_empty() && !folder.join(format!("{file}.so")).exists());
+    missing.map(str::to_string).collect()
 }
 
 #[cfg(test)]

@@ -41,6 +41,11 @@ pub fn about(record: &Record, server: Option<&Server>, copy: Option<ArchiveMode>
             missing.join(", ")
         ));
     }
+    let closed = server.map(|server| server::closed_databases(server, record)).unwrap_or_default();
+    warnings.extend(closed.into_iter().map(|(database, libraries)| {
+        let libraries = libraries.join(", ");
+        format!("database \"{database}\" lets nobody in without libraries that are not installed here (session_preload_libraries): {libraries}")
+    }));
     let (path, cluster) = (&record.data_directory.path, &record.cluster);
     match copy {
         Some(ArchiveMode::Off) => warnings.push(format!(

@@ -1,8 +1,10 @@
 //! All databases of a backup into a new cluster, several at a time: the largest first, each with its share of the jobs.
 
 use super::load::{Job, Load};
+use super::money;
 use super::private::is_full;
 use super::report::Problem;
+use crate::logical::query::Server;
 use crate::logical::stored::Dump;
 use crate::repository::Storage;
 use crate::repository::logical_record::DatabaseRecord;
@@ -38,6 +40,8 @@ pub fn load(load: &Load<'_>, stock: &Stock<'_>, jobs: usize, halt: &AtomicBool) 
     let options: Vec<OsString> = OPTIONS.iter().map(OsString::from).collect();
     let run = |database: &DatabaseRecord, connect: &str, jobs: usize| {
         let dump = Dump::of(stock.storage, stock.folder, database);
+        let connection = money::connection(load.server.connection, database);
+        let load = Load { server: Server { connection: &connection, ..load.server }, ..*load };
         let problems = load.run(&dump, &Job { name: &database.name, connect, options: &options, jobs })?;
         match problems.iter().find(|problem| is_full(&problem.message)) {
             Some(full) => Err(disk_full(database, full)),

@@ -10,6 +10,7 @@ use super::databases::{self, Stock};
 use super::globals::{self, Rules, Script};
 use super::initdb;
 use super::load::Load;
+use super::money;
 use super::plan::{FreshPlan, FreshPrepared};
 use super::private::{Place, Private};
 use super::report::{LogicalRestored, Problem};
@@ -184,6 +185,7 @@ impl Work<'_> {
             access: &plan.access,
             user: &self.logical.initdb.username,
             major: plan.server_major,
+            jobs: plan.jobs,
             libraries: &libraries,
             gone: self.halt,
         };
@@ -218,8 +220,9 @@ impl Work<'_> {
         for difference in initdb::differences(&self.logical.initdb.locale, &made) {
             self.watch.warn(&difference);
         }
-        let mut problems = globals::run(&server, FIRST, self.script)?;
         let chosen = self.prepared.databases();
+        money::check(&server, FIRST, chosen.iter().copied())?;
+        let mut problems = globals::run(&server, FIRST, self.script)?;
         self.watch
             .stage(Stage::Load, plan.databases.iter().fold(0, |sum, d| sum.saturating_add(d.stored_bytes)));
         let stock = Stock { storage: self.storage, folder, databases: &chosen };

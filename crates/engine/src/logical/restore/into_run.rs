@@ -4,6 +4,7 @@ use super::existing::Target;
 use super::globals;
 use super::into::{IntoPrepared, USUAL};
 use super::load::Load;
+use super::money;
 use super::objects::{self, Objects};
 use super::report::LogicalRestored;
 use super::scratch::{self, Renaming};
@@ -14,7 +15,7 @@ use crate::logical::contents::named;
 use crate::logical::query::Server;
 use crate::logical::stored::{self, Dump};
 use crate::repository::Storage;
-use crate::repository::logical_record::LogicalRecord;
+use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
 use crate::restore::Stage;
 use crate::restore::watch::{self, Watch};
 use pg_ark_contract::Result;
@@ -33,11 +34,34 @@ pub fn run_into(storage: &Storage, prepared: &IntoPrepared, watch: &dyn Watch) -
         let server =
             Server { keeper, programs: &prepared.programs, connection: &prepared.connection, access: None };
         let load = Load { server, watch };
+        let used = used(prepared, logical);
+        money::check(&server, &through(prepared), used.into_iter())?;
         match &prepared.objects {
-            Some(objects) => tables(storage, prepared, logical, &load, objects),
+            Some(objects) => {
+                let record = named(logical, &objects.step.name)?;
+                let connection = money::connection(&prepared.connection, record);
+                let load = Load { server: Server { connection: &connection, ..server }, ..load };
+                tables(storage, prepared, record, &load, objects)
+            }
             None => databases(storage, prepared, logical, load),
         }
     })
+}
+
+/// The databases of which something is restored.
+fn used<'l>(prepared: &IntoPrepared, logical: &'l LogicalRecord) -> Vec<&'l DatabaseRecord> {
+    let plan = &prepared.plan;
+    let objects = plan.objects.as_ref().map(|step| &step.name);
+    let names: BTreeSet<&String> = plan.databases.iter().map(|step| &step.name).chain(objects).collect();
+    logical.databases.iter().filter(|database| names.contains(&database.name)).collect()
+}
+
+/// A database of the server that can be asked.
+fn through(prepared: &IntoPrepared) -> String {
+    match &prepared.objects {
+        Some(objects) => objects.step.target.clone(),
+        None => whole::through("", &prepared.usual).to_string(),
+    }
 }
 
 /// Reads every dump that is used and compares it with its checksum; gives their bytes.
@@ -47,15 +71,9 @@ fn prove(
     logical: &LogicalRecord,
     watch: &dyn Watch,
 ) -> Result<u64> {
-    let plan = &prepared.plan;
-    let objects = plan.objects.as_ref().map(|step| &step.name);
-    let names: BTreeSet<&String> = plan.databases.iter().map(|step| &step.name).chain(objects).collect();
-    let used: Vec<Dump<'_>> = logical
-        .databases
-        .iter()
-        .filter(|d| names.contains(&d.name))
-        .map(|d| Dump::of(storage, &prepared.folder, d))
-        .collect();
+    let used = used(prepared, logical);
+    let used: Vec<Dump<'_>> =
+        used.into_iter().map(|database| Dump::of(storage, &prepared.folder, database)).collect();
     let total = used.iter().map(Dump::size).sum();
     watch.stage(Stage::Check, total);
     for dump in &used {
@@ -100,12 +118,11 @@ fn databases(
 fn tables(
     storage: &Storage,
     prepared: &IntoPrepared,
-    logical: &LogicalRecord,
+    record: &DatabaseRecord,
     load: &Load<'_>,
     objects: &Objects,
 ) -> Result<LogicalRestored> {
     let step = &objects.step;
-    let record = named(logical, &step.name)?;
     let dump = Dump::of(storage, &prepared.folder, record);
     let mut restored = LogicalRestored::default();
     let Some(name) = &step.rename else {

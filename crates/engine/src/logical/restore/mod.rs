@@ -24,6 +24,7 @@ pub mod into_run;
 pub mod load;
 pub mod made;
 pub mod meaning;
+pub mod money;
 pub mod objects;
 pub mod plan;
 pub mod private;

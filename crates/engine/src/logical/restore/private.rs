@@ -35,6 +35,10 @@ const FULL: [&str; 3] = ["No space left on device", "could not extend file", "Ch
 const SPEAKS: [&str; 2] = ["STATEMENT:  ", "Failed process was running: "];
 /// Time that a server has to end when the restore failed, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections that every server has (`max_connections`, guc_tables.c).
+const CONNECTIONS: usize = 100;
+/// Connections beside those of pg_restore, whose programs have one more than they have jobs.
+const SPARE: usize = 20;
 /// Last lines of its log that are kept.
 const LINES: usize = 20;
 /// The file with the one rule of who may connect.
@@ -118,6 +122,8 @@ pub struct Private<'a> {
     pub user: &'a str,
     /// Its major version.
     pub major: u32,
+    /// Most programs that connect to it at once, each with so many connections.
+    pub jobs: usize,
     /// Libraries that it loads.
     pub libraries: &'a str,
     /// Raised when it ends by itself, so that its clients end, too.
@@ -141,7 +147,7 @@ impl Private<'_> {
         work: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let socket = self.place.folder.to_str().unwrap_or_default();
-        let connection = Connection::socket(socket, PORT, self.user).of_major(self.major);
+        let connection = Connection::socket(socket, PORT, self.user).of_major(self.major).without_libraries();
         let (abandoned, asked) = (AtomicBool::new(false), AtomicBool::new(false));
         let give_up = || {
             stop()?;
@@ -238,6 +244,7 @@ impl Private<'_> {
         sockets.push(format!("\"{}\"", self.place.folder.display().to_string().replace('"', "\"\"")));
         set(sockets);
         set(format!("port={PORT}").into());
+        set(format!("max_connections={}", CONNECTIONS.max(self.jobs.saturating_mul(2).saturating_add(SPARE))).into());
         if !self.libraries.is_empty() {
             set(format!("shared_preload_libraries={}", self.libraries).into());
             // Libraries may start processes that connect to databases which are about to be dropped and made anew.
