@@ -5,6 +5,7 @@ use crate::errors::Error;
 use crate::schedule::JobState;
 use crate::units::{Lsn, Timeline};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// State of a backup as a reader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,7 +195,8 @@ pub struct WindowRow {
 /// What the engine contributes to `ark.status` and `ark.metrics`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusRow {
-    /// The complete backup that finished last. Not a logical one: those are told in [`StatusRow::last_logical`] alone.
+    /// The complete backup that finished last. Not a logical one: those are told in [`StatusRow::last_logical`] alone. No
+    /// row counts one that says that it finished in the future: see [`StatusRow::future`].
     pub last_backup: Option<BackupRow>,
     /// The complete backup without damaged pages that finished last.
     pub last_clean_backup: Option<BackupRow>,
@@ -222,6 +224,9 @@ pub struct StatusRow {
     /// When the complete backup finished that finished first, logical ones aside: RFC 3339, UTC.
     #[serde(default)]
     pub first_backup_at: Option<String>,
+    /// Complete backups that say that they finished in the future, logical ones included.
+    #[serde(default)]
+    pub future: Option<FutureBackups>,
     /// The newest failed backup, if it failed after the last complete one of its class, physical or logical, finished.
     pub failed_backup: Option<BackupRow>,
     /// Free bytes of the repository, where that is known.
@@ -244,6 +249,31 @@ pub struct StatusRow {
     /// For each of them the longest time between two of the next moments at which it is due, in seconds.
     #[serde(default)]
     pub periods: Vec<Option<u64>>,
+}
+
+/// Backups that say that they finished in the future.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FutureBackups {
+    /// That which says the latest time.
+    pub backup: String,
+    /// The time: RFC 3339, UTC.
+    pub finished_at: String,
+    /// So many more.
+    pub others: u64,
+}
+
+impl fmt::Display for FutureBackups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FutureBackups { backup, finished_at, others } = self;
+        match others {
+            0 => write!(f, "backup {backup} says that it finished at {finished_at}, in the future")?,
+            _ => write!(
+                f,
+                "backup {backup} and {others} more say that they finished in the future, it at {finished_at}"
+            )?,
+        }
+        f.write_str(": the clock was or is wrong")
+    }
 }
 
 /// A database that the last logical backup which should hold it is without.

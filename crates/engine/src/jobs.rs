@@ -127,7 +127,7 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             let cluster = cluster(job, session)?;
             match apply {
                 true => prune(&cluster, policy, *system_identifier, session),
-                false => retention::prune(&cluster, policy, false, Utc::now(), session),
+                false => retention::prune(&cluster, policy, false, session),
             }
             .map(Answer::Pruned)
         }
@@ -171,8 +171,8 @@ fn prune(
     if let Some(system) = system_identifier {
         Standing::of(cluster, system)?.must_be_newest()?;
     }
+    let rows = retention::prune(cluster, policy, true, session)?;
     let now = Utc::now();
-    let rows = retention::prune(cluster, policy, true, now, session)?;
     let save = || retention::policy_store::save(cluster, policy, now);
     if let Err(error) = reserve::spend(cluster, &|time| session.pause(time), save) {
         // What was to be removed is gone, and that was the task.
@@ -270,6 +270,7 @@ pub fn check(job: &Job, data_directory: &str, system_identifier: Option<u64>) ->
     });
     let known = backups.as_ref().map_or(&[][..], |backups| &backups[..]);
     let space = outlook::space(cluster.as_ref().ok(), repository.storage(), known, Utc::now());
+    let clock = outlook::clock(repository.storage(), known, Utc::now());
     row(
         "backups",
         backups.map(|backups| {
@@ -285,7 +286,7 @@ pub fn check(job: &Job, data_directory: &str, system_identifier: Option<u64>) ->
     );
     rows.extend(cluster.as_ref().ok().zip(system_identifier).map(|(cluster, system)| owner(cluster, system)));
     rows.extend(space);
-    rows.extend(outlook::clock(repository.storage()));
+    rows.extend(clock);
     rows.extend(outlook::device(repository.storage(), Path::new(data_directory)));
     rows.extend(outlook::tablespaces(repository.storage(), Path::new(data_directory)));
     rows.push(access::check(repository.storage().folder()));

@@ -17,6 +17,7 @@
 
 pub mod backup;
 pub mod bounded;
+pub mod clocks;
 pub mod codec;
 pub mod jobs;
 pub mod logical;

@@ -2,10 +2,12 @@
 //! agree, and which disks would be lost together.
 
 use crate::backup;
+use crate::clocks::{self, Clocks};
 use crate::repository::{Cluster, Record, Storage};
+use crate::verify;
 use crate::wal::archive::Archive;
 use chrono::{DateTime, TimeDelta, Utc};
-use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus};
+use pg_ark_contract::rows::{BackupStatus, CheckRow, CheckStatus, FutureBackups};
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, Result};
 use std::os::unix::fs::MetadataExt;
@@ -15,8 +17,6 @@ use std::path::{Path, PathBuf};
 const DAYS: i64 = 7;
 /// Folders of WAL that are looked at: 2048 segments of the usual size.
 const MAX_FOLDERS: usize = 8;
-/// Seconds by which clocks may differ: half of what a lease allows.
-const MAX_SKEW: i64 = 60;
 /// Tablespaces that are named.
 const MAX_NAMED: usize = 3;
 
@@ -133,28 +133,38 @@ fn per_day(bytes: u64, first: Option<DateTime<Utc>>, now: DateTime<Utc>) -> u64 
         .unwrap_or(u64::MAX)
 }
 
-/// Whether the store's clock and this machine's agree: leases, retention and schedules compare times of both. None where
-/// nothing can be written, which is another row's matter.
-pub fn clock(storage: &Storage) -> Option<CheckRow> {
-    let before = Utc::now();
-    let stored = storage.clock().ok()?;
-    Some(clock_row(before, stored, Utc::now()))
+/// Whether the store's clock and this machine's agree: leases, retention and schedules compare times of both. And whether
+/// backups say that they were finished in the future. None where there is nothing to tell: what cannot be written is another
+/// row's matter.
+pub fn clock(storage: &Storage, records: &[Record], now: DateTime<Utc>) -> Option<CheckRow> {
+    let agree = Clocks::read(storage, Utc::now()).ok().map(clock_row);
+    let Some(future) = verify::status::future(records, now).map(|found| future_row(&found)) else {
+        return agree;
+    };
+    let more = agree.filter(|row| row.status != CheckStatus::Ok);
+    let detail = [Some(future.detail), more.map(|row| row.detail)];
+    Some(CheckRow { detail: detail.into_iter().flatten().collect::<Vec<_>>().join("; "), ..future })
 }
 
-/// `stored` is when the store says that something was written between `before` and `after`.
-fn clock_row(before: DateTime<Utc>, stored: DateTime<Utc>, after: DateTime<Utc>) -> CheckRow {
-    let skew =
-        if stored > after { stored - after } else { (before - stored).max(TimeDelta::zero()) }.num_seconds();
-    if skew <= MAX_SKEW {
+fn clock_row(clocks: Clocks) -> CheckRow {
+    let skew = clocks.ahead.saturating_abs();
+    if skew <= clocks::MAX_SKEW {
         return row("clock", CheckStatus::Ok, "the repository's and the server's agree".into(), None);
     }
-    let where_to = if stored > after { "ahead of" } else { "behind" };
+    let where_to = if clocks.ahead < 0 { "ahead of" } else { "behind" };
     row(
         "clock",
         CheckStatus::Warning,
         format!("the repository's clock is {skew} s {where_to} the server's"),
         Some("Keep the clocks of both machines right (chrony, ntpd): leases and retention go by them."),
     )
+}
+
+fn future_row(found: &FutureBackups) -> CheckRow {
+    let hint = "Set the clock right (chrony, ntpd). If it is right now, take a backup: retention keeps those of the future \
+                until their time has come, unless somebody removes their folders by hand, those of their incremental \
+                backups with them.";
+    row("clock", CheckStatus::Warning, found.to_string(), Some(hint))
 }
 
 /// Whether the disk of the data directory holds the repository too.

@@ -65,13 +65,19 @@ fn clocks_that_differ_are_told() {
     for (stored, expected) in
         [(0, None), (5, None), (65, None), (66, Some("ahead of")), (-60, None), (-61, Some("behind"))]
     {
-        let row = clock_row(at(0), at(stored), at(5));
+        let row = clock_row(Clocks::of(at(0), at(stored), at(5)));
         assert_eq!(row.status != CheckStatus::Ok, expected.is_some(), "{row:?}");
         assert!(row.detail.contains(expected.unwrap_or("agree")), "{row:?}");
     }
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::open(&format!("file://{}", dir.path().display())).unwrap();
-    assert_eq!(clock(&storage).unwrap().status, CheckStatus::Ok);
+    assert_eq!(clock(&storage, &[], at(0)).unwrap().status, CheckStatus::Ok);
+    let mut record = Record::begun("20280329T010959Z-full".into(), "main", 7);
+    record.status = BackupStatus::Complete;
+    record.finished_at = Some("2028-03-29T01:10:00Z".into());
+    let row = clock(&storage, &[record], at(0)).unwrap();
+    let told = "backup 20280329T010959Z-full says that it finished at 2028-03-29T01:10:00Z, in the future: the clock was or is wrong";
+    assert_eq!((row.status, row.detail.as_str(), row.hint.is_some()), (CheckStatus::Warning, told, true));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
 }
 

@@ -12,6 +12,7 @@ use super::removal::{Fate, Removal, restore};
 use super::rows::rows;
 use super::wal_removal::WalRemoval;
 use super::{plan, safety};
+use crate::clocks::Clocks;
 use crate::repository::{Cluster, Record, layout, reserve};
 use crate::session::Session;
 use crate::wal::Archive;
@@ -27,11 +28,27 @@ const MOST_PLANS: u32 = 10;
 type Planner<'a> = dyn Fn(&Stored) -> Result<Plan> + 'a;
 
 /// The verdict on everything that is stored; with `apply`, what was dropped is gone, also from a full disk ([`reserve`]).
+/// Nothing is removed when this machine's clock is ahead of the repository's, by which all that is stored would seem old.
 ///
 /// # Errors
-/// `Busy` when somebody else holds the lease of one of the cluster's systems; what the store said. `Internal` when the plan
-/// would drop what must not be dropped: then nothing is removed.
-pub fn prune(
+/// `ServerNotReady` for such a clock. `Busy` when somebody else holds the lease of one of the cluster's systems; what the
+/// store said. `Internal` when the plan would drop what must not be dropped: then nothing is removed.
+pub fn prune(cluster: &Cluster, policy: &Policy, apply: bool, session: &Session) -> Result<Vec<PruneRow>> {
+    let now = Utc::now();
+    let clocks = || Clocks::read(cluster.storage(), now);
+    if apply {
+        reserve::spend(cluster, &|time| session.pause(time), clocks)?.may_judge_age()?;
+    } else if let Some(error) = clocks().ok().and_then(|clocks| clocks.may_judge_age().err()) {
+        session.warn(error.message, error.hint);
+    }
+    prune_at(cluster, policy, apply, now, session)
+}
+
+/// As [`prune`], as if it were `now`.
+///
+/// # Errors
+/// As there, but for the clock.
+pub fn prune_at(
     cluster: &Cluster,
     policy: &Policy,
     apply: bool,

@@ -20,5 +20,5 @@ mod rows;
 pub mod safety;
 mod wal_removal;
 
-pub use apply::prune;
+pub use apply::{prune, prune_at};
 pub use pins::{pin, unpin};

@@ -1,6 +1,7 @@
 //! What the repository contributes to `ark.status` and `ark.metrics`: cheap enough to be asked every few seconds.
 
 use super::{archive_of, recent, records_of};
+use crate::clocks;
 use crate::repository::logical_record::MissingDatabase;
 use crate::repository::{Cluster, Record};
 use crate::retention::policy_store;
@@ -10,7 +11,7 @@ use crate::wal::moments::{Moments, is_damage, is_unreadable, shown_time};
 use crate::wal::pruned::Pruned;
 use crate::wal::survey::Survey;
 use chrono::{DateTime, SecondsFormat, Utc};
-use pg_ark_contract::rows::{BackupStatus, MissingDump, StatusRow};
+use pg_ark_contract::rows::{BackupStatus, FutureBackups, MissingDump, StatusRow};
 use pg_ark_contract::schedule::{JobSpec, MissedRuns};
 use pg_ark_contract::{Error, ErrorKind, Result, SegmentSize};
 use std::cell::Cell;
@@ -35,7 +36,7 @@ pub fn status(
         return Ok(row);
     };
     let records = records_of(cluster, &archive)?;
-    backups(&records, &mut row);
+    backups(&records, Utc::now(), &mut row);
     let part = recent::part(&archive, check)?;
     let survey = match part {
         Some(part) => {
@@ -123,28 +124,43 @@ fn in_time<T>(
     }
 }
 
-fn backups(records: &[Record], row: &mut StatusRow) {
+/// What the records say. One that says that it finished in the future tells nothing of how old what is stored is: it would
+/// hide for years that nothing is stored any more.
+fn backups(records: &[Record], now: DateTime<Utc>, row: &mut StatusRow) {
     let complete = || records.iter().filter(|record| record.status == BackupStatus::Complete);
-    // What a dump restores is a moment, so it does not make a server look protected.
-    let physical = || complete().filter(|record| record.kind.is_physical());
-    let last_of = |class: bool| last(complete().filter(|record| record.kind.is_physical() == class));
     let ended = |record: &Record| finished(record).or_else(|| time(Some(&record.started_at)));
+    let is_past = |record: &&Record| ended(record).is_none_or(|ended| !clocks::is_future(ended, now));
+    // What a dump restores is a moment, so it does not make a server look protected.
+    let physical = || complete().filter(|record| record.kind.is_physical()).filter(is_past);
+    let logical = || complete().filter(|record| !record.kind.is_physical()).filter(is_past);
+    let (last_physical, last_logical) = (last(physical()), last(logical()));
     // One that is being removed did not fail; and what came after it is another of its class.
     let is_failed = |record: &&Record| {
-        let later = last_of(record.kind.is_physical());
+        let later = if record.kind.is_physical() { last_physical } else { last_logical };
         record.status == BackupStatus::Failed
             && !record.is_expiring()
             && later.is_none_or(|later| ended(record) > finished(later))
     };
-    let failed = records.iter().filter(is_failed).max_by_key(|record| ended(record));
-    row.last_backup = last_of(true).map(Record::row);
+    let failed = records.iter().filter(is_past).filter(is_failed).max_by_key(|record| ended(record));
+    row.last_backup = last_physical.map(Record::row);
     row.last_clean_backup = last(physical().filter(|record| record.damaged_pages == 0)).map(Record::row);
-    row.last_logical = last_of(false).map(Record::row);
-    row.missing_dumps = missing_dumps(complete().filter(|record| !record.kind.is_physical()));
+    row.last_logical = last_logical.map(Record::row);
+    row.missing_dumps = missing_dumps(logical());
     row.failed_backup = failed.map(Record::row);
     row.first_backup_at = physical().filter_map(finished).min().map(shown);
+    row.future = future(records, now);
     row.backups = complete().count() as u64;
     row.backup_bytes = complete().fold(0, |sum, record| sum.saturating_add(record.stored_bytes));
+}
+
+/// The complete backups that say that they finished in the future.
+pub fn future(records: &[Record], now: DateTime<Utc>) -> Option<FutureBackups> {
+    let complete = records.iter().filter(|record| record.status == BackupStatus::Complete);
+    let future = complete.filter_map(|record| Some((finished(record)?, record)));
+    let future = || future.clone().filter(|(time, _)| clocks::is_future(*time, now));
+    let (time, record) = future().max_by_key(|(time, _)| *time)?;
+    let others = (future().count() as u64).saturating_sub(1);
+    Some(FutureBackups { backup: record.backup.clone(), finished_at: shown(time), others })
 }
 
 /// Of each database that the newest of these knows, what the newest says that was to hold it; one that left it out on

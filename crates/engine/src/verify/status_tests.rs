@@ -14,7 +14,7 @@ fn backup(name: &str, status: BackupStatus, finished: &str) -> Record {
 
 fn told_of(records: &[Record]) -> StatusRow {
     let mut row = StatusRow::default();
-    backups(records, &mut row);
+    backups(records, time(Some("2026-11-23T00:00:00Z")).unwrap(), &mut row);
     row
 }
 
@@ -36,6 +36,30 @@ fn the_last_backup_is_the_one_that_finished_last() {
     assert_eq!(row.last_backup.unwrap().damaged_pages, 2);
     assert_eq!(row.last_clean_backup.unwrap().backup, "b");
     assert!(told_of(&records[2..]).last_backup.is_none());
+}
+
+#[test]
+fn a_backup_of_the_future_hides_nothing() {
+    let mut records = vec![
+        backup("past", BackupStatus::Complete, "2026-11-22T05:00:00Z"),
+        backup("future", BackupStatus::Complete, "2028-03-29T01:10:00Z"),
+        backup("soon", BackupStatus::Complete, "2026-11-23T00:11:00Z"),
+        backup("failed", BackupStatus::Failed, "2028-03-30T00:00:00Z"),
+    ];
+    let row = told_of(&records);
+    for last in [&row.last_backup, &row.last_clean_backup] {
+        assert_eq!(last.as_ref().unwrap().backup, "past");
+    }
+    assert!(row.failed_backup.is_none(), "nobody knows what came after it");
+    assert_eq!(row.backups, 3);
+    let told = "backup future and 1 more say that they finished in the future, it at 2028-03-29T01:10:00Z: the clock was or is wrong";
+    assert_eq!(row.future.unwrap().to_string(), told);
+    records[2].finished_at = Some("2026-11-23T00:09:00Z".into());
+    let row = told_of(&records);
+    assert_eq!(row.last_backup.unwrap().backup, "soon", "clocks may differ a little");
+    assert_eq!(row.future.unwrap().others, 0);
+    let row = told_of(&records[1..2]);
+    assert!(row.last_backup.is_none() && row.first_backup_at.is_none() && row.future.is_some());
 }
 
 #[test]

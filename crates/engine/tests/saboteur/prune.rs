@@ -43,7 +43,7 @@ fn later() -> DateTime<Utc> {
 
 fn prune(cluster: &Cluster) -> Result<Vec<PruneRow>> {
     let policy = Policy { min_full: 1, ..Policy::default() };
-    retention::prune(cluster, &policy, true, later(), &Session::new(|_| ()))
+    retention::prune_at(cluster, &policy, true, later(), &Session::new(|_| ()))
 }
 
 /// Fails unless every complete backup is whole, and the newest can be restored.

@@ -149,8 +149,7 @@ pub fn run(cli: &Cli, cluster: &Cluster, arguments: &PruneArgs, format: Format) 
         }
     }));
     talk::stop_session(&session)?;
-    let now = chrono::Utc::now();
-    let rows = retention::prune(cluster, &policy, !arguments.dry_run, now, &session)?;
+    let rows = retention::prune(cluster, &policy, !arguments.dry_run, &session)?;
     match format {
         Format::Json => output::json(&rows)?,
         Format::Text if rows.is_empty() => {
