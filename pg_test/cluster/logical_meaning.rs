@@ -10,7 +10,7 @@ const GERMAN: &str = "lc_monetary = 'de_DE.UTF-8'";
 /// What is asked of the original and of each copy.
 const SUM: &str = "SELECT sum(m::numeric), (SELECT count(*) FROM a WHERE t[2] IS NULL AND i[2] IS NULL), \
                    (SELECT count(*) FROM pg_indexes WHERE indexname = 'by_m'), \
-                   (SELECT j FROM a LIMIT 1), pg_get_viewdef('v'::regclass) FROM m";
+                   (SELECT extract(epoch FROM j) FROM a), pg_get_viewdef('v'::regclass) FROM m";
 
 #[test]
 fn values_mean_what_they_meant() {
@@ -48,7 +48,7 @@ fn values_mean_what_they_meant() {
     let data = room.path().join("data");
     let output = run(ready.pgark().args(["restore", "latest-logical", "--jobs", "120", "--pgdata"]).arg(&data));
     assert!(output.success(), "{output}");
-    assert!(output.stderr.contains("rare.so") && output.stderr.contains("lets nobody in"), "{output}");
+    assert!(output.stderr.contains("/rare") && output.stderr.contains("lets nobody in"), "{output}");
     let copy = Cluster::open_restored_with(server.pg(), &data);
     copy.start();
     assert_eq!(copy.psql_db("app", SUM), before);
@@ -60,6 +60,8 @@ fn values_mean_what_they_meant() {
     let conninfo = format!("host={} port={} user=postgres", other.socket_dir().display(), other.port());
     run_ok(ready.pgark().args(["restore", "--into", &conninfo, "--database", "app"]));
     assert_eq!(other.psql_db("app", SUM), before);
+    // A limit of the server in use is its own.
+    other.psql("ALTER DATABASE app RESET temp_file_limit");
     other.psql_db("app", "DROP TABLE m CASCADE");
     run_ok(ready.pgark().args(["restore", "--into", &conninfo, "--database", "app", "--table", "m", "--table", "v"]));
     assert_eq!(other.psql_db("app", "SELECT sum(m::numeric) FROM m"), before.split('|').next().unwrap_or_default());

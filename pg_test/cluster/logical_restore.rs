@@ -358,7 +358,7 @@ fn what_root_restores_belongs_to_the_servers_user() {
     let ready = with_databases(Cluster::builder().group_access());
     // What root starts gets a new environment: such settings must be overruled by other ways.
     ready.server.psql("ALTER DATABASE app SET default_transaction_read_only = on");
-    ready.server.psql("ALTER DATABASE shop SET lock_timeout = '1ms'; ALTER DATABASE shop SET role = 'alice'");
+    ready.server.psql("ALTER DATABASE shop SET lock_timeout = '1ms'; ALTER DATABASE shop SET statement_timeout = '500ms'");
     take(&ready);
     let room = Scratch::new("room");
     // A path that is too long for a socket.
