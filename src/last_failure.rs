@@ -38,10 +38,7 @@ impl Notes {
             by_command: false,
         };
         let Ok(json) = serde_json::to_vec(&failure) else { return };
-        let new = format!("{LAST_FAILURE_PATH}.new");
-        if create(&new, &json).and_then(|()| std::fs::rename(&new, LAST_FAILURE_PATH)).is_err() {
-            let _ = std::fs::remove_file(&new);
-        }
+        let _ = replace(LAST_FAILURE_PATH, &json);
     }
 
     /// A file was stored: whatever failed before is over.
@@ -52,6 +49,17 @@ impl Notes {
             self.written = None;
         }
     }
+}
+
+/// Writes a file below the data directory, whole or not at all.
+///
+/// # Errors
+/// What the file system says.
+pub fn replace(path: &str, content: &[u8]) -> io::Result<()> {
+    let new = format!("{path}.new");
+    create(&new, content).and_then(|()| std::fs::rename(&new, path)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&new);
+    })
 }
 
 /// It may hold paths, so it is the server's alone, also where the group may read the data directory.

@@ -9,7 +9,7 @@
 //! * [`archive_module`]: what the archiver process does with a WAL file; [`archiving`]: who archives;
 //!   [`last_failure`]: why it failed.
 //! * [`workers`]: the background workers: the scheduler, and what runs backups and jobs.
-//! * [`jobs`]: the table of scheduled jobs.
+//! * [`jobs`]: the table of scheduled jobs; [`not_begun`]: those that are due and cannot begin.
 //! * [`engine`]: starts `pgark engine` and holds the conversation with it.
 //! * [`translate`]: pg_ark's errors to PostgreSQL's, and back.
 //! * [`sql`]: queries as values. * [`version`]: library, engine and SQL must be of one version.
@@ -25,6 +25,7 @@ pub mod archiving;
 pub mod engine;
 pub mod jobs;
 pub mod last_failure;
+pub mod not_begun;
 #[allow(unsafe_code)]
 pub mod postgres;
 pub mod settings;

@@ -9,7 +9,7 @@ use super::schedule::{is_jobs_database, job_name};
 use crate::engine::{self, Target};
 use crate::postgres::text::Text;
 use crate::postgres::wal;
-use crate::{jobs, settings, translate, version};
+use crate::{jobs, not_begun, settings, translate, version};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::schedule::{JobSpec, JobState, RunRow, RunStatus};
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -40,10 +40,13 @@ impl Agenda {
             return Ok(Agenda { jobs, states: Vec::new(), error: None });
         }
         let unset = settings::repository().err();
-        let (states, error) = match ask(&jobs) {
+        let (mut states, error) = match ask(&jobs) {
             Ok((states, error)) => (states, unset.or(error)),
             Err(error) => (Vec::new(), Some(error)),
         };
+        if is_jobs_database() {
+            not_begun::add_to(&mut states, &jobs);
+        }
         Ok(Agenda { jobs, states, error })
     }
 

@@ -7,10 +7,11 @@
 use super::archiving::Progress;
 use super::health;
 use super::list::time;
+use super::schedule::is_jobs_database;
 use crate::engine::{self, Target};
 use crate::postgres::wal;
 use crate::workers::{backup, scheduler};
-use crate::{jobs, settings, sql, version};
+use crate::{jobs, not_begun, settings, sql, version};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::rows::StatusRow;
 use pg_ark_contract::schedule::{JobSpec, JobState, RunStatus};
@@ -83,8 +84,12 @@ impl Protection {
         });
         let knows_jobs = jobs.is_some();
         let jobs = jobs.unwrap_or_default();
-        let stored =
+        let mut stored =
             ask(&jobs).unwrap_or_else(|error| StatusRow { error: Some(error), ..StatusRow::default() });
+        let is_jobs_database = is_jobs_database();
+        if is_jobs_database {
+            not_begun::add_to(&mut stored.jobs, &jobs);
+        }
         Ok(Protection {
             last_stored: progress.last_stored(),
             progress,
@@ -93,7 +98,7 @@ impl Protection {
             jobs,
             knows_jobs,
             workers: sql::json(WORKERS, &[scheduler::WORKER, backup::WORKER])?,
-            is_jobs_database: super::schedule::is_jobs_database(),
+            is_jobs_database,
             acts: settings::run_on().allows(wal::in_recovery()),
             preloaded: settings::is_preloaded(),
             wanted: settings::retention().window,

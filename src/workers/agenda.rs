@@ -36,6 +36,8 @@ pub struct Question {
     pub database: u32,
     /// What the last look found.
     pub known: Option<Known>,
+    /// Jobs that could not begin.
+    pub refused: Vec<String>,
 }
 
 /// What a look found, for the next one.
@@ -61,7 +63,7 @@ pub struct Due {
 }
 
 /// The answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// There are jobs to look at.
     pub jobs: bool,
@@ -73,6 +75,8 @@ pub struct Report {
     pub problems: Vec<Error>,
     /// What is wrong with jobs; None when that is as the last look found it.
     pub of_jobs: Option<Vec<Error>>,
+    /// Those of [`Question::refused`] that are still scheduled.
+    pub scheduled: Vec<String>,
 }
 
 /// The worker; `handle` is the one of its [`Channel`].
@@ -149,14 +153,16 @@ fn look(channel: &Channel) -> Result<Report> {
         (Err(error), None) => return Err(error),
     };
     if jobs.iter().all(|job| !job.enabled) {
-        return Ok(Report { jobs: false, known: None, due: Vec::new(), problems, of_jobs: Some(Vec::new()) });
+        return Ok(Report { jobs: false, of_jobs: Some(Vec::new()), problems, ..Report::default() });
     }
     let target = Target::from_settings()?;
     let fingerprint = fingerprint(&target, &jobs);
+    let mut scheduled = question.refused;
+    scheduled.retain(|name| jobs.iter().any(|job| job.enabled && job.name == *name));
     if let Some(known) = question.known.filter(|known| is_as_it_was(known, fingerprint)) {
-        return Ok(Report { jobs: true, known: Some(known), due: Vec::new(), problems, of_jobs: None });
+        return Ok(Report { jobs: true, known: Some(known), problems, scheduled, ..Report::default() });
     }
-    ask(&target, jobs, fingerprint, problems)
+    Ok(Report { scheduled, ..ask(&target, jobs, fingerprint, problems)? })
 }
 
 fn check_installed() -> Result<()> {
@@ -204,7 +210,7 @@ fn ask(target: &Target, jobs: Vec<JobSpec>, fingerprint: u64, mut problems: Vec<
     };
     let mut due: Vec<Due> = states.into_iter().filter_map(|state| of(state.due?)).collect();
     due.sort_by_cached_key(|due| (due.run.due_at.clone(), due.kind.backup().is_none()));
-    Ok(Report { jobs: true, known, due, problems, of_jobs })
+    Ok(Report { jobs: true, known, due, problems, of_jobs, scheduled: Vec::new() })
 }
 
 /// Why jobs cannot be scheduled.
@@ -253,6 +259,7 @@ mod tests {
             due: vec![Due { run, kind: JobKind::VerifyArchive, time_limit: u32::MAX }; 10_000],
             problems: vec![problem.clone(); 100],
             of_jobs: Some(vec![problem; 100]),
+            scheduled: vec!["j".repeat(63); 50],
         };
         let text = fitting(report);
         assert!(text.len() <= ANSWER_SIZE, "{}", text.len());

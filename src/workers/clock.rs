@@ -9,7 +9,7 @@ pub fn until(time: &str) -> Option<Duration> {
 }
 
 /// Seconds since 1970 of `2026-11-22T02:00:00Z`; a fraction is left out.
-fn seconds(time: &str) -> Option<u64> {
+pub fn seconds(time: &str) -> Option<u64> {
     let (date, clock) = time.strip_suffix('Z')?.split_once('T')?;
     let clock = clock.split_once('.').map_or(clock, |(whole, _)| whole);
     let [year, month, day] = numbers(date, '-')?;

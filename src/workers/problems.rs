@@ -1,5 +1,6 @@
 //! What keeps the scheduler from its work: told once, and told again when it is over.
 
+use super::limit::in_words;
 use crate::translate;
 use pg_ark_contract::{Error, ErrorKind};
 
@@ -10,14 +11,14 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// These are the problems now: what is new is a WARNING, the end of the last one a line.
-    pub fn are(&mut self, now: &[Error]) {
-        let news = self.change(now);
-        news.iter().for_each(|error| translate::warn_error("pg_ark scheduler", error));
-        if news.is_empty() && now.is_empty() && !self.told.is_empty() {
+    /// These are the problems now: what is new is a WARNING, the end of the last one a line. Of `others` the log knows
+    /// already.
+    pub fn are(&mut self, now: &[Error], others: &[Error]) {
+        self.change(now).iter().for_each(|error| translate::warn_error("pg_ark scheduler", error));
+        if now.is_empty() && others.is_empty() && !self.told.is_empty() {
             translate::log("pg_ark scheduler: all is well again");
         }
-        self.told = now.iter().map(key).collect();
+        self.told = now.iter().chain(others).map(key).collect();
     }
 
     /// Those that were not told yet. Details may differ from look to look, messages do not.
@@ -31,6 +32,13 @@ impl Problems {
         };
         now.iter().filter(|error| is_new(error)).collect()
     }
+}
+
+/// `error`, with the promise that what failed is tried again after so many seconds.
+pub fn tried_again(error: &Error, seconds: u32) -> Error {
+    let again = format!("It is tried again in {}.", in_words(seconds));
+    let hint = error.hint.as_deref().map_or_else(|| again.clone(), |hint| format!("{hint} {again}"));
+    Error { hint: Some(hint), ..error.clone() }
 }
 
 fn key(error: &Error) -> (ErrorKind, String) {

@@ -9,15 +9,16 @@
 //! When this process is killed the attempt reads as failed, because its process is gone, and is tried again.
 
 use super::backup::{FAIL_TIMEOUT, STOP_TIMEOUT};
-use super::limit::{Limit, in_words};
+use super::limit::Limit;
 use super::notice::{self, Event};
-use super::{job, server, work};
+use super::problems::tried_again;
+use super::{clock, job, server, work};
 use crate::engine::{self, Target};
 use crate::postgres::shared::{Channel, State};
 use crate::postgres::{guc, interrupts, progress, transaction, wal, worker};
-use crate::{jobs, settings, translate};
+use crate::{jobs, not_begun, settings, translate};
 use pg_ark_contract::conversation::{Answer, Task};
-use pg_ark_contract::schedule::{JobSpec, RunId, RunOutcome};
+use pg_ark_contract::schedule::{JobSpec, RunId, RunOutcome, retry_pause};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -61,14 +62,22 @@ fn run(channel: &Channel) -> Result<()> {
     let order: Order = serde_json::from_slice(&channel.request())
         .map_err(|e| Error::new(ErrorKind::Internal, "the scheduler's order is not understood").detail(e))?;
     server::connect(order.database);
-    let Some(spec) = transaction::run(|| wanted(&order.run.job))? else { return Ok(()) };
+    let Some(spec) = transaction::run(|| wanted(&order.run.job))? else { return give_way(channel) };
     guc::set_for_process(c"application_name", &spec.name);
     progress::activity(&format!("pg_ark: begins job {}", spec.name));
     let limit = Limit::from_now(spec.time_limit);
-    let target = Target::from_settings()?;
-    if !begin(&target, &spec, &order.run, limit)? {
-        return Ok(());
-    }
+    let target = match interrupts::catching(|| begin(&spec, &order.run, limit)) {
+        Ok(Some(target)) => target,
+        Ok(None) => return give_way(channel),
+        Err(error) => {
+            worker::calm();
+            if matches!(transaction::run(|| wanted(&spec.name)), Ok(None)) {
+                return give_way(channel);
+            }
+            notice::send_failure(Some(&spec.name), None, &not_begun::told(&error));
+            return Err(error);
+        }
+    };
     channel.publish(State::Started, "");
     worker::wake(order.scheduler);
     progress::activity(&format!("pg_ark: job {}", spec.name));
@@ -87,14 +96,22 @@ fn wanted(name: &str) -> Result<Option<JobSpec>> {
     Ok(spec.filter(|_| settings::run_on().allows(wal::in_recovery())))
 }
 
-fn begin(target: &Target, spec: &JobSpec, run: &RunId, limit: Limit) -> Result<bool> {
+/// There is nothing to do: somebody else does it, or nobody is to do it any more.
+fn give_way(channel: &Channel) -> Result<()> {
+    channel.publish(State::Complete, "");
+    Ok(())
+}
+
+/// Makes the attempt; none when somebody else made it.
+fn begin(spec: &JobSpec, run: &RunId, limit: Limit) -> Result<Option<Target>> {
+    let target = Target::from_settings()?;
     let task = Task::RunBegin {
         system_identifier: wal::system_identifier(),
         job: Box::new(spec.clone()),
         run: run.clone(),
     };
-    match engine::ask_within(target, task, Some(limit.left().min(BEGIN_LIMIT)))? {
-        Answer::RunBegun { begun, .. } => Ok(begun),
+    match engine::ask_within(&target, task, Some(limit.left().min(BEGIN_LIMIT)))? {
+        Answer::RunBegun { begun, .. } => Ok(begun.then_some(target)),
         other => Err(engine::unexpected(&other)),
     }
 }
@@ -131,16 +148,18 @@ fn say(spec: &JobSpec, run: &RunId, done: &work::Done, error: Option<&Error>) {
         }
         return;
     };
-    let again = format!("It is tried again in {}.", in_words(run_pause(run.attempt)));
-    let hint = error.hint.as_deref().map_or_else(|| again.clone(), |hint| format!("{hint} {again}"));
     let attempt = run.attempt;
-    translate::warn_error(
-        &format!("pg_ark: job \"{name}\" failed (attempt {attempt})"),
-        &Error { hint: Some(hint), ..error.clone() },
-    );
+    let told = match is_tried_again(spec, run) {
+        true => tried_again(error, retry_pause(attempt)),
+        false => error.clone(),
+    };
+    translate::warn_error(&format!("pg_ark: job \"{name}\" failed (attempt {attempt})"), &told);
     notice::send_failure(Some(&spec.name), backup, error);
 }
 
-fn run_pause(attempt: u32) -> u32 {
-    pg_ark_contract::schedule::retry_pause(attempt)
+/// Whether there will be another attempt: not when the job is gone by now, or its schedule another one.
+fn is_tried_again(spec: &JobSpec, run: &RunId) -> bool {
+    let now = transaction::run(|| wanted(&spec.name)).ok().flatten();
+    let since = |job: &JobSpec| clock::seconds(&job.since);
+    now.is_some_and(|now| since(&now).is_none_or(|since| Some(since) <= clock::seconds(&run.due_at)))
 }

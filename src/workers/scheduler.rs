@@ -11,16 +11,18 @@
 
 use super::agenda::{self, Due, Known, Question, Report};
 use super::limit::Limit;
-use super::problems::Problems;
+use super::problems::{Problems, tried_again};
 use super::queue::{self, Queue};
 use super::refused::{Refused, pause};
 use super::run::{self, Order};
 use super::{backup, clock};
+use crate::not_begun::Notes;
 use crate::postgres::database;
 use crate::postgres::shared::{Channel, State};
 use crate::postgres::worker::{Entry, Handle, Life};
 use crate::postgres::{guc, interrupts, latch, progress, wal, worker};
 use crate::{settings, translate};
+use pg_ark_contract::schedule::RunId;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::time::{Duration, Instant};
 
@@ -78,6 +80,8 @@ struct Scheduler {
     failures: u32,
     /// Jobs whose runs could not begin.
     refused: Refused,
+    /// What sessions know of them.
+    notes: Notes,
     /// Jobs that wait for their turn.
     queue: Queue,
     /// When to look next; None: now.
@@ -112,6 +116,7 @@ impl Scheduler {
             if !run.begun && run.channel.read().0 == State::Started {
                 (run.begun, news) = (true, true);
                 self.queue.begun(&run.due.run.job);
+                self.refused.remove(&run.due.run.job);
             }
             if run.limit.check().is_err() {
                 run.handle.terminate();
@@ -123,9 +128,10 @@ impl Scheduler {
         for run in &ended {
             // A fast one may have begun and ended since.
             match run.channel.read() {
-                (State::Failed, error) => self.refused.add(&run.due.run.job, Some(parse_error(&error))),
-                (State::Requested, _) => self.refused.add(&run.due.run.job, None),
-                (State::Started | State::Complete, _) => {
+                (State::Failed, error) => self.could_not_begin(&run.due.run, &parse_error(&error)),
+                (State::Requested, _) => self.could_not_begin(&run.due.run, &no_answer()),
+                (State::Complete, _) => drop(self.refused.add(&run.due.run, None)),
+                (State::Started, _) => {
                     self.refused.remove(&run.due.run.job);
                     self.queue.begun(&run.due.run.job);
                 }
@@ -133,6 +139,17 @@ impl Scheduler {
         }
         if news || !ended.is_empty() {
             (self.next, self.known) = (None, None);
+            self.notes.are(self.refused.not_begun());
+        }
+    }
+
+    /// A failure like any other, but that the repository did not take it: each is told.
+    fn could_not_begin(&mut self, run: &RunId, error: &Error) {
+        let pause = self.refused.add(run, Some(error.clone()));
+        if worker::stop_reason().is_none() {
+            let pause = u32::try_from(pause.as_secs()).unwrap_or(u32::MAX);
+            let context = format!("pg_ark: job \"{}\" could not begin", run.job.escape_debug());
+            translate::warn_error(&context, &tried_again(error, pause));
         }
     }
 
@@ -142,6 +159,7 @@ impl Scheduler {
         let pause = match interrupts::catching(|| self.find_database()) {
             Ok(Place::Nothing(pause)) => {
                 (self.known, self.of_jobs) = (None, Vec::new());
+                self.refused.clear();
                 self.fine(&[]);
                 pause
             }
@@ -152,6 +170,7 @@ impl Scheduler {
             Err(error) => self.failed(vec![error]),
         };
         self.next = Some(Instant::now() + pause);
+        self.notes.are(self.refused.not_begun());
         progress::idle(&self.waiting_for());
     }
 
@@ -190,7 +209,7 @@ impl Scheduler {
             return Err(too_long());
         }
         self.stuck = None;
-        let question = Question { database, known: self.known.clone() };
+        let question = Question { database, known: self.known.clone(), refused: self.refused.names() };
         let channel = Channel::create(&serde_json::to_vec(&question).unwrap_or_default());
         let handle = register(agenda::WORKER, Entry::Agenda, &channel)?;
         if !ends_within(&handle, LOOK_LIMIT) {
@@ -224,15 +243,15 @@ impl Scheduler {
             return self.failed(problems);
         }
         problems.extend_from_slice(&self.of_jobs);
-        self.refused.keep(&report.due);
+        self.refused.keep(&report.due, &report.scheduled);
         for due in self.queue.order(report.due) {
+            let run = due.run.clone();
             // Without a free slot for this one there is none for the next.
             if let Err(error) = interrupts::catching(|| self.start(due, database)) {
-                problems.push(error);
+                self.could_not_begin(&run, &error);
                 break;
             }
         }
-        problems.extend(self.refused.errors());
         self.fine(&problems);
         let Some(known) = &self.known else { return LOOK_IDLE };
         // What is due by now has been started, or waits for the end of a run, which wakes this process.
@@ -259,7 +278,7 @@ impl Scheduler {
 
     fn fine(&mut self, problems: &[Error]) {
         self.failures = 0;
-        self.problems.are(problems);
+        self.problems.are(problems, &self.refused.errors());
     }
 
     /// Gives the pause until the next look. Jobs are as they were, as far as is known.
@@ -267,7 +286,7 @@ impl Scheduler {
         self.known = None;
         problems.extend_from_slice(&self.of_jobs);
         if worker::stop_reason().is_none() {
-            self.problems.are(&problems);
+            self.problems.are(&problems, &self.refused.errors());
         }
         let pause = pause(self.failures);
         self.failures = self.failures.saturating_add(1);
@@ -310,8 +329,10 @@ fn too_long() -> Error {
 }
 
 fn parse_error(text: &str) -> Error {
-    serde_json::from_str(text).unwrap_or_else(|_| {
-        Error::new(ErrorKind::EngineDied, "a worker of pg_ark ended without an answer")
-            .hint("The server log says why.")
-    })
+    serde_json::from_str(text).unwrap_or_else(|_| no_answer())
+}
+
+fn no_answer() -> Error {
+    Error::new(ErrorKind::EngineDied, "a worker of pg_ark ended without an answer")
+        .hint("The server log says why.")
 }
