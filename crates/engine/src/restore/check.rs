@@ -1,6 +1,7 @@
 //! What is refused before anything is touched. Pure: facts in, a refusal or nothing out.
 
 use super::facts::{Facts, Folder, State};
+use super::hold;
 use super::marker::MARKER;
 use super::request::Request;
 use crate::repository::Record;
@@ -8,6 +9,7 @@ use crate::repository::record::TablespaceRecord;
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::Serialize;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Part of the space needed that must be free beyond it, in percent: directories, rounding to blocks.
@@ -40,6 +42,7 @@ pub fn map_tablespaces(record: &Record, request: &Request) -> Result<Vec<Mapped>
             return Err(invalid(format!("tablespace \"{old}\" is mapped twice"))
                 .hint("Give --tablespace once for each OLD."));
         }
+        text("the tablespace target", new)?;
         if !new.is_absolute() {
             return Err(invalid(format!("tablespace target \"{}\" is not an absolute path", new.display()))
                 .hint("PostgreSQL needs absolute paths for tablespaces."));
@@ -67,11 +70,15 @@ fn known(tablespaces: &[TablespaceRecord]) -> String {
     format!("It has {}.", paths.join(", "))
 }
 
-/// Refuses targets that are in use, not empty, overlapping or not writable.
+/// Refuses targets that are in use, not empty, overlapping, not writable, or of a name that no server works with.
 ///
 /// # Errors
-/// `ServerRunning`, `InvalidArgument`, `TargetNotEmpty`, `PermissionDenied`.
+/// `ServerRunning`, `Busy`, `InvalidArgument`, `TargetNotEmpty`, `PermissionDenied`.
 pub fn targets(request: &Request, facts: &Facts) -> Result<()> {
+    paths(facts)?;
+    if let Some(busy) = hold::at_work(&facts.data) {
+        return Err(busy);
+    }
     if let Some(pid) = facts.server {
         return Err(Error::new(
             ErrorKind::ServerRunning,
@@ -105,6 +112,46 @@ fn named(facts: &Facts) -> Vec<(&'static str, &Folder)> {
     all.extend(facts.tablespaces.iter().map(|folder| ("the tablespace target", folder)));
     all.extend(facts.new_tablespaces.iter().map(|folder| (NEW_TABLESPACE, folder)));
     all
+}
+
+/// Refuses names that are not text, which plan and marker show as such, and a data directory with a line feed: its lock file
+/// has the path in one of its lines (utils/pidfile.h), and who reads it would take a part of the path for the port.
+fn paths(facts: &Facts) -> Result<()> {
+    for (what, folder) in named(facts) {
+        text(what, &folder.path)?;
+    }
+    one_line("the data directory", &facts.data.path)
+}
+
+/// Refuses a path that is not UTF-8.
+///
+/// # Errors
+/// `InvalidArgument`.
+fn text(what: &str, path: &Path) -> Result<()> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{what} \"{}\" has a name that is not UTF-8", path.as_os_str().as_bytes().escape_ascii()),
+        )
+        .hint("Name another folder. Links are followed: look at every folder above it, too.")),
+    }
+}
+
+/// Refuses a path with a line feed.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn one_line(what: &str, path: &Path) -> Result<()> {
+    let shown = path.to_string_lossy();
+    match shown.contains('\n') {
+        false => Ok(()),
+        true => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{what} \"{}\" has a line feed in its name", shown.escape_debug()),
+        )
+        .hint("Name another folder. Links are followed: look at every folder above it, too.")),
+    }
 }
 
 fn overlaps(facts: &Facts) -> Result<()> {
@@ -176,13 +223,11 @@ fn not_empty(what: &str, folder: &Folder, example: &str) -> Error {
         .detail(format!("It holds \"{example}\"."));
     match &folder.unfinished {
         Some(marker) => {
-            let folders: Vec<String> =
-                marker.folders.iter().map(|f| format!("\"{}\"", f.display())).collect();
             error.hint(format!(
                 "A restore of backup \"{}\" did not finish there ({MARKER}). What it left can be removed, by --replace \
                  too: {}.",
                 marker.backup.escape_debug(),
-                folders.join(", ")
+                marker.shown()
             ))
         }
         None => error.hint(

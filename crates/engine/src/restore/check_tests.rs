@@ -76,6 +76,59 @@ fn targets_are_checked() {
 }
 
 #[test]
+fn names_that_no_server_works_with_are_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = |bytes: &[u8]| PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()));
+    let said = |change: &dyn Fn(&Fixture, &mut Request)| {
+        let fixture = Fixture::new(&Recipe::default());
+        let mut request = request(&fixture);
+        change(&fixture, &mut request);
+        let error = prepare(&fixture.cluster, &request).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidArgument, "{error}");
+        error.message
+    };
+    assert!(said(&|f, r| r.pgdata = f.path("a\nb")).contains("/a\\nb\" has a line feed"));
+    let through_a_link = said(&|f, r| {
+        std::fs::create_dir(f.path("a\nb")).unwrap();
+        std::os::unix::fs::symlink(f.path("a\nb"), f.path("plain")).unwrap();
+        r.pgdata = f.path("plain/data");
+    });
+    assert!(through_a_link.contains("/a\\nb/data\" has a line feed"), "{through_a_link}");
+    assert!(
+        said(&|f, r| r.pgdata = f.dir.path().join(odd(b"\xff")))
+            .contains("/\\xff\" has a name that is not UTF-8")
+    );
+    assert!(said(&|f, r| r.tablespaces[0].1 = f.dir.path().join(odd(b"\xff"))).contains("not UTF-8"));
+    assert!(said(&|f, r| r.waldir = Some(f.dir.path().join(odd(b"\xfe")))).contains("not UTF-8"));
+}
+
+#[test]
+fn a_restore_that_runs_is_not_told_as_one_that_did_not_finish() {
+    use crate::restore::hold;
+    for replace in [false, true] {
+        let fixture = Fixture::new(&Recipe::default());
+        let request = Request { replace, ..request(&fixture) };
+        let data = fixture.path("data");
+        let access = crate::restore::access::Access { owner: None, group_access: false };
+        let held = hold::take(&data, false, &access).unwrap();
+        let mut marker = crate::restore::marker::Marker::new("b", "", vec![data.clone()]);
+        marker.system_identifier = Some(fixture.record.system_identifier.clone());
+        std::fs::write(data.join(MARKER), marker.json().unwrap()).unwrap();
+        let error = prepare(&fixture.cluster, &request).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Busy, "replace: {replace}: {error}");
+        drop(held);
+        match replace {
+            true => drop(prepare(&fixture.cluster, &request).unwrap()),
+            false => {
+                let error = prepare(&fixture.cluster, &request).unwrap_err();
+                assert_eq!(error.kind, ErrorKind::TargetNotEmpty, "{error}");
+                assert!(error.hint.unwrap().contains("did not finish"));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_running_server_is_refused() {
     let facts = |server| {
         let fixture = Fixture::new(&Recipe::default());

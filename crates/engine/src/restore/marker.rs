@@ -1,5 +1,7 @@
 //! The file that an unfinished restore leaves in the data directory.
 
+use crate::repository::process::{self, Life};
+use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +28,28 @@ pub struct Marker {
     /// Folders with the WAL of the server that was there before.
     #[serde(default)]
     pub saved_wal: Vec<PathBuf>,
+    /// The process that restores.
+    #[serde(default)]
+    pub writer: Option<Writer>,
+}
+
+/// A process, as [`process::identity`] names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// Its number.
+    pub pid: u32,
+    /// The machine that it runs on.
+    pub machine: String,
+    /// When it began, in clock ticks since that machine's boot.
+    pub start: u64,
+}
+
+impl Writer {
+    fn this() -> Option<Writer> {
+        let pid = std::process::id();
+        let (machine, start) = process::identity(pid);
+        (!machine.is_empty()).then_some(Writer { pid, machine, start })
+    }
 }
 
 impl Marker {
@@ -38,7 +62,46 @@ impl Marker {
             system_identifier: None,
             younger: Vec::new(),
             saved_wal: Vec::new(),
+            writer: Writer::this(),
         }
+    }
+
+    /// As it is written.
+    ///
+    /// # Errors
+    /// `Unsupported` for a path that is no text: JSON takes only UTF-8.
+    pub fn json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self).map_err(|e| {
+            Error::new(ErrorKind::Unsupported, "could not write down the folders of the restore")
+                .detail(e)
+                .hint("Use folders whose names are UTF-8.")
+        })
+    }
+
+    /// What is left of a restore of this process that did not come to its end, in words to go on from.
+    pub fn left(data: &Path) -> Option<String> {
+        let marker = Marker::read(data).filter(Marker::is_ours)?;
+        let mut there = marker.clone();
+        there.folders.retain(|folder| folder.exists());
+        Some(there.shown())
+    }
+
+    /// Whether this process wrote it.
+    pub fn is_ours(&self) -> bool {
+        self.writer.is_some() && self.writer == Writer::this()
+    }
+
+    /// What is known of the process that wrote it.
+    pub fn life(&self) -> Life {
+        let life = |writer: &Writer| process::life(&writer.machine, writer.pid, writer.start);
+        self.writer.as_ref().map_or(Life::Elsewhere, life)
+    }
+
+    /// The folders, in a line.
+    pub fn shown(&self) -> String {
+        let shown =
+            self.folders.iter().map(|folder| format!("\"{}\"", folder.display().to_string().escape_debug()));
+        shown.collect::<Vec<_>>().join(", ")
     }
 
     /// The marker in a data directory, if there is one that can be read.

@@ -6,7 +6,7 @@
 //! 2. [`facts`]: what this machine is like. [`check`], [`recorded_places`]: what is refused before anything is
 //!    touched. [`warnings`]: what should be known before. [`plan`]: a value that says all that will happen; `--dry-run`
 //!    shows it.
-//! 3. [`run`] carries it out: [`unpack`] fetches frames in parallel, walks over the tar in their order
+//! 3. [`run`] carries it out, one at a time ([`hold`]): [`unpack`] fetches frames in parallel, walks over the tar in their order
 //!    ([`crate::stored`], [`tree`]), writes and proves files ([`out_file`], [`own_wal`]); [`link`],
 //!    [`config`], [`config_places`] and [`recovery`] add what a server needs; everything is made durable.
 //!    With `--replace` or `--keep-wal`, before that: [`old_wal`] and [`old_wal_end`] find what the archive lacks of an old
@@ -33,6 +33,7 @@ pub mod facts;
 pub mod feed;
 pub mod follow;
 mod forks;
+pub(crate) mod hold;
 pub mod in_use;
 mod judge;
 pub mod link;

@@ -4,6 +4,7 @@
 use super::access::Access;
 use super::facts::{Facts, Folder};
 use super::feed::{self, Status};
+use super::hold;
 use super::marker::{MARKER, Marker};
 use super::old_wal::{Identity, Kept};
 use super::plan::Plan;
@@ -109,24 +110,19 @@ pub fn mark(marker: &mut Marker, plan: &Plan, taken: &Taken) {
     marker.younger = younger.collect();
 }
 
-/// Keeps other restores away from the data directory while its handle is open. A server may have been started since the
-/// plan was made.
+/// Makes the data directory, and keeps other restores away from it while its handle is open. A server may have been started
+/// since the plan was made.
 ///
 /// # Errors
-/// `Busy`, `ServerRunning`; what the system said.
+/// As [`hold::take`]; `ServerRunning`.
 pub fn lock(plan: &Plan) -> Result<File> {
-    let folder = &plan.data_directory;
-    let failed = |e| Error::io(format!("could not open folder \"{}\"", folder.display()), &e);
-    let file = File::open(folder).map_err(failed)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
-            ErrorKind::Busy,
-            format!("another restore to \"{}\" is at work", folder.display()),
-        )
-        .hint("Wait until it has ended, or restore to another folder.")),
-        // Not every file system has locks.
-        _ => plan.replaced.check_unused(folder).map(|()| file),
-    }
+    let held = hold::take(&plan.data_directory, replaces(plan), &plan.access)?;
+    plan.replaced.check_unused(&plan.data_directory)?;
+    Ok(held)
+}
+
+fn replaces(plan: &Plan) -> bool {
+    plan.replaced.folders.iter().any(|removal| removal.what == What::DataDirectory)
 }
 
 /// Writes the marker. The old server's WAL is safe by now, so where the disk is full its files make room: first the one
@@ -138,10 +134,9 @@ pub fn write_marker(plan: &Plan, marker: &[u8]) -> Result<()> {
     let data = &plan.data_directory;
     let write = || plan.access.replace_file(&data.join(MARKER), marker, 0o600);
     let mut written = write();
-    let is_replaced = plan.replaced.folders.iter().any(|removal| removal.what == What::DataDirectory);
     for victim in [CONTROL_FILE, "base"] {
         match &written {
-            Err(error) if error.kind == ErrorKind::DiskFull && is_replaced => {
+            Err(error) if error.kind == ErrorKind::DiskFull && replaces(plan) => {
                 removal::one(&data.join(victim))?;
                 written = write();
             }

@@ -23,6 +23,11 @@ pub fn check(request: &Request, original: Option<&Path>) -> Result<()> {
         (Some(port), _) if is_taken(port) => {
             refused(format!("port {port} is in use"), "Name another one with --port.")
         }
+        // Where it listens on a socket alone, no port is taken, but the socket is: the copy's settings name the same folder.
+        (Some(port), Some(lock)) if port == lock.port => refused(
+            format!("the original server runs (process {}) and listens on port {port}", lock.pid),
+            "Name another one with --port. Or leave out --start.",
+        ),
         (None, Some(lock)) => refused(
             format!(
                 "the original server runs (process {}) and listens on port {}, which the copy's settings name too",
@@ -61,9 +66,12 @@ mod tests {
         assert!(!lock.exists());
         std::fs::write(&lock, format!("{}\n/x\n1\n5432\n/s\n*\n1 2\nready\n", std::process::id())).unwrap();
         let beside = check(&request(true, None), Some(&folder));
+        let same_port = check(&request(true, Some(5432)), Some(&folder));
         let own_port = check(&request(true, Some(free())), Some(&folder));
         std::fs::remove_file(&lock).unwrap();
         assert!(beside.unwrap_err().message.contains("listens on port 5432"));
+        // Nobody listens there but on a socket.
+        assert_eq!(same_port.unwrap_err().kind, ErrorKind::InvalidArgument);
         assert!(own_port.is_ok());
         assert!(check(&request(true, None), Some(&folder)).is_ok(), "it does not run");
     }

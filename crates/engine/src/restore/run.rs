@@ -148,11 +148,9 @@ fn create_roots(
     folders.extend(roots.wal.clone());
     folders.extend(roots.tablespaces.values().cloned());
     folders.extend(plan.new_tablespaces.iter().cloned());
-    create_folder(&roots.data, &plan.access)?;
     let mut marker = Marker::new(&plan.backup, &catalog::now(), folders.clone());
     old_place::mark(&mut marker, plan, taken);
-    let json = serde_json::to_vec_pretty(&marker)
-        .map_err(|e| Error::new(ErrorKind::Internal, "could not write the marker").detail(e))?;
+    let json = marker.json()?;
     let mut opened = vec![(roots.data.clone(), old_place::lock(plan)?)];
     old_place::write_marker(plan, &json)?;
     old_place::clear(plan, taken, watch)?;

@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::{output, talk};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pg_ark_engine::repository::Cluster;
-use pg_ark_engine::restore::marker::MARKER;
+use pg_ark_engine::restore::marker::Marker;
 use pg_ark_engine::restore::start::{self, Started};
 use pg_ark_engine::restore::{self, Plan, Request, Restored};
 use serde::Serialize;
@@ -75,11 +75,9 @@ fn physical(cluster: &Cluster, request: &Request, arguments: &RestoreArgs, forma
 }
 
 fn unfinished(error: Error, plan: &Plan) -> Error {
-    let begun = plan.data_directory.join(MARKER).exists();
-    match error.kind {
-        ErrorKind::Cancelled if begun => error.hint(format!(
-            "\"{}\" holds an unfinished restore, which no server starts from. Try again with --replace, or remove it.",
-            plan.data_directory.display()
+    match (error.kind, Marker::left(&plan.data_directory)) {
+        (ErrorKind::Cancelled, Some(left)) => error.hint(format!(
+            "No server starts from what the unfinished restore left. Try again with --replace, or remove it: {left}."
         )),
         _ => error,
     }

@@ -11,7 +11,7 @@ use pg_ark_engine::logical::restore::{
     run_fresh, run_into, start_fresh,
 };
 use pg_ark_engine::repository::Cluster;
-use pg_ark_engine::restore::marker::MARKER;
+use pg_ark_engine::restore::marker::Marker;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -147,14 +147,16 @@ fn tell_problems(restored: &LogicalRestored) {
 }
 
 fn unfinished(error: Error, plan: &FreshPlan) -> Error {
-    let begun = plan.data_directory.join(MARKER).exists();
-    match error.kind {
-        ErrorKind::Cancelled if begun => error.hint(format!(
-            "\"{}\" holds an unfinished restore, which no server starts from. Remove it, then try again.",
-            plan.data_directory.display()
-        )),
-        _ => error,
-    }
+    let Some(left) = Marker::left(&plan.data_directory) else { return error };
+    let hint = match (error.kind, &error.hint) {
+        (ErrorKind::Cancelled, _) => {
+            "No server starts from what the unfinished restore left. Remove it, then try again: "
+        }
+        (_, Some(hint)) => &format!("{hint} What it left: "),
+        (_, None) => "Mend the cause, remove what the restore left, then try again: ",
+    };
+    let hint = format!("{hint}{left}.");
+    error.hint(hint)
 }
 
 #[cfg(test)]
