@@ -156,6 +156,7 @@ impl Engine {
             parent_pid: std::process::id(),
             repository: target.repository.clone(),
             cluster: target.cluster.clone(),
+            known: settings::is_known(&target.repository),
             task,
         })?;
         Ok(engine)

@@ -20,6 +20,8 @@ use pg_ark_contract::settings::{
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 type Text = GucSetting<Option<CString>>;
@@ -57,6 +59,11 @@ static LOST: AtomicU32 = AtomicU32::new(0);
 
 /// The postmaster loaded the library: every session knows the settings from its beginning.
 static PRELOADED: AtomicBool = AtomicBool::new(false);
+
+/// The file that ALTER SYSTEM writes (`PG_AUTOCONF_FILENAME`, utils/guc.h).
+const AUTO_CONF: &str = "postgresql.auto.conf";
+/// Bytes that are read of it.
+const AUTO_CONF_MAX: u64 = 1 << 20;
 
 /// Defines every setting of the catalogue; called once per process.
 pub fn define() {
@@ -207,6 +214,27 @@ pub fn repository() -> Result<String> {
     })
 }
 
+/// The server was told to use this repository by [`ALTER SYSTEM`](guc::alter_system), as `ark.enable` does it once it is
+/// there. What a configuration tool wrote into `postgresql.conf` may name one that is yet to be made.
+pub fn is_known(url: &str) -> bool {
+    let mut content = Vec::new();
+    // Every process of the server works in the data directory.
+    let read = File::open(AUTO_CONF).and_then(|file| file.take(AUTO_CONF_MAX).read_to_end(&mut content));
+    read.is_ok() && names_repository(&String::from_utf8_lossy(&content), url)
+}
+
+/// Whether the last value that `pg_ark.repository` has in the file is `url`. The server writes each setting on a line of its
+/// own (`write_auto_conf_file`, utils/misc/guc.c).
+fn names_repository(auto_conf: &str, url: &str) -> bool {
+    let plain = |text: &str| text.trim_end_matches('/').to_owned();
+    let value = |line: &str| {
+        let value = line.strip_prefix("pg_ark.repository = '")?.strip_suffix('\'')?;
+        Some(value.replace("''", "'").replace(r"\\", r"\"))
+    };
+    let last = auto_conf.lines().filter_map(|line| value(line.trim_end())).last();
+    last.is_some_and(|last| !last.is_empty() && plain(&last) == plain(url))
+}
+
 /// Name of this cluster in the repository: `pg_ark.cluster`, or made of `cluster_name` ([`cluster_from_name`]), or
 /// `main`. Different values of `cluster_name` can give one name: `my/odd` and `my-odd` do. Servers that share a
 /// repository and are named that way need `pg_ark.cluster`.
@@ -306,5 +334,24 @@ pub fn retention() -> Policy {
         monthly: count(&RETENTION_MONTHLY),
         yearly: count(&RETENTION_YEARLY),
         timezone: timezone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_known_that_the_server_was_told_of() {
+        let file = "# Do not edit\nwal_level = 'replica'\npg_ark.repository = 'file:///it''s \\\\ here'\n";
+        assert!(names_repository(file, "file:///it's \\ here"));
+        assert!(names_repository(file, "file:///it's \\ here/"));
+        for other in ["file:///it's", "", "file:///"] {
+            assert!(!names_repository(file, other), "{other}");
+        }
+        // A restored copy is not to use what the original used.
+        assert!(!names_repository(&format!("{file}pg_ark.repository = ''\n"), "file:///it's \\ here"));
+        assert!(!names_repository("pg_ark.repository = ''\n", ""));
+        assert!(!names_repository("#pg_ark.repository = 'file:///b'\n", "file:///b"));
     }
 }

@@ -53,6 +53,9 @@ pub struct Job {
     pub repository: String,
     /// Name of the cluster in the repository.
     pub cluster: String,
+    /// The server used this repository before: where there is none it is away.
+    #[serde(default)]
+    pub known: bool,
     /// What to do.
     pub task: Task,
 }

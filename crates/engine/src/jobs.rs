@@ -54,7 +54,7 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
             Ok(Answer::Checks(logical::check::rows(logical, *server_version_num, jobs, session)))
         }
         Task::Backup(task) => {
-            let storage = Storage::open(&job.repository)?;
+            let storage = repository(job)?.storage().clone();
             let row = match task.kind {
                 BackupKind::Logical => logical::run::run(storage, &job.cluster, task, session)?,
                 BackupKind::Full | BackupKind::Incremental => {
@@ -153,8 +153,12 @@ pub fn run(job: &Job, session: &Session) -> Result<Answer> {
     }
 }
 
+fn repository(job: &Job) -> Result<Repository> {
+    Repository::open(&job.repository).map_err(|error| catalog::away(error, job.known))
+}
+
 fn cluster(job: &Job, session: &Session) -> Result<Cluster> {
-    let cluster = Repository::open(&job.repository)?.cluster(&job.cluster)?;
+    let cluster = repository(job)?.cluster(&job.cluster)?;
     if let Some(damage) = cluster.damage() {
         session.warn(damage.to_string(), damage.hint.clone());
     }
@@ -187,7 +191,11 @@ fn open(job: &Job, data_directory: &str, system_identifier: Option<u64>) -> Resu
     let storage = Storage::open(&job.repository)?;
     catalog::refuse_inside(&storage, Path::new(data_directory))?;
     crate::repository::layout::check_cluster_name(&job.cluster)?;
-    let (repository, created) = Repository::open_or_create(&job.repository)?;
+    let (repository, created) = match job.known {
+        // To begin a new one where another was takes a word of its own.
+        true => (Repository::open(&job.repository).map_err(catalog::left)?, false),
+        false => Repository::open_or_create(&job.repository)?,
+    };
     repository.probe()?;
     let cluster = repository.cluster(&job.cluster)?;
     let standing = system_identifier.map(|system| Standing::of(&cluster, system)).transpose()?;
@@ -249,7 +257,7 @@ pub fn check(job: &Job, data_directory: &str, system_identifier: Option<u64>) ->
         });
         ok
     };
-    let opened = Repository::open(&job.repository);
+    let opened = repository(job);
     let repository = opened.as_ref().ok();
     row(
         "repository",

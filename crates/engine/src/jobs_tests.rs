@@ -12,7 +12,7 @@ fn place(systems: &[u64]) -> (tempfile::TempDir, Cluster, impl Fn(Task) -> (Resu
     systems.iter().for_each(|system| cluster.remember_system(*system, 150_000).unwrap());
     let ask = move |task| {
         let (repository, cluster) = (url.clone(), "main".to_string());
-        let job = Job { version: VERSION.into(), parent_pid: 1, repository, cluster, task };
+        let job = Job { version: VERSION.into(), parent_pid: 1, repository, cluster, known: false, task };
         let session = Session::new(|_| ());
         (run(&job, &session), session.warnings())
     };

@@ -94,7 +94,7 @@ impl Repository {
                     ErrorKind::RepositoryNotFound,
                     format!("there is no repository at \"{}\"", storage.url()),
                 )
-                .hint("Create it from the server with ark.enable, or check --repo (PGARK_REPO).")),
+                .hint(ABSENT)),
             },
         }
     }
@@ -466,6 +466,36 @@ fn lost_record(kind: ErrorKind, storage: &Storage) -> Error {
         .hint(format!(
             "Get the file back from a copy of the repository, or make it by hand with this content: {made}"
         ))
+}
+
+/// What to do where there is no repository, for a program whose caller named the place.
+const ABSENT: &str = "Create it from the server with ark.enable, or check --repo (PGARK_REPO).";
+
+/// `error` with another hint, when it says that there is no repository, and nothing of one.
+pub fn absent(error: Error, hint: &str) -> Error {
+    match error.hint.as_deref() {
+        Some(ABSENT) => error.hint(hint),
+        _ => error,
+    }
+}
+
+/// The same for the server: `known` when it used the repository before. To make a new one below the mount point of one that
+/// is away would tear a gap into the archive, for the server gives away the WAL that is stored there.
+pub fn away(error: Error, known: bool) -> Error {
+    absent(
+        error,
+        match known {
+            true => "It was there before: mount it or bring it back.",
+            false => "If it was there before, mount it or bring it back; if not, ark.enable makes a new one.",
+        },
+    )
+}
+
+/// The same for who asked the server to use it.
+pub fn left(error: Error) -> Error {
+    let hint = "It was there before: mount it or bring it back. To begin a new, empty one there, ALTER SYSTEM RESET \
+                pg_ark.repository first; then call ark.enable again.";
+    absent(error, hint)
 }
 
 /// Refuses a repository inside the data directory: it would back itself up and die with it.

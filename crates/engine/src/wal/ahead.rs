@@ -8,7 +8,7 @@
 
 use super::archive::Archive;
 use super::store::{self, Outcome, Prepared, Source};
-use crate::repository::catalog::STALE;
+use crate::repository::catalog::{self, STALE};
 use crate::repository::{Repository, Storage};
 use pg_ark_contract::settings::Compression;
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -312,12 +312,8 @@ pub fn open_repository(storage: Storage) -> Result<Repository> {
 /// A server archives where a repository was: when there is none, it is away. One that is made in its place, below its
 /// mount point, would hide that.
 pub fn was_there(error: Error) -> Error {
-    match error.kind {
-        ErrorKind::RepositoryNotFound => error.hint(
-            "It was there before: mount it or bring it back. The server keeps its WAL until it is stored.",
-        ),
-        _ => error,
-    }
+    let hint = "It was there before: mount it or bring it back. The server keeps its WAL until it is stored.";
+    catalog::absent(error, hint)
 }
 
 /// Fails unless the repository is still the one that was opened: a disk that was unmounted leaves an empty folder,
