@@ -6,14 +6,15 @@ use super::into::{IntoPrepared, USUAL};
 use super::load::Load;
 use super::money;
 use super::objects::{self, Objects};
-use super::report::LogicalRestored;
+use super::report::{LogicalRestored, Problem};
 use super::scratch::{self, Renaming};
 use super::selection;
 use super::whole::{self, Whole};
 use crate::logical::child::Keeper;
-use crate::logical::contents::named;
+use crate::logical::contents::{named, toc_of};
 use crate::logical::query::Server;
 use crate::logical::stored::{self, Dump};
+use crate::logical::toc::Entry;
 use crate::repository::Storage;
 use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
 use crate::restore::Stage;
@@ -99,7 +100,7 @@ fn databases(
         // What was made of them decides what databases can have.
         target = Target::ask(&load.server, through)?;
     }
-    scratch::sweep(&load.server, &prepared.target, whole::through("", &prepared.usual))?;
+    scratch::sweep(&load, &prepared.target, whole::through("", &prepared.usual))?;
     let whole = Whole {
         load,
         storage,
@@ -112,7 +113,34 @@ fn databases(
     let (done, problems) = whole.run(&prepared.plan.databases)?;
     restored.databases = done;
     restored.problems.extend(problems);
+    if prepared.script.is_some() {
+        restored.problems.extend(left_out(storage, prepared, logical)?);
+    }
     Ok(restored)
+}
+
+/// Databases that every server has, and that hold something which was not restored: who moves to another server must not take
+/// that for success.
+fn left_out(storage: &Storage, prepared: &IntoPrepared, logical: &LogicalRecord) -> Result<Vec<Problem>> {
+    let steps = &prepared.plan.databases;
+    let mut problems = Vec::new();
+    for database in logical.databases.iter().filter(|d| !steps.iter().any(|step| step.name == d.name)) {
+        let mut toc = toc_of(storage, &prepared.folder, database)?;
+        toc.entries.retain(|entry| !is_ours(entry));
+        if !whole::is_empty(&toc) {
+            let message = "it exists on every server, and was not restored".to_string();
+            problems.push(Problem { database: Some(database.name.clone()), message });
+        }
+    }
+    Ok(problems)
+}
+
+/// What pg_ark itself has in the database where it is installed: another server makes it anew.
+fn is_ours(entry: &Entry) -> bool {
+    match &entry.schema {
+        Some(schema) => schema == "ark",
+        None => matches!(entry.name.as_str(), "ark" | "SCHEMA ark" | "pg_ark" | "EXTENSION pg_ark"),
+    }
 }
 
 fn tables(
@@ -136,7 +164,7 @@ fn tables(
         tables.into_iter().find(|entry| objects.list.contains(&entry.id) && selection::is_table(entry))
     });
     let through = whole::through(&step.target, USUAL);
-    scratch::sweep(&load.server, &prepared.target, through)?;
+    scratch::sweep(load, &prepared.target, through)?;
     let renaming = Renaming { objects, table, name, record, through };
     restored.problems = scratch::run(load, &dump, &prepared.target, &renaming)?;
     let schema = table.and_then(|table| table.schema.as_ref());
