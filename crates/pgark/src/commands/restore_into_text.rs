@@ -58,6 +58,7 @@ fn object_pairs(step: &ObjectsStep) -> Vec<(&'static str, Option<String>)> {
     pairs.extend(step.schemas.iter().map(|schema| ("Schema", named(schema))));
     pairs.extend(step.tables.iter().map(|table| ("Table", named(table))));
     pairs.push(("Dropped first", list(&step.replaced)));
+    pairs.push(("Goes with it", list(&step.goes_with)));
     pairs.push(("Also", list(&step.also)));
     pairs.push(("Tried at last", list(&step.afterwards)));
     pairs.push(("Left out", list(&step.left_out)));

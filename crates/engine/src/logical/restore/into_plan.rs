@@ -68,6 +68,8 @@ pub struct ObjectsStep {
     pub rename: Option<String>,
     /// What exists there and is dropped first.
     pub replaced: Vec<String>,
+    /// What belongs to it there, as triggers and privileges do, and does not come back.
+    pub goes_with: Vec<String>,
     /// What they need and the database lacks: restored too.
     pub also: Vec<String>,
     /// What also needs other objects, as foreign keys do: tried at the end, told when it fails.
@@ -76,4 +78,7 @@ pub struct ObjectsStep {
     pub left_out: Vec<String>,
     /// All of it, as `pg_restore --list` tells it.
     pub contents: Vec<String>,
+    /// What the user should know before; told with the plan's own.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }

@@ -13,8 +13,11 @@ use std::process::Command;
 
 /// Most errors of one database that are told one by one.
 const MAX_PROBLEMS: usize = 1000;
-/// Longest detail of an error that is told, in characters.
-const MAX_DETAIL: usize = 500;
+/// Longest detail of an error that is told, in characters: a server names up to a hundred dependent objects, one on each line
+/// (`MAX_REPORTED_DEPS`, dependency.c).
+const MAX_DETAIL: usize = 10_000;
+/// What else of an error has lines of its own (`pqBuildErrorMessage3`, fe-protocol3.c).
+const FIELDS: [&str; 5] = ["HINT:  ", "QUERY:  ", "CONTEXT:  ", "LINE ", "LOCATION:  "];
 /// What pg_restore's lines begin with (`pg_log_generic_v`, common/logging.c).
 const PREFIX: &str = "pg_restore: ";
 
@@ -103,12 +106,14 @@ struct Heard {
     more: usize,
     /// Lines that belong to the last error follow.
     open: bool,
+    /// The detail of the last error.
+    detail: Option<String>,
 }
 
 impl Heard {
     fn line(&mut self, line: &str) {
         if let Some(said) = line.strip_prefix(PREFIX) {
-            self.open = false;
+            self.close();
             if let Some(entry) = said.strip_prefix("from TOC entry ") {
                 // 215; 1259 16396 TABLE orders alice
                 self.entry = Some(entry.splitn(4, ' ').nth(3).unwrap_or(entry).to_string());
@@ -116,11 +121,21 @@ impl Heard {
                 self.error(error);
             }
         } else if line.starts_with("Command was: ") {
-            self.open = false;
-        } else if let (true, Some(detail), Some(last)) =
-            (self.open, line.strip_prefix("DETAIL:  "), self.messages.last_mut())
-        {
-            let detail: String = detail.chars().take(MAX_DETAIL).collect();
+            self.close();
+        } else if !self.open {
+        } else if let Some(detail) = line.strip_prefix("DETAIL:  ") {
+            self.detail = Some(detail.chars().take(MAX_DETAIL).collect());
+        } else if FIELDS.iter().any(|field| line.starts_with(field)) {
+            self.close();
+        } else if let Some(detail) = self.detail.as_mut().filter(|detail| detail.len() < MAX_DETAIL) {
+            detail.extend("; ".chars().chain(line.chars()).take(MAX_DETAIL));
+        }
+    }
+
+    /// No more of the last error comes.
+    fn close(&mut self) {
+        self.open = false;
+        if let (Some(detail), Some(last)) = (self.detail.take(), self.messages.last_mut()) {
             last.push_str(&format!(" ({detail})"));
         }
     }
@@ -146,7 +161,8 @@ impl Heard {
         problems
     }
 
-    fn finish(self, database: &str) -> Vec<Problem> {
+    fn finish(mut self, database: &str) -> Vec<Problem> {
+        self.close();
         let more = (self.more > 0).then(|| format!("{} more errors", self.more));
         let problem = |message| Problem { database: Some(database.to_string()), message };
         self.messages.into_iter().chain(more).map(problem).collect()
@@ -166,6 +182,9 @@ mod tests {
             "pg_restore: from TOC entry 215; 1259 16396 TABLE orders alice",
             "pg_restore: error: could not execute query: ERROR:  role \"alice\" does not exist",
             "DETAIL:  Nobody is.",
+            "view v depends on it",
+            "HINT:  Make it.",
+            "nothing more",
             "Command was: CREATE SUBSCRIPTION s CONNECTION 'password=x'",
             "DETAIL:  password=x",
             "pg_restore: error: COPY failed for table \"t\": ERROR:  no",
@@ -177,7 +196,7 @@ mod tests {
         assert!(problems.iter().all(|problem| problem.database.as_deref() == Some("app")));
         let messages: Vec<&str> = problems.iter().map(|problem| &problem.message[..]).collect();
         let expected = [
-            "TABLE orders alice: role \"alice\" does not exist (Nobody is.)",
+            "TABLE orders alice: role \"alice\" does not exist (Nobody is.; view v depends on it)",
             "COPY failed for table \"t\": ERROR:  no",
         ];
         assert_eq!(messages, expected);

@@ -43,6 +43,8 @@ pub struct Selection {
     pub inside: BTreeSet<u32>,
     /// What belongs to it and needs more than that.
     pub after: BTreeSet<u32>,
+    /// Data of a selected schema whose table the dump does not have: it belongs to an extension, and stays out.
+    pub strangers: BTreeSet<u32>,
 }
 
 /// A table of contents whose dependencies can be followed.
@@ -111,7 +113,12 @@ impl<'a> Graph<'a> {
         let seeds = self.toc.entries.iter().filter(|entry| {
             is_named(entry.schema.as_ref()) || entry.kind == "SCHEMA" && is_named(Some(&entry.name))
         });
-        let mut selection = self.split(self.grown(seeds.map(|entry| entry.id)));
+        let is_stranger = |entry: &&&Entry| {
+            matches!(entry.kind.as_str(), "TABLE DATA" | "SEQUENCE SET")
+                && !entry.depends.iter().any(|id| self.by_id.contains_key(id))
+        };
+        let (strangers, seeds): (Vec<&Entry>, Vec<&Entry>) = seeds.partition(|entry| is_stranger(&entry));
+        let mut selection = self.split(self.grown(seeds.into_iter().map(|entry| entry.id)));
         let outside = |id: &u32| {
             let entry = self.entry(*id);
             entry.is_some_and(|e| {
@@ -120,7 +127,8 @@ impl<'a> Graph<'a> {
         };
         // Partitions that lie elsewhere stay there.
         selection.inside.retain(|id| !outside(id));
-        self.split(selection.inside.union(&selection.after).copied().collect())
+        let all = selection.inside.union(&selection.after).copied().collect();
+        Selection { strangers: strangers.into_iter().map(|entry| entry.id).collect(), ..self.split(all) }
     }
 
     /// All that must be there before `ids`, and is not among them.
@@ -130,12 +138,36 @@ impl<'a> Graph<'a> {
         while let Some(entry) = todo.pop().and_then(|id| self.entry(id)) {
             for id in &entry.depends {
                 let Some(other) = self.entry(*id).filter(|_| !ids.contains(id)) else { continue };
-                if !NO_NEED.contains(&other.kind.as_str()) && !other.is_of_database() && found.insert(*id) {
+                // A view that groups by a key needs the key.
+                let is_needed = !NO_NEED.contains(&other.kind.as_str())
+                    || other.kind == "CONSTRAINT" && self.is_of_view(entry);
+                if is_needed && !other.is_of_database() && found.insert(*id) {
                     todo.push(*id);
                 }
             }
         }
         found
+    }
+
+    /// What comes of `ids` that are only needed by what is `selected`: with comments, privileges, values; a sequence stays its
+    /// own where the table that owned it is not selected.
+    pub fn only_needed(&self, ids: &BTreeSet<u32>, selected: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let mut all = self.grown(ids.iter().copied());
+        let owned = |entry: &Entry| {
+            entry.kind == "SEQUENCE OWNED BY"
+                && entry.depends.iter().any(|id| {
+                    let owner = self.entry(*id).filter(|other| OWNERS.contains(&other.kind.as_str()));
+                    owner.is_some_and(|owner| !selected.contains(&owner.id))
+                })
+        };
+        all.retain(|id| !self.entry(*id).is_some_and(owned));
+        all
+    }
+
+    /// What a view reads may be said in a rule of its own (`repairViewRuleMultiLoop`, pg_dump_sort.c): without it there is none.
+    fn is_of_view(&self, entry: &Entry) -> bool {
+        entry.kind == "RULE"
+            && self.owner(entry).is_some_and(|view| entry.name == format!("{} _RETURN", view.name))
     }
 
     /// `ids`, with comments, privileges and all else that belongs to them.
@@ -201,7 +233,8 @@ impl<'a> Graph<'a> {
     fn split(&self, all: BTreeSet<u32>) -> Selection {
         let needs_more = |entry: &Entry| match entry.kind.as_str() {
             "PUBLICATION TABLE" => true,
-            "FK CONSTRAINT" | "TABLE ATTACH" | "INDEX ATTACH" | "POLICY" | "RULE" => {
+            "RULE" if self.is_of_view(entry) => false,
+            "FK CONSTRAINT" | "TABLE ATTACH" | "INDEX ATTACH" | "POLICY" | "RULE" | "SEQUENCE OWNED BY" => {
                 entry.depends.iter().any(|id| {
                     let is_table = |entry: &Entry| OWNERS.contains(&entry.kind.as_str());
                     self.entry(*id).is_some_and(is_table) && !all.contains(id)
@@ -214,7 +247,7 @@ impl<'a> Graph<'a> {
         let comments = self.comments(&after);
         inside.retain(|id| !comments.contains(id));
         after.extend(comments.intersection(&all));
-        Selection { inside, after }
+        Selection { inside, after, ..Selection::default() }
     }
 }
 
