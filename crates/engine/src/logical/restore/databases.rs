@@ -15,7 +15,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Databases that every cluster has, and the one to be connected to while each is dropped and made anew. They come first: the
 /// others are made from the first of them.
-const ALWAYS: [(&str, &str); 2] = [("postgres", "template1"), ("template1", "postgres")];
+pub const ALWAYS: [(&str, &str); 2] = [("postgres", "template1"), ("template1", "postgres")];
 /// Where the others are made from.
 const FROM: &str = "postgres";
 /// Options for a whole database.
@@ -94,7 +94,7 @@ pub fn load(load: &Load<'_>, stock: &Stock<'_>, jobs: usize, halt: &AtomicBool) 
 fn disk_full(database: &DatabaseRecord, problem: &Problem) -> Error {
     Error::new(
         ErrorKind::DiskFull,
-        format!("no space left while database \"{}\" was restored", database.name.escape_debug()),
+        format!("database \"{}\" could not be restored", database.name.escape_debug()),
     )
     .detail(&problem.message)
     .hint("Remove what the restore left, free some space or choose another place, then try again.")

@@ -7,6 +7,7 @@
 
 use super::config_back;
 use super::databases::{self, Stock};
+use super::full;
 use super::globals::{self, Rules, Script};
 use super::initdb;
 use super::load::Load;
@@ -14,6 +15,7 @@ use super::money;
 use super::plan::{FreshPlan, FreshPrepared};
 use super::private::{Place, Private};
 use super::report::{LogicalRestored, Problem};
+use super::room;
 use super::settings;
 use crate::bounded;
 use crate::logical::child::Keeper;
@@ -25,6 +27,7 @@ use crate::postgres::control_file::{CONTROL_FILE, ControlFile, DbState};
 use crate::repository::logical_record::{LocaleRecord, LogicalRecord};
 use crate::repository::{Storage, catalog};
 use crate::restore::access::NEW_FILE;
+use crate::restore::hold;
 use crate::restore::marker::{MARKER, Marker};
 use crate::restore::run::{commit, create_folder};
 use crate::restore::tree::CONTROL_FILE_HELD_BACK;
@@ -131,22 +134,21 @@ fn is_other(dumped: &str, recorded: &str) -> bool {
     dumped != recorded && (dumped.is_ascii() || recorded.is_ascii())
 }
 
-/// Writes the marker, creates the folders, and opens each of them, so that errors of writeback are noticed later.
+/// Makes the data directory its own, writes the marker, creates the folders, and opens each of them, so that errors of writeback
+/// are noticed later.
 fn create(plan: &FreshPlan, place: &Place) -> Result<Vec<(PathBuf, File)>> {
     let data = &plan.data_directory;
     let tablespaces = plan.tablespaces.iter().filter_map(|tablespace| tablespace.to.clone());
     let folders: Vec<PathBuf> = [data.clone()].into_iter().chain(tablespaces).collect();
-    create_folder(data, &plan.access)?;
+    room::still_free(plan)?;
+    let mut opened = vec![(data.clone(), hold::take(data, false, &plan.access)?)];
     let mut named = folders.clone();
     if !place.folder.starts_with(data) {
         named.push(place.folder.clone());
     }
     let marker = Marker::new(&plan.backup, &catalog::now(), named);
-    let json = serde_json::to_vec_pretty(&marker)
-        .map_err(|e| Error::new(ErrorKind::Internal, "could not write the marker").detail(e))?;
-    plan.access.replace_file(&data.join(MARKER), &json, NEW_FILE)?;
-    let mut opened = Vec::new();
-    for folder in folders {
+    plan.access.replace_file(&data.join(MARKER), &marker.json()?, NEW_FILE)?;
+    for folder in folders.into_iter().skip(1) {
         create_folder(&folder, &plan.access)?;
         let file = File::open(&folder)
             .map_err(|e| Error::io(format!("could not open folder \"{}\"", folder.display()), &e))?;
@@ -202,7 +204,7 @@ impl Work<'_> {
             ));
             private.libraries = "";
         }
-        let problems = private.with(stop, load)?;
+        let problems = private.with(stop, load).map_err(|error| full::located(error, &data))?;
         match control(&data)?.state {
             DbState::ShutDown => Ok(problems),
             state => Err(Error::new(

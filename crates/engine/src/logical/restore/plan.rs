@@ -2,6 +2,7 @@
 
 use super::choose::choose;
 use super::config_back;
+use super::databases::ALWAYS;
 use super::initdb;
 use super::request::FreshRequest;
 use super::room::{self, Found};
@@ -256,6 +257,15 @@ fn losses(logical: &LogicalRecord) -> Vec<String> {
     if !logical.missing.is_empty() {
         let names = logical.missing.iter().map(|d| format!("\"{}\"", d.name.escape_debug())).collect();
         told.push(format!("databases that could not be dumped are not in the backup: {}", list(names)));
+    }
+    let known = |name: &str| {
+        let mut others = logical.missing.iter().map(|d| &d.name).chain(&logical.left_out);
+        logical.database(name).is_some() || others.any(|other| other == name)
+    };
+    let made: Vec<String> =
+        ALWAYS.iter().filter(|(name, _)| !known(name)).map(|(name, _)| format!("\"{name}\"")).collect();
+    if !made.is_empty() {
+        told.push(format!("initdb makes {}, which the original did not have", list(made)));
     }
     if !logical.replication_slots.is_empty() {
         let names =

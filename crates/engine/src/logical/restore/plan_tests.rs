@@ -33,6 +33,7 @@ fn with_facts() -> Dumped {
         ..Default::default()
     };
     logical.tablespaces = vec![tablespace("fast", 16400, "/nowhere/fast"), tablespace("inside", 16401, "")];
+    logical.left_out = vec!["template1".into()];
     logical.missing = vec![MissingDatabase { name: "closed".into(), reason: "no".into() }];
     logical.replication_slots = vec![SlotRecord { name: "slot".into(), ..Default::default() }];
     dumped.save();
@@ -68,6 +69,7 @@ fn a_plan_says_all_that_will_happen() {
     for words in [
         "could not be dumped are not in the backup: \"closed\"",
         "slots are not restored",
+        "initdb makes \"postgres\", which the original did not have",
         "empties pg_ark.repository",
     ] {
         assert!(plan.warnings.iter().any(|warning| warning.contains(words)), "{words}: {:?}", plan.warnings);
@@ -84,6 +86,11 @@ fn a_plan_says_all_that_will_happen() {
     assert!(error.hint.unwrap().contains("\"app\""));
     let error = refused(&|request| request.tablespaces = vec![("/other".into(), "/x".into())]);
     assert!(error.message.contains("no tablespace at \"/other\""), "{error}");
+    for place in ["it's", "a\nb"] {
+        let error = refused(&|request| request.tablespaces[0].1 = root.join(place));
+        assert!(error.kind == ErrorKind::InvalidArgument && error.hint.is_some(), "{error}");
+    }
+    assert!(refused(&|request| request.pgdata = root.join("a\nb")).message.contains("line feed"));
 }
 
 #[test]

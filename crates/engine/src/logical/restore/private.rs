@@ -8,7 +8,6 @@ use crate::bounded;
 use crate::logical::child::{Ended, Keeper};
 use crate::logical::connection::Connection;
 use crate::restore::access::Access;
-use crate::restore::follow::Lock;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
@@ -167,8 +166,8 @@ impl Private<'_> {
             if let Ok(Told::Ended(ended, lines)) = hear.try_recv() {
                 return Err(self.failed("ended too early", ended, &lines));
             }
-            self.signal(if result.is_ok() { Signal::INT } else { Signal::QUIT });
-            let end = match result.is_ok() {
+            let told = self.signal(if result.is_ok() { Signal::INT } else { Signal::QUIT });
+            let end = match result.is_ok() && told {
                 true => hear.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => hear.recv_timeout(PATIENCE),
             };
@@ -253,13 +252,11 @@ impl Private<'_> {
         arguments
     }
 
-    /// Signals the server, whose process its lock file names.
-    fn signal(&self, signal: Signal) {
+    /// Signals the server, whose process the first line of its lock file names; whether there was one to signal.
+    fn signal(&self, signal: Signal) -> bool {
         let lock = bounded::text(&self.data.join("postmaster.pid"), bounded::MAX_LINES).ok();
-        let pid = lock.and_then(|text| Lock::parse(&text)).and_then(|lock| i32::try_from(lock.pid).ok());
-        if let Some(pid) = pid.and_then(Pid::from_raw) {
-            let _ = kill_process(pid, signal);
-        }
+        let pid = lock.and_then(|text| text.lines().next()?.trim().parse().ok()).filter(|pid| *pid > 0);
+        pid.and_then(Pid::from_raw).is_some_and(|pid| kill_process(pid, signal).is_ok())
     }
 }
 

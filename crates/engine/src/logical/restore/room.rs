@@ -1,6 +1,6 @@
 //! Where a new cluster goes: what stands there, and whether there is room. Looks, and changes nothing.
 
-use super::plan::{PlannedTablespace, as_physical};
+use super::plan::{FreshPlan, PlannedTablespace, as_physical};
 use super::request::FreshRequest;
 use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
 use crate::repository::record::TablespaceRecord;
@@ -22,6 +22,12 @@ const NEW_CLUSTER: u64 = 64 << 20;
 /// What an empty database takes.
 const NEW_DATABASE: u64 = 8 << 20;
 
+/// Longest place of a tablespace, in bytes: MAXPGPATH (1024, pg_config_manual.h) with what `CreateTableSpace` adds: slashes,
+/// `PG_17_202406281`, three numbers of up to ten digits, and the name of a fork.
+const LONGEST_LOCATION: usize = 1024 - 54;
+/// Words for such a place.
+const TARGET: &str = "the tablespace target";
+
 /// What was found.
 pub struct Found {
     /// About the places.
@@ -32,10 +38,10 @@ pub struct Found {
     pub request: Request,
 }
 
-/// Looks at the places, and refuses those that are in use, not empty or not writable.
+/// Looks at the places, and refuses those that are in use, not empty, not writable, or that no tablespace can have.
 ///
 /// # Errors
-/// As [`check::targets`] and [`check::map_tablespaces`]. `major` is the version of the new server.
+/// As [`check::targets`] and [`check::map_tablespaces`]; `InvalidArgument`. `major` is the version of the new server.
 pub fn look(
     cluster: &Cluster,
     record: &Record,
@@ -46,6 +52,7 @@ pub fn look(
     let request = as_physical(request, request.tablespaces.clone());
     let with_places = Record { tablespaces: outside(logical), ..record.clone() };
     let mapped = check::map_tablespaces(&with_places, &request)?;
+    mapped.iter().try_for_each(possible)?;
     let targets: Vec<PathBuf> = mapped.iter().map(|m| m.to.clone()).collect();
     let old_data = Path::new(&record.data_directory.path);
     let mut facts = Facts::collect(&request, &targets, &[], cluster.storage().folder(), old_data)?;
@@ -60,6 +67,42 @@ pub fn look(
     })?;
     recorded_places::check(&mapped, &request, &facts)?;
     Ok(Found { facts, mapped, request })
+}
+
+/// Refuses a place that `CREATE TABLESPACE` would refuse when all dumps wait for it (`CreateTableSpace`, commands/tablespace.c).
+fn possible(mapped: &Mapped) -> Result<()> {
+    check::one_line(TARGET, &mapped.to)?;
+    let path = mapped.to.to_string_lossy();
+    let why = match path.trim_end_matches('/') {
+        path if path.contains('\'') => "has a single quote in its name",
+        path if path.len() > LONGEST_LOCATION => "has too long a path",
+        _ => return Ok(()),
+    };
+    Err(Error::new(
+        ErrorKind::InvalidArgument,
+        format!("{TARGET} \"{}\" {why}: PostgreSQL does not take it", path.escape_debug()),
+    )
+    .hint(format!("Name another place: --tablespace {}=NEW.", mapped.from.escape_debug())))
+}
+
+/// Refuses places of tablespaces that were filled since the plan was made: checking the dumps takes its time.
+///
+/// # Errors
+/// `TargetNotEmpty`; what the system said.
+pub fn still_free(plan: &FreshPlan) -> Result<()> {
+    for place in plan.tablespaces.iter().filter_map(|tablespace| tablespace.to.as_deref()) {
+        let folder = Folder::look(place)?;
+        let free = matches!(folder.state, State::Absent | State::Empty);
+        if !free && !of_other_versions(&folder, plan.server_major) {
+            return Err(Error::new(
+                ErrorKind::TargetNotEmpty,
+                format!("{TARGET} \"{}\" is no empty folder any more", place.display()),
+            )
+            .detail("Something was written there since the restore was planned.")
+            .hint("Look at what it holds, or name another folder."));
+        }
+    }
+    Ok(())
 }
 
 /// Tablespaces that have a place of their own.
@@ -87,12 +130,10 @@ fn of_other_versions(folder: &Folder, major: u32) -> bool {
 fn not_empty(error: Error, data: &Folder) -> Error {
     match &data.unfinished {
         Some(marker) => {
-            let folders: Vec<String> =
-                marker.folders.iter().map(|f| format!("\"{}\"", f.display())).collect();
             error.hint(format!(
                 "A restore of backup \"{}\" did not finish there ({MARKER}). Remove what it left, then try again: {}.",
                 marker.backup.escape_debug(),
-                folders.join(", ")
+                marker.shown()
             ))
         }
         None => error.hint("Move it away, or name another folder."),
@@ -169,6 +210,26 @@ pub fn filesystems(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_that_no_tablespace_can_have_is_refused() {
+        let place = |to: &str| possible(&Mapped { oid: 1, from: "/old".into(), to: to.into() });
+        let refused = |to: &str| {
+            let error = place(to).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidArgument);
+            assert!(error.hint.is_some());
+            error.message
+        };
+        let long = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+        assert!(
+            refused("/it's").contains("single quote")
+                && refused("/a\nb").contains("\"/a\\nb\" has a line feed")
+        );
+        assert!(refused(&long(971)).contains("too long"));
+        for good in ["/a b", "/ä\"", &long(970), &format!("{}/", long(970))] {
+            place(good).unwrap();
+        }
+    }
 
     #[test]
     fn a_tablespace_may_hold_what_other_versions_have_there() {
