@@ -63,14 +63,17 @@ impl Silence {
     }
 }
 
-/// Who holds up the sessions of backup `name` in a database; a prepared transaction has number 0 (`pg_blocking_pids`,
-/// lockfuncs.c). What is told of others is ASCII, whatever they call themselves.
-fn question(name: &str, oid: u32) -> String {
-    format!(
-        "SELECT coalesce(jsonb_agg(DISTINCT CASE WHEN b.pid = 0 THEN 'a prepared transaction'
+/// An array of who (`h`) holds up sessions (`w`); a prepared transaction has number 0 (`pg_blocking_pids`, lockfuncs.c). What is
+/// told of others is ASCII, whatever they call themselves.
+pub const HOLDERS: &str = "coalesce(jsonb_agg(DISTINCT CASE WHEN b.pid = 0 THEN 'a prepared transaction'
              ELSE format('process %s (%s, %s)', b.pid, coalesce(nullif(h.application_name, ''), h.backend_type, 'unknown'),
                          coalesce(h.state, 'at work')) END), '[]')::text
-           FROM pg_stat_activity w CROSS JOIN unnest(pg_blocking_pids(w.pid)) AS b(pid) LEFT JOIN pg_stat_activity h ON h.pid = b.pid
+           FROM pg_stat_activity w CROSS JOIN unnest(pg_blocking_pids(w.pid)) AS b(pid) LEFT JOIN pg_stat_activity h ON h.pid = b.pid";
+
+/// Who holds up the sessions of backup `name` in a database.
+fn question(name: &str, oid: u32) -> String {
+    format!(
+        "SELECT {HOLDERS}
           WHERE w.datid = {oid} AND w.application_name IN ('pg_ark', 'pg_ark {name}')"
     )
 }

@@ -5,7 +5,7 @@ use super::report::Problem;
 use crate::logical::query::Server;
 use crate::logical::toc::{Entry, Toc};
 use crate::repository::logical_record::DatabaseRecord;
-use pg_ark_contract::Result;
+use pg_ark_contract::{Error, ErrorKind, Result};
 use std::collections::BTreeSet;
 
 /// Settings of these are lists of names, each in quotes of its own (`variable_is_guc_list_quote`, bin/pg_dump/dumputils.c).
@@ -164,6 +164,54 @@ fn comment(entry: &Entry, database: &str) -> Option<String> {
     Some(format!("COMMENT ON DATABASE {database} IS {text}"))
 }
 
+/// Gives database `fresh` its name by the statements `exchange`, and `properties` with it, in one transaction: nobody meets it
+/// without its privileges and settings. What of these fails is told, and the rest goes on.
+///
+/// # Errors
+/// `ServerNotReady` when it did not get its name: then nothing was changed. The order to stop.
+pub fn exchange_with(
+    server: &Server<'_>,
+    through: &str,
+    fresh: &str,
+    exchange: &str,
+    properties: &[String],
+) -> Result<Vec<String>> {
+    // Not with a backslash in front: psql would take it for a command of its own.
+    let properties: Vec<String> = properties.iter().map(|sql| format!("\n{sql}")).collect();
+    let done = format!(
+        "SELECT CASE WHEN EXISTS (SELECT FROM pg_database WHERE datname = {}) THEN 'undone' ELSE 'done' END",
+        literal(fresh)
+    );
+    let mut commands = vec!["BEGIN", exchange, "\\set ON_ERROR_STOP 0", "\\set ON_ERROR_ROLLBACK on"];
+    for sql in &properties {
+        commands.extend([sql.as_str(), "\\echo :ERROR :LAST_ERROR_MESSAGE"]);
+    }
+    commands.extend(["\\set ON_ERROR_STOP 1", "COMMIT", &done]);
+    let said = server.script(through, &commands)?;
+    let mut failed: Vec<String> = Vec::new();
+    let (mut is_done, mut is_failed) = (false, false);
+    for line in String::from_utf8_lossy(&said).lines() {
+        is_done = line == "done";
+        match line.split_once(' ') {
+            Some(("true", message)) => {
+                is_failed = true;
+                failed.push(message.to_string());
+            }
+            Some(("false", _)) => is_failed = false,
+            // A message of several lines.
+            _ if is_failed => {
+                failed.iter_mut().last().into_iter().for_each(|last| last.push_str(&format!("\n{line}")))
+            }
+            _ => {}
+        }
+    }
+    match is_done {
+        true => Ok(failed),
+        false => Err(Error::new(ErrorKind::ServerNotReady, "the server undid the transaction")
+            .detail(failed.join("\n"))),
+    }
+}
+
 /// Runs statements one after another through database `through`; what fails is told, and the rest goes on.
 ///
 /// # Errors
@@ -173,7 +221,7 @@ pub fn apply(server: &Server<'_>, through: &str, name: &str, statements: &[Strin
     for sql in statements {
         // Not with a backslash in front: psql would take it for a command of its own.
         if let Err(error) = server.run(through, &format!("\n{sql}")) {
-            if error.kind != pg_ark_contract::ErrorKind::ServerNotReady {
+            if error.kind != ErrorKind::ServerNotReady {
                 return Err(error);
             }
             let message = error.detail.unwrap_or(error.message);

@@ -51,7 +51,8 @@ pub fn new_name() -> String {
 ///
 /// # Errors
 /// As [`Server::json`].
-pub fn sweep(server: &Server<'_>, target: &Target, through: &str) -> Result<()> {
+pub fn sweep(load: &Load<'_>, target: &Target, through: &str) -> Result<()> {
+    let server = &load.server;
     let is_left = |database: &TargetDatabase| {
         let id = database.name.strip_prefix(PREFIX);
         let is_ours = id.is_some_and(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
@@ -68,9 +69,16 @@ pub fn sweep(server: &Server<'_>, target: &Target, through: &str) -> Result<()> 
         .filter(|database| is_left(database) && now.database(&database.name).is_some_and(is_left));
     for database in left {
         // Somebody else may be faster, or may just have begun.
-        match server.run(through, &format!("DROP DATABASE {}", identifier(&database.name))) {
+        let name = &database.name;
+        match server.run(through, &format!("DROP DATABASE IF EXISTS {}", identifier(name))) {
             Err(error) if error.kind != ErrorKind::ServerNotReady => return Err(error),
-            _ => {}
+            Err(error) => {
+                let said = plain(error).detail.unwrap_or_default();
+                load.watch.warn(&format!(
+                    "database \"{name}\", which a restore left that was killed, could not be dropped: {said}"
+                ));
+            }
+            Ok(()) => {}
         }
     }
     Ok(())
@@ -79,8 +87,8 @@ pub fn sweep(server: &Server<'_>, target: &Target, through: &str) -> Result<()> 
 /// Restores, renames, and brings it where it belongs.
 ///
 /// # Errors
-/// `ServerNotReady` with the server's words when something failed: the database that it goes into is as it was. As
-/// [`Load::run`].
+/// `ServerNotReady` with the server's words when something failed: the database that it goes into is as it was, or the error
+/// names what it got. As [`Load::run`].
 pub fn run(
     load: &Load<'_>,
     dump: &Dump<'_>,
@@ -151,8 +159,22 @@ fn through(load: &Load<'_>, dump: &Dump<'_>, name: &str, renaming: &Renaming<'_>
     if !objects.also.is_empty() {
         objects::transaction(load, &mut dump.reader(), &step.target, &objects.toc, &taken(&objects.also))?;
     }
-    carry(load, name, &names, renaming)?;
+    carry(load, name, &names, renaming).map_err(|error| stays(error, step))?;
     made::apply(&load.server, &step.target, &step.target, &statistics)
+}
+
+/// Says what was brought along before it failed, in a transaction of its own.
+fn stays(mut error: Error, step: &ObjectsStep) -> Error {
+    if step.also.is_empty() {
+        return error;
+    }
+    let also = step.also.join(", ");
+    error.message.push_str(&format!("; but what it needs is there now, and stays: {also}"));
+    if error.kind == ErrorKind::ServerNotReady {
+        let hint = "All else is as it was. Mend the cause and run the same command again: what is there now is found there. Or drop it.";
+        return error.hint(hint);
+    }
+    error
 }
 
 fn told(error: Error, step: &ObjectsStep) -> Error {
@@ -194,6 +216,8 @@ BEGIN
       UNION ALL SELECT 4, 'STATISTICS', x.oid, x.stxname, x.stxrelid FROM pg_statistic_ext x WHERE x.stxrelid = ANY (family)
       UNION ALL SELECT 5, 'CONSTRAINT', k.oid, k.conname, k.conrelid FROM pg_constraint k WHERE k.conrelid = ANY (family)
         AND k.contype IN ('c', 'f', 'n') AND k.coninhcount = 0 AND k.conparentid = 0 AND starts_with(k.conname, old || '_')
+        -- PostgreSQL renames it in partitions, too, where it has another name (from 18 on).
+        AND (k.contype <> 'n' OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = k.conrelid))
     ) o ORDER BY o.place, o.oid
   LOOP
     CONTINUE WHEN item.was = new;
