@@ -84,7 +84,13 @@ pub fn restored_text(plan: &IntoPlan, restored: &LogicalRestored, seconds: f64) 
     made.extend(restored.objects.iter().cloned());
     let bytes = human_bytes(plan.dump_bytes);
     let what = if made.is_empty() { "nothing".to_string() } else { made.join(", ") };
-    output::wrapped(&format!("Restored in {seconds:.1} s from {bytes} of dumps: {what}."), 0)
+    let mut text = format!("Restored in {seconds:.1} s from {bytes} of dumps: {what}.");
+    for name in &restored.kept {
+        text.push_str(&format!(
+            " What was replaced by less than all of the backup is kept as {name}: drop it when nobody needs it."
+        ));
+    }
+    output::wrapped(&text, 0)
 }
 
 /// How to gather statistics, which no dump before PostgreSQL 18 holds. `come_along` are the databases that bring theirs.

@@ -86,8 +86,8 @@ pub fn run_fresh(storage: &Storage, prepared: &FreshPrepared, watch: &dyn Watch)
     Ok(LogicalRestored {
         data_directory: Some(plan.data_directory.clone()),
         databases: plan.databases.iter().map(|database| database.name.clone()).collect(),
-        objects: Vec::new(),
         problems,
+        ..LogicalRestored::default()
     })
 }
 

@@ -22,11 +22,19 @@ use pg_ark_contract::{Error, ErrorKind, Result};
 /// Where databases are made from, unless the user names one.
 pub(super) const USUAL: &str = "postgres";
 /// Longest name, in bytes (`NAMEDATALEN`, pg_config_manual.h).
-const MAX_NAME: usize = 63;
+pub(super) const MAX_NAME: usize = 63;
 /// Nothing was touched.
 const TAKEN: &str = "Nothing was changed. With --clean they are replaced; with --database NAME --as OTHER one database goes beside what is there.";
 /// What replacing takes.
 const BESIDE: &str = "what replaces a database is filled beside it first, and the old one is dropped at the end: the server needs space for both";
+
+/// What keeps a database from being dropped (`dropdb`, dbcommands.c), or goes with it although others need it.
+const BOUND: &str = "SELECT coalesce(jsonb_agg(jsonb_build_array(x.database, x.kind, x.name) ORDER BY x.database, x.kind, x.name), '[]')::text FROM (
+  SELECT d.datname, 'subscription', s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+  UNION ALL SELECT r.database, 'replication slot', r.slot_name FROM pg_replication_slots r WHERE r.database IS NOT NULL
+  UNION ALL SELECT p.database, 'prepared transaction', p.gid FROM pg_prepared_xacts p) AS x(database, kind, name)";
+/// What helps against it.
+const UNBIND: &str = "Nothing was changed. In that database end it first: DROP SUBSCRIPTION name; SELECT pg_drop_replication_slot('name'), when nothing reads from it any more; COMMIT PREPARED 'name' or ROLLBACK PREPARED 'name'. Or restore beside it with --as.";
 
 /// A restore that can be carried out.
 #[derive(Debug, Clone)]
@@ -54,6 +62,7 @@ struct Scene<'a> {
     logical: &'a LogicalRecord,
     server: Server<'a>,
     target: &'a Target,
+    usual: &'a str,
     request: &'a IntoRequest,
 }
 
@@ -71,23 +80,28 @@ pub fn prepare_into(cluster: &Cluster, request: &IntoRequest, watch: &dyn Watch)
     let mut programs = Programs::for_restore(request.bindir.as_deref(), dumped)?;
     let storage = cluster.storage();
     let is_objects = !(request.tables.is_empty() && request.schemas.is_empty());
-    let usual = connection.database().unwrap_or(USUAL).to_string();
     Keeper::with(&|| watch::check(watch), |keeper| {
         let found = match is_objects {
             true => Some(find::database(storage, &folder, logical, request)?),
             false => None,
         };
         // Tables go into the database that the text names, or that of their own name.
-        let (usual, goes_to) = match (&found, connection.database()) {
-            (Some((database, _)), None) => (database.name.clone(), database.name.clone()),
-            _ => (usual.clone(), usual.clone()),
-        };
+        let own = found.as_ref().map_or(USUAL, |(database, _)| database.name.as_str());
         let server = Server { keeper, programs: &programs, connection: &connection, access: None };
+        let usual = database(&server, own)?;
         let target = Target::ask(&server, &usual)?;
         refuse(&target, dumped, &record, is_objects)?;
         let mut plan = new_plan(&record, &target, &programs);
-        let scene =
-            Scene { storage, folder: &folder, record: &record, logical, server, target: &target, request };
+        let scene = Scene {
+            storage,
+            folder: &folder,
+            record: &record,
+            logical,
+            server,
+            target: &target,
+            usual: &usual,
+            request,
+        };
         let (mut script, mut objects) = (None, None);
         match found {
             Some((database, toc)) => {
@@ -95,10 +109,11 @@ pub fn prepare_into(cluster: &Cluster, request: &IntoRequest, watch: &dyn Watch)
                     globals::script(&globals::read(storage, &folder, &record, logical)?, &Rules::default())?
                         .roles;
                 let server = &scene.server;
-                let mut chosen = objects::prepare(server, &target, toc, request, &goes_to, &roles)?;
+                let mut chosen = objects::prepare(server, &target, toc, request, &usual, &roles)?;
                 plan.dump_bytes = Dump::of(storage, &folder, database).size();
                 // The record knows the database, whatever the dump calls it.
                 chosen.step.name.clone_from(&database.name);
+                plan.warnings.append(&mut chosen.step.warnings);
                 plan.objects = Some(chosen.step.clone());
                 objects = Some(chosen);
             }
@@ -135,6 +150,15 @@ pub fn prepare_into(cluster: &Cluster, request: &IntoRequest, watch: &dyn Watch)
             jobs => jobs,
         },
     })
+}
+
+/// The database that the user names: in the text, or where libpq looks for what is not in the text.
+fn database(server: &Server<'_>, own: &str) -> Result<String> {
+    if let Some(named) = server.connection.database() {
+        return Ok(named.to_string());
+    }
+    let connection = server.connection.found_by_libpq(own);
+    Server { connection: &connection, ..*server }.json(own, "SELECT to_json(current_database())::text")
 }
 
 /// Refuses what means nothing.
@@ -313,8 +337,26 @@ impl Scene<'_> {
             .hint("Nothing was changed. End these sessions first; pg_stat_activity shows them."));
         }
         if plan.databases.iter().any(|step| step.replaces) {
+            self.refuse_bound(plan)?;
             plan.warnings.push(BESIDE.to_string());
         }
         Ok(())
+    }
+
+    /// Refuses to replace a database that the server would not drop, or that others follow.
+    fn refuse_bound(&self, plan: &IntoPlan) -> Result<()> {
+        let bound: Vec<(String, String, String)> = self.server.json(whole::through("", self.usual), BOUND)?;
+        let replaced =
+            |name: &String| plan.databases.iter().any(|step| step.replaces && step.target == *name);
+        let names: Vec<String> = bound
+            .iter()
+            .filter(|(database, ..)| replaced(database))
+            .map(|(database, kind, name)| format!("{kind} \"{name}\" of database \"{database}\""))
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let message = format!("--clean cannot replace what has {}", names.join(", "));
+        Err(Error::new(ErrorKind::ServerNotReady, message).hint(UNBIND))
     }
 }

@@ -9,6 +9,7 @@ use super::objects::{self, Objects};
 use super::report::{LogicalRestored, Problem};
 use super::scratch::{self, Renaming};
 use super::selection;
+use super::waiting;
 use super::whole::{self, Whole};
 use crate::logical::child::Keeper;
 use crate::logical::contents::{named, toc_of};
@@ -37,7 +38,7 @@ pub fn run_into(storage: &Storage, prepared: &IntoPrepared, watch: &dyn Watch) -
         let load = Load { server, watch };
         let used = used(prepared, logical);
         money::check(&server, &through(prepared), used.into_iter())?;
-        match &prepared.objects {
+        waiting::told(&load, &through(prepared), || match &prepared.objects {
             Some(objects) => {
                 let record = named(logical, &objects.step.name)?;
                 let connection = money::connection(&prepared.connection, record);
@@ -45,7 +46,7 @@ pub fn run_into(storage: &Storage, prepared: &IntoPrepared, watch: &dyn Watch) -
                 tables(storage, prepared, record, &load, objects)
             }
             None => databases(storage, prepared, logical, load),
-        }
+        })
     })
 }
 
@@ -110,9 +111,9 @@ fn databases(
         usual: &prepared.usual,
         jobs: prepared.jobs,
     };
-    let (done, problems) = whole.run(&prepared.plan.databases)?;
-    restored.databases = done;
-    restored.problems.extend(problems);
+    let done = whole.run(&prepared.plan.databases)?;
+    (restored.databases, restored.kept) = (done.databases, done.kept);
+    restored.problems.extend(done.problems);
     if prepared.script.is_some() {
         restored.problems.extend(left_out(storage, prepared, logical)?);
     }

@@ -20,6 +20,9 @@ pub struct LogicalRestored {
     pub data_directory: Option<PathBuf>,
     /// Databases, by the names that they have now.
     pub databases: Vec<String>,
+    /// Databases that were replaced by less than all of the backup and are kept, by the names that they have now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
     /// Tables and schemas, where not whole databases were asked for, by the names that they have now.
     pub objects: Vec<String>,
     /// What could not be restored.

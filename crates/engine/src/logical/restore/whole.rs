@@ -1,9 +1,11 @@
 //! Whole databases into a running server: each is made, filled, and given its settings, privileges and comment.
 
 use super::existing::{Target, identifier, plain};
+use super::into::MAX_NAME;
 use super::into_plan::DatabaseStep;
 use super::load::{Job, Load};
 use super::made;
+use super::money;
 use super::report::Problem;
 use super::scratch;
 use crate::logical::child::Keeper;
@@ -11,8 +13,8 @@ use crate::logical::contents::toc_of;
 use crate::logical::query::Server;
 use crate::logical::stored::Dump;
 use crate::logical::toc::Toc;
-use crate::repository::Storage;
 use crate::repository::logical_record::{DatabaseRecord, LogicalRecord};
+use crate::repository::{Storage, catalog};
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::ffi::OsString;
 
@@ -20,8 +22,10 @@ use std::ffi::OsString;
 const ALWAYS: [(&str, &str); 2] = [("postgres", "template1"), ("template1", "postgres")];
 /// The hint of what did not work.
 const AGAIN: &str = "Mend what the server says, then run the same command again.";
-/// Words of the server, of libpq and of pg_restore about what ends all that follows.
-const FATAL: [&str; 9] = [
+/// The hint of what would have replaced a database by less than it should be.
+const INCOMPLETE: &str = "Mend what the server says, then run the same command again; or put it beside the other with --as NAME and without --clean, to see what it has.";
+/// Words of the server, of libpq and of pg_restore about what ends all that follows, or the data of a table.
+const FATAL: [&str; 16] = [
     "No space left on device",
     "could not extend file",
     "Check free disk space",
@@ -31,7 +35,29 @@ const FATAL: [&str; 9] = [
     "terminating connection",
     "could not connect",
     "killed by signal",
+    "COPY failed",
+    "canceling statement",
+    "too many clients",
+    "remaining connection slots",
+    "too many connections",
+    "reconnection failed",
+    "worker process died",
 ];
+/// What a database can lack and still hold all its data: kinds of entries in a dump.
+const HARMLESS: [&str; 9] = [
+    "ACL",
+    "COMMENT",
+    "DEFAULT ACL",
+    "EVENT TRIGGER",
+    "EXTENSION",
+    "POLICY",
+    "PUBLICATION",
+    "SECURITY LABEL",
+    "SUBSCRIPTION",
+];
+
+/// Letters of a time up to its seconds: `2026-11-23T07:15:42`.
+const SECONDS: usize = 19;
 
 /// What a database of the backup is when nobody ever used it.
 pub fn is_empty(toc: &Toc) -> bool {
@@ -75,6 +101,17 @@ pub struct Whole<'a> {
     pub jobs: usize,
 }
 
+/// What came of databases.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// Those that are there now.
+    pub databases: Vec<String>,
+    /// Those that were replaced and are kept, by their new names.
+    pub kept: Vec<String>,
+    /// What could not be restored.
+    pub problems: Vec<Problem>,
+}
+
 impl Whole<'_> {
     /// Restores databases one after another, each by several connections where its dump allows that. One that cannot even be
     /// made is a problem when there are others.
@@ -82,27 +119,24 @@ impl Whole<'_> {
     /// # Errors
     /// `ServerNotReady` when the only one cannot be made; as [`Load::run`]. What was made and not finished is dropped, and what
     /// was to be replaced is as it was.
-    pub fn run(&self, steps: &[DatabaseStep]) -> Result<(Vec<String>, Vec<Problem>)> {
-        let (mut done, mut problems) = (Vec::new(), Vec::new());
+    pub fn run(&self, steps: &[DatabaseStep]) -> Result<Done> {
+        let mut done = Done::default();
         for step in steps {
             let Some(record) = self.record.database(&step.name) else { continue };
-            match self.one(step, record) {
-                Ok(found) => {
-                    problems.extend(found);
-                    done.push(step.target.clone());
-                }
+            match self.one(step, record, &mut done) {
+                Ok(()) => done.databases.push(step.target.clone()),
                 Err(error) if error.kind == ErrorKind::ServerNotReady && steps.len() > 1 => {
                     let said = error.detail.map_or_else(String::new, |detail| format!(": {detail}"));
                     let message = format!("it was not restored at all: {}{said}", error.message);
-                    problems.push(Problem { database: Some(step.target.clone()), message });
+                    done.problems.push(Problem { database: Some(step.target.clone()), message });
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok((done, problems))
+        Ok(done)
     }
 
-    fn one(&self, step: &DatabaseStep, record: &DatabaseRecord) -> Result<Vec<Problem>> {
+    fn one(&self, step: &DatabaseStep, record: &DatabaseRecord, done: &mut Done) -> Result<()> {
         let server = &self.load.server;
         let through = through(&step.target, self.usual);
         let toc = toc_of(self.storage, self.folder, record)?;
@@ -114,20 +148,29 @@ impl Whole<'_> {
         let filled =
             server.run(through, &sql).map_err(|error| cannot("created", step, error)).and_then(|()| {
                 let found = scratch::held(server, &name, || self.fill(step, record, &toc, &name))?;
-                self.replace(step, &name, through).map_err(|error| cannot("given its name", step, error))?;
-                Ok(found)
+                let is_whole = found.iter().all(|problem| is_harmless(&problem.message));
+                problems.extend(found);
+                let properties = made::properties(&step.target, record, &toc);
+                let kept = step.replaces.then(|| kept_name(&step.target)).filter(|_| !is_whole);
+                let failed = self
+                    .replace(step, &name, kept.as_deref(), &properties)
+                    .map_err(|error| cannot("given its name", step, error))?;
+                let problem = |message| Problem { database: Some(step.target.clone()), message };
+                problems.extend(failed.into_iter().map(problem));
+                Ok(kept)
             });
         match filled {
-            Ok(found) => problems.extend(found),
+            Ok(kept) => {
+                done.problems.extend(problems);
+                done.kept.extend(kept);
+                Ok(())
+            }
             Err(error) => {
                 // Also when it could not be made: a psql that was stopped may have got what it asked for.
                 self.remove(&name, through);
-                return Err(kept(step, error));
+                Err(unchanged(step, error))
             }
         }
-        let properties = made::properties(&step.target, record, &toc);
-        problems.extend(made::apply(server, through, &step.target, &properties)?);
-        Ok(problems)
     }
 
     /// Fills the database `name`.
@@ -152,7 +195,9 @@ impl Whole<'_> {
         }
         let dump = Dump::of(self.storage, self.folder, record);
         let job = Job { name: &step.target, connect: name, options: &options, jobs: self.jobs };
-        let found = self.load.run(&dump, &job)?;
+        let connection = money::connection(self.load.server.connection, record);
+        let load = Load { server: Server { connection: &connection, ..self.load.server }, ..self.load };
+        let found = load.run(&dump, &job)?;
         let fatal: Vec<&str> = found
             .iter()
             .map(|problem| problem.message.as_str())
@@ -164,24 +209,32 @@ impl Whole<'_> {
                 ErrorKind::ServerNotReady,
                 format!("database \"{}\" could not be replaced", step.target),
             );
-            return Err(error.detail(fatal.join("\n")).hint(AGAIN));
+            return Err(error.detail(fatal.join("\n")).hint(INCOMPLETE));
         }
         problems.extend(found);
         Ok(problems)
     }
 
-    /// Gives it its name; from an old one that has it, in one transaction, and drops the old one.
-    fn replace(&self, step: &DatabaseStep, fresh: &str, through: &str) -> Result<()> {
-        let server = &self.load.server;
+    /// Gives it its name and its properties in one transaction; from an old one that has the name, which is dropped, or kept
+    /// under the name `kept`. Tells what of the properties failed.
+    fn replace(
+        &self,
+        step: &DatabaseStep,
+        fresh: &str,
+        kept: Option<&str>,
+        properties: &[String],
+    ) -> Result<Vec<String>> {
+        let through = through(&step.target, self.usual);
         let is_template = self.target.database(&step.target).is_some_and(|there| there.is_template);
         // Who kills this program now leaves a database that the next restore removes.
-        let old = scratch::new_name();
+        let old = kept.map_or_else(scratch::new_name, ToString::to_string);
         let replaced = step.replaces.then_some((old.as_str(), is_template));
-        server.run(through, &made::exchange(&step.target, fresh, replaced))?;
-        if step.replaces {
+        let exchange = made::exchange(&step.target, fresh, replaced);
+        let failed = made::exchange_with(&self.load.server, through, fresh, &exchange, properties)?;
+        if step.replaces && kept.is_none() {
             self.remove(&old, through);
         }
-        Ok(())
+        Ok(failed)
     }
 
     /// Half a database is nobody's, and would be in the way of the next try.
@@ -191,10 +244,11 @@ impl Whole<'_> {
             let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
             server.run(through, &sql)
         });
-        if removed.is_err() {
+        if let Err(error) = removed {
+            let said = plain(error).detail.unwrap_or_default();
             self.load
                 .watch
-                .warn(&format!("database \"{name}\" is of no use to anybody and could not be dropped: the next restore into this server tries again when it is one that a restore named"));
+                .warn(&format!("database \"{name}\" is of no use to anybody and could not be dropped; the next restore into this server tries again: {said}"));
         }
     }
 }
@@ -202,6 +256,24 @@ impl Whole<'_> {
 /// What ends more than one statement: the server, its disk, or the connection. What follows it is missing, too.
 fn is_fatal(said: &str) -> bool {
     FATAL.iter().any(|word| said.contains(word))
+}
+
+/// Whether a database that had this problem holds all its data. Roles are missing where a server is another one.
+fn is_harmless(said: &str) -> bool {
+    let kind = |kind: &&str| said.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' '));
+    let is_role = said.contains(": role \"") && said.ends_with("\" does not exist");
+    is_role || HARMLESS.iter().any(|harmless| kind(&harmless))
+}
+
+/// The name under which a database is kept that was replaced by less than all of the backup: `shop_before_20261123T071542`, in
+/// UTC, and cut as the server cuts names.
+fn kept_name(name: &str) -> String {
+    let now = catalog::now();
+    let digits: String = now.chars().take(SECONDS).filter(|letter| !matches!(letter, '-' | ':')).collect();
+    let end = format!("_before_{digits}");
+    let fits = |at: &usize| name.is_char_boundary(*at);
+    let most = (0..=name.len().min(MAX_NAME.saturating_sub(end.len()))).rev().find(fits).unwrap_or(0);
+    format!("{}{end}", name.get(..most).unwrap_or_default())
 }
 
 fn cannot(what: &str, step: &DatabaseStep, error: Error) -> Error {
@@ -213,7 +285,7 @@ fn cannot(what: &str, step: &DatabaseStep, error: Error) -> Error {
 }
 
 /// Says that nothing is lost.
-fn kept(step: &DatabaseStep, mut error: Error) -> Error {
+fn unchanged(step: &DatabaseStep, mut error: Error) -> Error {
     if step.replaces {
         error.message.push_str(&format!("; database \"{}\" is as it was", step.target));
     }
@@ -240,6 +312,23 @@ mod tests {
             assert!(is_fatal(said));
         }
         assert!(!is_fatal("role \"x\" does not exist"));
+        for said in [
+            "ACL TABLE orders alice: no",
+            "TABLE orders alice: role \"alice\" does not exist",
+            "COMMENT x: no",
+        ] {
+            assert!(is_harmless(said), "{said}");
+        }
+        for said in
+            ["TABLE DATA public orders alice: no", "ACLS x: no", "INDEX i a: no", "it ended with status 1"]
+        {
+            assert!(!is_harmless(said), "{said}");
+        }
         assert_eq!((through("x", "x"), through("y", "x")), ("postgres", "x"));
+        let kept = kept_name(&"ü".repeat(31));
+        assert!(
+            kept.starts_with(&format!("{}_before_20", "ü".repeat(20))) && kept.len() <= MAX_NAME,
+            "{kept}"
+        );
     }
 }
