@@ -1,6 +1,7 @@
 //! `ark.enable(..., protect => true)`: plan, do, and say what is left.
 //!
-//! 1. [`check_place`] and [`refuse_faults`]: nothing is changed on a server where it could not work.
+//! 1. [`check_place`] and [`refuse_faults`]: nothing is changed on a server where it could not work. Whether it could is
+//!    tried on the repository itself, which may be new then.
 //! 2. [`plan`]: from the settings as they will act after a restart, what is to be set and what only people can decide.
 //! 3. [`run`]: writes the settings, makes the jobs that are not there yet, and names what is left.
 //!
@@ -99,11 +100,11 @@ pub(super) fn refuse_faults(target: &Target) -> Result<Vec<Row>> {
         let advised = rows.into_iter().filter(|row| row.status == CheckStatus::Warning);
         return Ok(advised.map(|row| (row.item, "advised".into(), row.hint.or(Some(row.detail)))).collect());
     };
-    let all: Vec<_> = faults.iter().map(|row| format!("{}: {}", row.item, row.detail)).collect();
+    let others: Vec<_> = faults.iter().skip(1).map(|row| format!("{}: {}", row.item, row.detail)).collect();
     let message = format!("this server cannot be protected yet: {}: {}", first.item, first.detail);
-    Err(Error::new(ErrorKind::ServerNotReady, message)
-        .detail(all.join("; "))
-        .hint(first.hint.clone().unwrap_or_else(|| "SELECT * FROM ark.check() says more.".into())))
+    let error = Error::new(ErrorKind::ServerNotReady, message);
+    let error = if others.is_empty() { error } else { error.detail(others.join("; ")) };
+    Err(error.hint(first.hint.clone().unwrap_or_else(|| "SELECT * FROM ark.check() says more.".into())))
 }
 
 /// A setting: as it acts now, and as it will after a restart.

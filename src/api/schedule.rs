@@ -56,7 +56,7 @@ pub fn schedule(
 #[search_path(pg_catalog, pg_temp)]
 pub fn unschedule(name: Option<Text>) -> bool {
     version::require();
-    let removed = job_name(name).and_then(|name| {
+    let removed = any_name(name).and_then(|name| {
         check_place()?;
         jobs::check()?;
         let removed = sql::write(
@@ -141,12 +141,17 @@ impl Asked {
 /// # Errors
 /// `InvalidArgument` for NULL and for what can name none.
 pub(super) fn job_name(name: Option<Text>) -> Result<String> {
-    let name = name.map(|name| name.decode()).transpose()?.ok_or_else(|| {
-        Error::new(ErrorKind::InvalidArgument, "the name of a job must not be null")
-            .hint("The view ark.jobs shows the names.")
-    })?;
+    let name = any_name(name)?;
     check_job_name(&name)?;
     Ok(name)
+}
+
+/// Also one that names no job: a row that somebody wrote by hand can be removed like the others.
+fn any_name(name: Option<Text>) -> Result<String> {
+    name.map(|name| name.decode()).transpose()?.ok_or_else(|| {
+        Error::new(ErrorKind::InvalidArgument, "the name of a job must not be null")
+            .hint("The view ark.jobs shows the names.")
+    })
 }
 
 fn parse_kind(kind: &str) -> Result<JobKind> {
@@ -221,12 +226,12 @@ pub(super) fn instants(cron: &str, timezone: &str) -> Result<(Option<String>, St
 }
 
 /// Moments count from now on when the schedule is another, or when a job is switched on again: what passed meanwhile was
-/// never due.
+/// never due. A job made in the future, by a clock that was wrong, is made now.
 const REPLACE: &str = "ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, cron = excluded.cron, \
     timezone = excluded.timezone, enabled = excluded.enabled, time_limit = excluded.time_limit, label = excluded.label, \
     level = excluded.level, deep = excluded.deep, databases = excluded.databases, \
     exclude_databases = excluded.exclude_databases, skip_failed = excluded.skip_failed, since = CASE WHEN j.cron = excluded.cron \
-    AND j.timezone = excluded.timezone AND (j.enabled OR NOT excluded.enabled) THEN j.since ELSE excluded.since END";
+    AND j.timezone = excluded.timezone AND (j.enabled OR NOT excluded.enabled) THEN least(j.since, excluded.since) ELSE excluded.since END";
 
 /// Writes a job; one of the same name is replaced.
 fn put(job: &Job, limit: Option<Interval>) -> Result<()> {

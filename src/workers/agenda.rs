@@ -6,7 +6,7 @@
 use super::{clock, job, server};
 use crate::engine::{self, Target};
 use crate::postgres::shared::{ANSWER_SIZE, Channel, State};
-use crate::postgres::{interrupts, progress, transaction, wal, worker};
+use crate::postgres::{interrupts, process, progress, transaction, wal, worker};
 use crate::{jobs, settings, sql, version};
 use pg_ark_contract::conversation::{Answer, Task};
 use pg_ark_contract::schedule::{JobKind, JobSpec, JobState, RunId};
@@ -49,6 +49,8 @@ pub struct Known {
     pub wake_at: Option<String>,
     /// A run goes on somewhere, which may end in any way at any time.
     pub running: bool,
+    /// When the engine was asked: RFC 3339. In the future when the clock was set back since.
+    pub asked_at: String,
 }
 
 /// A run that is due.
@@ -176,7 +178,8 @@ fn check_installed() -> Result<()> {
 
 fn is_as_it_was(known: &Known, fingerprint: u64) -> bool {
     let due = known.wake_at.as_deref().is_some_and(|at| clock::until(at).is_none_or(|left| left.is_zero()));
-    known.fingerprint == fingerprint && !known.running && !due
+    let set_back = clock::until(&known.asked_at).is_none_or(|left| !left.is_zero());
+    known.fingerprint == fingerprint && !known.running && !due && !set_back
 }
 
 fn fingerprint(target: &Target, jobs: &[JobSpec]) -> u64 {
@@ -190,6 +193,7 @@ fn fingerprint(target: &Target, jobs: &[JobSpec]) -> u64 {
 
 fn ask(target: &Target, jobs: Vec<JobSpec>, fingerprint: u64, mut problems: Vec<Error>) -> Result<Report> {
     progress::activity("pg_ark: asks the engine which jobs are due");
+    let asked_at = process::utc_now();
     let specs: Vec<_> = jobs.iter().map(|job| (job.name.clone(), job.kind, job.time_limit)).collect();
     let task = Task::Agenda {
         system_identifier: wal::system_identifier(),
@@ -202,7 +206,7 @@ fn ask(target: &Target, jobs: Vec<JobSpec>, fingerprint: u64, mut problems: Vec<
     };
     let of_jobs = Some(never_due(&states));
     let running = states.iter().any(|state| state.running.is_some());
-    let known = error.is_none().then_some(Known { fingerprint, wake_at, running });
+    let known = error.is_none().then_some(Known { fingerprint, wake_at, running, asked_at });
     problems.extend(error);
     let of = |run: RunId| {
         let (_, kind, time_limit) = specs.iter().find(|(name, ..)| *name == run.job)?;
@@ -236,7 +240,8 @@ mod tests {
     use super::*;
 
     fn known(wake_at: Option<&str>, running: bool) -> Known {
-        Known { fingerprint: 7, wake_at: wake_at.map(str::to_string), running }
+        let asked_at = "2026-11-22T02:00:00Z".into();
+        Known { fingerprint: 7, wake_at: wake_at.map(str::to_string), running, asked_at }
     }
 
     #[test]
@@ -247,6 +252,8 @@ mod tests {
         assert!(!is_as_it_was(&known(None, true), 7), "a run goes on");
         assert!(!is_as_it_was(&known(Some("2000-01-01T00:00:00Z"), false), 7), "due");
         assert!(!is_as_it_was(&known(Some("nonsense"), false), 7), "not understood");
+        let ahead = Known { asked_at: "9000-01-01T00:00:00Z".into(), ..known(None, false) };
+        assert!(!is_as_it_was(&ahead, 7), "the clock was set back");
     }
 
     #[test]

@@ -5,18 +5,22 @@
 //! * An attempt that failed is made again, later each time, until an instant comes that supersedes it.
 //! * While an attempt goes on, its job is not due.
 //! * A server without a backup does not wait for the first instant.
+//! * A job that was made in the future, by a clock that was wrong, counts as one made long ago.
 //!
 //! Each job is looked at alone: none can delay another.
 
 use super::cron::Schedule;
 use super::history::{Attempt, History};
-use super::runs::{Key, text};
+use super::runs::{self, Key, text};
 use chrono::{DateTime, Duration, SubsecRound, Utc};
 use pg_ark_contract::schedule::{JobKind, JobSpec, JobState, MissedRuns, RunStatus, retry_pause};
 use pg_ark_contract::{Error, ErrorKind, Result};
 
 /// An instant that passed longer ago, in seconds, was missed.
 const MISSED: i64 = 300;
+
+/// When a job was made of which nobody knows when.
+const LONG_AGO: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// What is known about one job.
 pub struct Known<'a> {
@@ -73,7 +77,7 @@ fn decide_one(known: &Known<'_>, is_first: bool, missed: MissedRuns, now: DateTi
         last_run: seen.ended.as_ref().map(|ended| ended.row.clone()),
         failures: seen.failures,
     };
-    let (schedule, since) = match understood(job) {
+    let (schedule, since) = match understood(job, now) {
         Ok(understood) => understood,
         Err(error) => {
             state.error = Some(error);
@@ -93,7 +97,9 @@ fn decide_one(known: &Known<'_>, is_first: bool, missed: MissedRuns, now: DateTi
             let limit = running.limit.filter(|limit| *limit > now);
             return Decision { state, wake: limit.into_iter().chain(next).min() };
         }
-        (Ok(_), None) if is_first && since <= now => (Some(Key { due: since, attempt: 1 }), Some(since)),
+        (Ok(_), None) if is_first && LONG_AGO < since && since <= now => {
+            (Some(Key { due: since, attempt: 1 }), Some(since))
+        }
         (Ok(_), None) => match schedule.last(now).filter(|last| *last > reference) {
             Some(last) if missed == MissedRuns::Skip && (now - last).num_seconds() >= MISSED => (None, next),
             Some(last) => (Some(Key { due: last, attempt: 1 }), Some(last)),
@@ -106,14 +112,16 @@ fn decide_one(known: &Known<'_>, is_first: bool, missed: MissedRuns, now: DateTi
 }
 
 /// The schedule of a job, and the instant up to which it was never due.
-fn understood(job: &JobSpec) -> Result<(Schedule, DateTime<Utc>)> {
+fn understood(job: &JobSpec, now: DateTime<Utc>) -> Result<(Schedule, DateTime<Utc>)> {
     let schedule = Schedule::parse(&job.cron, &job.timezone)?;
     let since = DateTime::parse_from_rfc3339(&job.since).map_err(|_| {
         let shown: String = job.since.chars().take(100).flat_map(char::escape_debug).collect();
         Error::new(ErrorKind::InvalidArgument, format!("\"{shown}\" is no time"))
             .hint("Schedule the job again with ark.schedule.")
     })?;
-    Ok((schedule, since.to_utc().trunc_subsecs(0)))
+    let since = since.to_utc().trunc_subsecs(0);
+    // Else nothing would be due until then.
+    Ok((schedule, if runs::is_ahead(since, now) { LONG_AGO } else { since }))
 }
 
 /// The next attempt at what failed, and when it or the `next` instant is due.

@@ -59,6 +59,34 @@ fn due(state: &JobState) -> Option<(&str, u32)> {
 }
 
 #[test]
+fn a_job_that_was_made_by_a_clock_ahead_is_done_once_the_clock_is_right() {
+    let daily = job("x", JobKind::Full, "0 2 * * *", at("2028-06-01T00:30:00Z"));
+    let of = |newest, missed| state_of(&daily, newest, missed, "2026-07-15T12:00:00Z");
+    let (state, _) = of(None, MissedRuns::Once);
+    assert_eq!(due(&state), Some(("2026-07-15T02:00:00Z", 1)));
+    let (state, wake) = of(None, MissedRuns::Skip);
+    assert_eq!((due(&state), wake.as_deref()), (None, Some("2026-07-16T02:00:00Z")));
+    // What was done since counts, and what failed is tried again.
+    let key = Key { due: at("2026-07-15T02:00:00Z"), attempt: 1 };
+    let newest = |status| Some(attempt(key, status, at("2026-07-15T02:10:00Z")));
+    let (state, wake) = of(newest(RunStatus::Done), MissedRuns::Once);
+    assert_eq!((due(&state), wake.as_deref()), (None, Some("2026-07-16T02:00:00Z")));
+    let (state, _) = of(newest(RunStatus::Failed), MissedRuns::Once);
+    assert_eq!(due(&state), Some(("2026-07-15T02:00:00Z", 2)));
+    // The first backup does not wait either; a clock of another server may be a little ahead.
+    let history = || Ok(History::default());
+    let (states, _) = decide(
+        &[Known { job: &daily, history: history() }],
+        Some(0),
+        MissedRuns::Once,
+        at("2026-07-15T12:00:00Z"),
+    );
+    assert_eq!(due(&states[0]), Some(("2026-07-15T02:00:00Z", 1)));
+    let soon = job("x", JobKind::Full, "0 2 * * *", at("2026-07-15T12:30:00Z"));
+    assert_eq!(due(&state_of(&soon, None, MissedRuns::Once, "2026-07-15T12:00:00Z").0), None);
+}
+
+#[test]
 fn what_was_missed_is_made_up_once_and_late_or_left_out() {
     let daily = job("x", JobKind::Full, "0 2 * * *", at("2026-11-01T12:00:00Z"));
     let done = attempt(
@@ -263,7 +291,7 @@ fn obvious(
     missed: MissedRuns,
     now: DateTime<Utc>,
 ) -> Option<(DateTime<Utc>, u32)> {
-    let (schedule, since) = understood(job).unwrap();
+    let (schedule, since) = understood(job, now).unwrap();
     if attempts.values().any(|made| status(made, now) == RunStatus::Running) {
         return None;
     }

@@ -151,7 +151,12 @@ pub fn keys(storage: &Storage, folder: &str) -> Result<Vec<Key>> {
 
 /// Whether an instant can be one of a clock that is right.
 pub fn is_plausible(key: Key, now: DateTime<Utc>) -> bool {
-    key.due.signed_duration_since(now) <= Duration::hours(AHEAD)
+    !is_ahead(key.due, now)
+}
+
+/// Whether a time can only be one of a clock that is wrong.
+pub fn is_ahead(time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    time.signed_duration_since(now) > Duration::hours(AHEAD)
 }
 
 /// Reads one object; `None` when it is gone.
