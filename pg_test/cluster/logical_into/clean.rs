@@ -126,7 +126,7 @@ fn nothing_outside_of_a_schema_goes_with_it() {
             "operator family keep.fam9",
         ),
         (
-            "CREATE FUNCTION sales.v(text[], oid) RETURNS void LANGUAGE sql AS ''; CREATE FOREIGN DATA WRAPPER w VALIDATOR sales.v",
+            "CREATE FUNCTION sales.v(text[], oid) RETURNS bool LANGUAGE sql AS 'SELECT true'; CREATE FOREIGN DATA WRAPPER w VALIDATOR sales.v",
             "DROP FOREIGN DATA WRAPPER w",
             "foreign-data wrapper w",
         ),

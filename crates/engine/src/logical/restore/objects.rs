@@ -243,7 +243,7 @@ fn renamed(
     objects.also.retain(|id| !inside.contains(id));
     objects.step.also = graph.entries(&objects.also).map(words).collect();
     objects.list = inside.union(&graph.needs(inside)).copied().collect();
-    objects.step.left_out = graph.entries(after).map(words).collect();
+    objects.step.left_out.extend(graph.entries(after).map(words));
     Ok(objects)
 }
 

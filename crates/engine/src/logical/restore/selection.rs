@@ -154,11 +154,7 @@ impl<'a> Graph<'a> {
     pub fn only_needed(&self, ids: &BTreeSet<u32>, selected: &BTreeSet<u32>) -> BTreeSet<u32> {
         let mut all = self.grown(ids.iter().copied());
         let owned = |entry: &Entry| {
-            entry.kind == "SEQUENCE OWNED BY"
-                && entry.depends.iter().any(|id| {
-                    let owner = self.entry(*id).filter(|other| OWNERS.contains(&other.kind.as_str()));
-                    owner.is_some_and(|owner| !selected.contains(&owner.id))
-                })
+            entry.kind == "SEQUENCE OWNED BY" && self.tables_of(entry).any(|id| !selected.contains(&id))
         };
         all.retain(|id| !self.entry(*id).is_some_and(owned));
         all
@@ -229,16 +225,25 @@ impl<'a> Graph<'a> {
         dependents.filter(|entry| entry.kind == "COMMENT").map(|entry| entry.id).collect()
     }
 
+    /// The tables that an entry depends on; only a sequence itself tells who owns it.
+    fn tables_of<'b>(&'b self, entry: &'b Entry) -> impl Iterator<Item = u32> + 'b {
+        let of_sequence = entry
+            .depends
+            .iter()
+            .filter_map(|id| self.entry(*id))
+            .filter(|other| entry.kind == "SEQUENCE OWNED BY" && other.kind == "SEQUENCE")
+            .flat_map(|sequence| &sequence.depends);
+        let is_table = |id: &u32| self.entry(*id).is_some_and(|e| OWNERS.contains(&e.kind.as_str()));
+        entry.depends.iter().chain(of_sequence).copied().filter(is_table)
+    }
+
     /// Parts what stands on its own from what needs more.
     fn split(&self, all: BTreeSet<u32>) -> Selection {
         let needs_more = |entry: &Entry| match entry.kind.as_str() {
             "PUBLICATION TABLE" => true,
             "RULE" if self.is_of_view(entry) => false,
             "FK CONSTRAINT" | "TABLE ATTACH" | "INDEX ATTACH" | "POLICY" | "RULE" | "SEQUENCE OWNED BY" => {
-                entry.depends.iter().any(|id| {
-                    let is_table = |entry: &Entry| OWNERS.contains(&entry.kind.as_str());
-                    self.entry(*id).is_some_and(is_table) && !all.contains(id)
-                })
+                self.tables_of(entry).any(|id| !all.contains(&id))
             }
             _ => false,
         };

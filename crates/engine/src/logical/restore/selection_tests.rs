@@ -164,3 +164,19 @@ fn names_are_found_as_they_are() {
     assert_eq!(unquoted("a.\"b\""), Some((Some("a".into()), "b".into())));
     assert_eq!(unquoted("a.b"), None);
 }
+
+#[test]
+fn a_sequence_is_owned_only_beside_its_table() {
+    in_every_version(|graph| {
+        let (table, sequence) = (only(graph, "sales.orders"), only(graph, "orders_no_seq"));
+        let owned = "SEQUENCE OWNED BY sales.orders_no_seq".to_string();
+        let alone = graph.tables(&[sequence]);
+        assert!(!shown(graph, &alone.inside).contains(&owned));
+        assert_eq!(shown(graph, &alone.after), [owned.as_str()]);
+        assert!(shown(graph, &graph.tables(&[table, sequence]).inside).contains(&owned));
+        let sequence = BTreeSet::from([sequence]);
+        let needed = shown(graph, &graph.only_needed(&sequence, &BTreeSet::new()));
+        assert_eq!(needed, ["SEQUENCE SET sales.orders_no_seq", "SEQUENCE sales.orders_no_seq"]);
+        assert!(shown(graph, &graph.only_needed(&sequence, &BTreeSet::from([table]))).contains(&owned));
+    });
+}
