@@ -1,8 +1,9 @@
 //! `ark.status` and `ark.metrics`: what they say of a server that backs itself up, of one that does not, and what it costs.
 
 use crate::archiving::{archive_now, archiving};
+use crate::scheduled::DAY;
 use crate::support::Ready;
-use pg_ark_testkit::{Cluster, LONG, wait_until};
+use pg_ark_testkit::{Clock, Cluster, LONG, wait_until};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -112,4 +113,42 @@ fn a_schedule_that_nobody_keeps_is_told() {
     server.psql("ROLLBACK PREPARED 'locked'");
     server.psql("SELECT ark.unschedule('nightly')");
     assert_eq!(server.psql("SELECT health FROM ark.status"), "ok");
+}
+
+#[test]
+fn a_backup_of_the_future_is_told_and_hides_no_age() {
+    let clock = Clock::behind(DAY * 100);
+    let ready = archiving(Cluster::builder().wal_segment_mb(1).clock(&clock));
+    let server = &ready.server;
+    let past = ready.take_backup();
+    assert_eq!(server.psql("SELECT health FROM ark.status"), "ok");
+    clock.advance(DAY * 90);
+    let future = ready.take_backup();
+    clock.advance(DAY);
+    archive_now(&ready);
+    assert_eq!(server.psql("SELECT last_backup, health FROM ark.status"), format!("{future}|ok"));
+
+    // The clock is set right.
+    clock.set(clock.now() - i64::try_from(DAY.as_secs() * 31).expect("seconds"));
+    let health = server.psql("SELECT health FROM ark.status");
+    let told = format!("backup {future} says that it finished at ");
+    assert!(
+        health.contains(&told) && health.contains("in the future: the clock was or is wrong"),
+        "{health}"
+    );
+    assert!(health.contains("the last backup is 60 days old"), "{health}");
+    let row = "SELECT healthy, last_backup, last_clean_backup, last_backup_age BETWEEN '59 days' AND '61 days' FROM ark.status";
+    assert_eq!(server.psql(row), format!("f|{past}|{past}|t"));
+    let age = "SELECT extract(epoch FROM now()) - value BETWEEN 59 * 86400 AND 61 * 86400 FROM ark.metrics \
+               WHERE name = 'pg_ark_last_backup_timestamp_seconds'";
+    assert_eq!((server.psql(age), value(server, "healthy")), ("t".into(), "0".into()));
+    let check = server.psql("SELECT status, detail, hint FROM ark.check() WHERE item = 'clock'");
+    assert!(check.starts_with(&format!("warning|{told}")) && check.contains("by hand"), "{check}");
+
+    let present = ready.take_backup();
+    assert_eq!(server.psql("SELECT last_backup FROM ark.status"), present);
+    // As the hint says.
+    fs::remove_dir_all(ready.backup_folder(&future)).expect("its folder");
+    archive_now(&ready);
+    assert_eq!(server.psql("SELECT last_backup, health FROM ark.status"), format!("{present}|ok"));
 }

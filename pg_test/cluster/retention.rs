@@ -197,6 +197,32 @@ fn promise_4_never_delete_the_last_way_back() {
 }
 
 #[test]
+fn promise_4_a_clock_that_is_ahead_of_the_repositorys_removes_nothing() {
+    let aged = aged(4);
+    let archive = aged.ready.repo.path().join("main");
+    let stored = || names_below(&archive);
+    let (before, right) = (stored(), aged.clock.now());
+    aged.clock.set_ahead(DAY * 700);
+    // What is shown would be wrong, and is told to be.
+    let plan = aged.try_prune(&[&TWO_DAYS[..], &["--dry-run"]].concat());
+    assert!(plan.stderr.contains("nothing is removed by a clock that is ahead"), "{plan}");
+    assert!(!plan.ok().is_empty());
+    let refused = fails_with(aged.pgark().arg("prune").args(TWO_DAYS), 22);
+    assert!(refused.stderr.contains("this machine's clock says 2028-"), "{refused}");
+    let error = aged.ready.server.try_psql("SELECT ark.prune(false)").expect_err("a refusal");
+    assert_eq!(error.sqlstate(), "55000", "{error}");
+    assert!(error.hint().contains("Set this machine's clock right"), "{error}");
+    assert_eq!(stored(), before);
+    // Machines may differ a little.
+    aged.clock.set_ahead(HOUR / 2);
+    aged.try_prune(&["--window", "90d", "--min-full", "1"]).ok();
+    aged.clock.set(right);
+    assert_eq!(aged.complete(), aged.backups);
+    assert!(aged.prune(&TWO_DAYS).contains(&aged.backups[0]));
+    aged.assert_way_back();
+}
+
+#[test]
 fn a_prune_gives_way_to_a_backup_that_runs() {
     let mut aged = aged(4);
     aged.clock.advance(DAY * 10);

@@ -55,11 +55,15 @@ fn of_backups(protection: &Protection, age: &impl Fn(&str) -> Option<i64>) -> Ve
                 "there is no complete backup but logical ones, which restore no moment after them".into(),
             );
         }
+        None if stored.future.is_some() => {
+            problems.push("there is no complete backup but of the future".into());
+        }
         None => problems.push("there is no complete backup".into()),
         Some(0) => {}
         Some(1) => problems.push("the last backup holds 1 damaged page".into()),
         Some(pages) => problems.push(format!("the last backup holds {pages} damaged pages")),
     }
+    problems.extend(stored.future.as_ref().map(ToString::to_string));
     if let Some(newest) = newest_timeline(stored)
         && newest > protection.now.timeline.0
     {

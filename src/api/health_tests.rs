@@ -3,7 +3,7 @@ use crate::api::archiving::{Counted, Progress};
 use crate::api::protection::{Now, Workers};
 use crate::archiving::Settings;
 use pg_ark_contract::conversation::BackupKind;
-use pg_ark_contract::rows::{MissingDump, WindowRow};
+use pg_ark_contract::rows::{FutureBackups, MissingDump, WindowRow};
 use pg_ark_contract::schedule::{JobSpec, JobState, RunId, RunRow, RunStatus};
 use pg_ark_contract::{Error, ErrorKind, Lsn, Timeline};
 
@@ -121,6 +121,17 @@ fn promise_6_an_archive_that_ends_too_early_is_told() {
 #[test]
 fn backups_and_windows() {
     only("there is no complete backup", |p| p.stored.last_backup = None);
+    let future = || {
+        let (backup, finished_at) = ("20280329T010959Z-full".into(), "2028-03-29T01:10:00Z".into());
+        Some(FutureBackups { backup, finished_at, others: 0 })
+    };
+    only(
+        "backup 20280329T010959Z-full says that it finished at 2028-03-29T01:10:00Z, in the future: the clock was or is wrong",
+        |p| p.stored.future = future(),
+    );
+    let alone = told(|p| (p.stored.last_backup, p.stored.future) = (None, future()));
+    assert_eq!(alone.len(), 2, "{alone:?}");
+    assert_eq!(alone[0], "there is no complete backup but of the future");
     only("has become another's: nothing of this server is stored there", |p| {
         p.stored.foreign = Some(Error::new(ErrorKind::ForeignCluster, "it has become another's"));
     });

@@ -98,7 +98,8 @@ fn pruned_at(cluster: &Cluster, by_hand: Result<Option<DateTime<Utc>>>) -> Resul
     let mut newest = None;
     for told in [by_server, by_hand] {
         match told {
-            Ok(at) => newest = newest.max(at),
+            // One of the future would hide that nothing prunes any more.
+            Ok(at) => newest = newest.max(at.filter(|at| !clocks::is_future(*at, Utc::now()))),
             // Verification tells of it.
             Err(e) if is_unreadable(&e) => {}
             Err(e) => return Err(e),
