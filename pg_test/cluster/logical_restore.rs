@@ -3,12 +3,14 @@
 
 use crate::support::{Ready, fails_with, pgark_of, ready};
 use pg_ark_contract::ErrorKind;
-use pg_ark_testkit::process::{INTERRUPT, KILL, Signal, all, descendants, send_signal};
+use pg_ark_testkit::process::{CONTINUE, INTERRUPT, KILL, STOP, Signal, all, descendants, send_signal};
 use pg_ark_testkit::{
     Builder, Cluster, LONG, Output, Pg, SHORT, Scratch, StopMode, Tmpfs, chown_tree_to_server, holds_within,
     run, run_ok, wait_until,
 };
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -99,6 +101,17 @@ fn what_cannot_work_is_refused_and_nothing_is_touched() {
     check(&new, &[moved[0], moved[1], "--bindir", &folder], invalid, &["--bindir", "pg_restore"]);
     // The original listens on the port that its settings name.
     check(&new, &[moved[0], moved[1], "--start"], invalid, &["--port"]);
+    let port = ready.server.port().to_string();
+    let same = [moved[0], moved[1], "--start", "--port", &port];
+    check(&new, &same, invalid, &["--port", "the original server runs"]);
+    // What a server would stumble over in the end.
+    let lines = room.path().join("a\nb");
+    check(&lines, &moved, invalid, &["/a\\nb\" has a line feed"]);
+    check(&room.path().join(OsStr::from_bytes(b"\xff")), &moved, invalid, &["\\xff\"", "not UTF-8"]);
+    for (name, why) in [("it's", "a single quote"), ("a\nb", "a line feed")] {
+        let odd = format!("{}={}", space.display(), room.path().join(name).display());
+        check(&new, &["--tablespace", &odd], invalid, &["tablespace target", why]);
+    }
 
     // Damage is found before the first folder is made.
     let dump = ready.backup_folder(&backup).join("shop.dump");
@@ -308,11 +321,21 @@ fn a_restore_that_is_ended_leaves_no_program_and_nothing_that_a_server_starts_fr
     let kinds: [(Signal, Option<i32>); 2] = [(KILL, None), (INTERRUPT, Some(code(ErrorKind::Cancelled)))];
     for (signal, expected) in kinds {
         let (child, _) = midway(&mut restore(&ready, &data, &options));
+        send_signal(child.id(), STOP);
+        let process = format!("process {}", child.id());
+        let output = fails_with(&mut restore(&ready, &data, &options), code(ErrorKind::Busy));
+        assert!(output.stderr.contains("is at work") && output.stderr.contains(&process), "{output}");
+        assert!(!output.stderr.contains("did not finish") && !output.stderr.contains("emove"), "{output}");
         send_signal(child.id(), signal);
+        send_signal(child.id(), CONTINUE);
         let output = child.wait_with_output().expect("pgark");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), expected, "it was faster than the signal, or: {stderr}");
         let shown = data.display().to_string();
+        if expected.is_some() {
+            let left = format!("\"{shown}\", \"{}\"", fast.display());
+            assert!(stderr.contains(&left), "all that is left: {stderr}");
+        }
         let left = || all().into_iter().filter(|process| process.title.contains(&shown)).collect::<Vec<_>>();
         assert!(holds_within(SHORT, || left().is_empty()), "still there: {:?}", left());
         assert!(data.join(MARKER).is_file());
@@ -345,6 +368,25 @@ fn a_disk_that_fills_up_is_told_and_no_server_starts_from_what_is_there() {
     assert!(data.join(MARKER).is_file() && !data.join("global").exists());
 }
 
+#[test]
+fn of_several_file_systems_the_full_one_is_named() {
+    let ready = with_databases(Cluster::builder());
+    let space = ready.server.create_tablespace("fast");
+    ready.server.psql_db(
+        "app",
+        "CREATE TABLE big TABLESPACE fast AS SELECT i, md5(i::text) FROM generate_series(1, 200000) i",
+    );
+    take(&ready);
+    let (room, small) = (Scratch::new("room"), Tmpfs::new(4 << 20));
+    let data = room.path().join("data");
+    let map = format!("{}={}", space.display(), small.path().display());
+    let output = fails_with(&mut restore(&ready, &data, &["--tablespace", &map]), code(ErrorKind::DiskFull));
+    let place = format!("no space left at \"{}\"", small.path().display());
+    let left = format!("\"{}\", \"{}\"", data.display(), small.path().display());
+    assert!(output.stderr.contains(&place) && output.stderr.contains(&left), "{output}");
+    assert!(data.join(MARKER).is_file() && !data.join("global").exists());
+}
+
 /// `pgark` as root, who owns nothing that is restored.
 fn as_root(ready: &Ready, data: &Path) -> Output {
     let mut pgark = Command::new("sudo");
@@ -358,7 +400,9 @@ fn what_root_restores_belongs_to_the_servers_user() {
     let ready = with_databases(Cluster::builder().group_access());
     // What root starts gets a new environment: such settings must be overruled by other ways.
     ready.server.psql("ALTER DATABASE app SET default_transaction_read_only = on");
-    ready.server.psql("ALTER DATABASE shop SET lock_timeout = '1ms'; ALTER DATABASE shop SET statement_timeout = '500ms'");
+    ready.server.psql(
+        "ALTER DATABASE shop SET lock_timeout = '1ms'; ALTER DATABASE shop SET statement_timeout = '500ms'",
+    );
     take(&ready);
     let room = Scratch::new("room");
     // A path that is too long for a socket.

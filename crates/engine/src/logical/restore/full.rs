@@ -22,7 +22,8 @@ pub fn located(error: Error, data: &Path) -> Error {
 /// The folder on whose file system the file is that a line names: a server names its files from its data directory on
 /// (`relpathbackend`, common/relpath.h), those of tablespaces by `pg_tblspc/OID`.
 fn place(line: &str, data: &Path) -> Option<PathBuf> {
-    let file = line.split('"').nth(1)?;
+    // A table may be named before it.
+    let file = line.rsplit('"').nth(1)?;
     let mut parts = file.split('/');
     let tablespace = (parts.next() == Some("pg_tblspc")).then(|| parts.next()).flatten();
     match tablespace.filter(|oid| oid.bytes().all(|b| b.is_ascii_digit())) {
@@ -45,10 +46,10 @@ mod tests {
         std::os::unix::fs::symlink("/mnt/fast", data.path().join("pg_tblspc/16391")).unwrap();
         let told = |file: &str| {
             let detail = format!(
-                "LOG:  first\nERROR:  could not extend file \"{file}\": No space left on device\nLOG:  then"
+                "LOG:  first\nCOPY failed for table \"a\"b\": ERROR:  could not extend file \"{file}\": No space left on device\nLOG:  then"
             );
             let error = located(Error::new(ErrorKind::DiskFull, "it ended").detail(detail), data.path());
-            assert!(error.detail.unwrap().starts_with("ERROR:  could not extend"));
+            assert!(error.detail.unwrap().starts_with("COPY failed"));
             error.message
         };
         assert_eq!(told("pg_tblspc/16391/PG_15_202209061/5/7"), "no space left at \"/mnt/fast\": it ended");
