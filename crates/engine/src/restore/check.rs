@@ -76,9 +76,7 @@ fn known(tablespaces: &[TablespaceRecord]) -> String {
 /// `ServerRunning`, `Busy`, `InvalidArgument`, `TargetNotEmpty`, `PermissionDenied`.
 pub fn targets(request: &Request, facts: &Facts) -> Result<()> {
     paths(facts)?;
-    if let Some(busy) = hold::at_work(&facts.data) {
-        return Err(busy);
-    }
+    hold::free(&facts.data)?;
     if let Some(pid) = facts.server {
         return Err(Error::new(
             ErrorKind::ServerRunning,

@@ -47,8 +47,15 @@ fn still_empty(data: &Path) -> Result<()> {
     }
 }
 
-/// The refusal when a restore to this data directory is at work.
-pub fn at_work(data: &Folder) -> Option<Error> {
+/// Refuses a data directory to which a restore is at work.
+///
+/// # Errors
+/// `Busy`.
+pub fn free(data: &Folder) -> Result<()> {
+    at_work(data).map_or(Ok(()), Err)
+}
+
+fn at_work(data: &Folder) -> Option<Error> {
     let marker = data.unfinished.as_ref()?;
     // In a copy of the folder it names who restores to the other one.
     let life = match marker.folders.first() == Some(&data.path) && !marker.is_ours() {

@@ -5,7 +5,8 @@ use super::check::{self, Filesystem, Mapped};
 use super::config::{self, ConfigPlan, OldPlace};
 use super::config_archive::{self, ConfigMember};
 use super::course::{self, Chosen, RecoveryPlan};
-use super::facts::{Facts, State};
+use super::facts::{Facts, Folder, State};
+use super::hold;
 use super::old_place;
 use super::owner;
 use super::port;
@@ -116,8 +117,10 @@ struct Inputs<'a> {
 /// Chooses the backup, looks at this machine, refuses what cannot work, and plans. Touches nothing.
 ///
 /// # Errors
-/// See [`course`] and [`check`]; `Corrupt` for a record that contradicts itself.
+/// See [`hold`], [`course`] and [`check`]; `Corrupt` for a record that contradicts itself.
 pub fn prepare(cluster: &Cluster, request: &Request) -> Result<Prepared> {
+    // Before anybody looks for old WAL in what another restore writes.
+    hold::free(&Folder::look(&request.pgdata)?)?;
     let stock = course::look(cluster, request)?;
     let Chosen { record, folder, mut recovery, remarks: mut told } =
         course::choose(&stock, cluster, request)?;

@@ -8,7 +8,6 @@
 
 use super::check::Mapped;
 use super::facts::{Facts, Folder, State};
-use super::hold;
 use super::in_use;
 use super::marker::Marker;
 use super::proof;
@@ -102,15 +101,12 @@ impl Replaced {
 /// Looks at what stands at the targets, and marks in `facts` what may be replaced.
 ///
 /// # Errors
-/// `Busy`; `ServerRunning`; `ForeignCluster`; `TargetNotEmpty` for what is not proved to be the cluster's;
+/// `ServerRunning`; `ForeignCluster`; `TargetNotEmpty` for what is not proved to be the cluster's;
 /// `InvalidArgument` when another file system is mounted inside; what the system said.
 pub fn judge(request: &Request, record: &Record, mapped: &[Mapped], facts: &mut Facts) -> Result<Replaced> {
     let mut replaced = Replaced { major: record.server_version_num / 10_000, ..Replaced::default() };
     if !request.replace {
         return Ok(replaced);
-    }
-    if let Some(busy) = hold::at_work(&facts.data) {
-        return Err(busy);
     }
     let data = facts.data.path.clone();
     let marker = own_marker(&facts.data, record)?;
