@@ -2,7 +2,7 @@
 //! in dumps, on standbys, and after the extension is gone.
 
 use crate::support::pgark_of;
-use pg_ark_testkit::{Builder, Cluster, LONG, Repo, Scratch, StopMode, run, wait_until};
+use pg_ark_testkit::{Builder, Cluster, LONG, Repo, Scratch, StopMode, command, run, wait_until};
 
 const PROTECTED: &str = "shared_preload_libraries, wal_level, archive_library, archive_mode, pg_ark.retention_window, \
                          job daily full, job prune, job verify archive, job verify, restart";
@@ -181,6 +181,78 @@ fn a_server_where_it_could_not_work_is_left_as_it_is() {
         ),
     );
     assert!(said.starts_with("55000") && said.contains("belong to database \"postgres\""), "{said}");
+}
+
+#[test]
+fn promise_5_no_repository_is_made_where_one_was() {
+    let (server, repo) = (server(Cluster::builder()), Repo::new());
+    protect(&server, &repo);
+    server.restart();
+    wait_until("the first backup", LONG, || {
+        server.psql("SELECT last_status FROM ark.jobs WHERE name = 'daily full'") == "done"
+    });
+    // As when its disk is unmounted: the folder is there, and empty; then not even that.
+    let away = repo.path().with_extension("away");
+    std::fs::rename(repo.path(), &away).expect("move");
+    run(command("mkdir").arg(repo.path())).ok();
+    let there_before = "It was there before: mount it or bring it back.";
+    for _ in 0..2 {
+        for call in [
+            "SELECT ark.backup_start(wait => true)",
+            "SELECT * FROM ark.list_backups()",
+            "SELECT * FROM ark.validate()",
+            "SELECT * FROM ark.job_runs()",
+            "SELECT * FROM ark.prune()",
+        ] {
+            refused(&server, call, "58P01", "there is no repository", there_before);
+        }
+        let hint = server.psql("SELECT hint FROM ark.check() WHERE item = 'repository'");
+        assert_eq!(hint, there_before);
+        for (url, protect) in
+            [(repo.url(), "true"), (repo.url(), "false"), (format!("{}/", repo.url()), "true")]
+        {
+            let enable = format!("SELECT * FROM ark.enable('{url}', protect => {protect})");
+            refused(&server, &enable, "58P01", "there is no repository", there_before);
+            refused(
+                &server,
+                &enable,
+                "58P01",
+                "there is no repository",
+                "ALTER SYSTEM RESET pg_ark.repository",
+            );
+        }
+        let left = std::fs::read_dir(repo.path()).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "below the mount point");
+        let _ = std::fs::remove_dir(repo.path());
+    }
+    std::fs::rename(&away, repo.path()).expect("move");
+    assert_eq!(row(&protect(&server, &repo), "restart").0, "not needed");
+
+    // Another place is another repository, and a new one where one was is begun on purpose.
+    let other = Repo::new();
+    server.psql(&format!("SELECT * FROM ark.enable('{}')", other.url()));
+    std::fs::remove_file(other.path().join("pgark.json")).expect("an empty repository");
+    let enable = format!("SELECT status FROM ark.enable('{}') WHERE item = 'repository'", other.url());
+    refused(&server, &enable, "58P01", "there is no repository", there_before);
+    server.psql("ALTER SYSTEM RESET pg_ark.repository");
+    assert_eq!(server.psql(&enable), "created");
+}
+
+#[test]
+fn a_repository_that_a_tool_wrote_into_the_configuration_is_made_by_the_first_call() {
+    let repo = Repo::new();
+    let server = server(Cluster::builder().conf(&format!("pg_ark.repository = '{}'", repo.url())));
+    refused(
+        &server,
+        "SELECT * FROM ark.list_backups()",
+        "58P01",
+        "there is no repository",
+        "ark.enable makes a new one",
+    );
+    protect(&server, &repo);
+    server.restart();
+    assert!(repo.path().join("pgark.json").is_file());
+    assert_eq!(setting(&server, "pg_ark.repository"), repo.url());
 }
 
 #[track_caller]

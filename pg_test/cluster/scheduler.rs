@@ -390,6 +390,143 @@ fn a_failed_run_is_tried_again_after_a_pause_and_says_what_to_do() {
 }
 
 #[test]
+fn a_job_that_cannot_begin_fails_for_all_to_see() {
+    let ready = scheduled(Cluster::builder());
+    let server = &ready.server;
+    let mut listener = server.session();
+    listener.ask("LISTEN pg_ark");
+    schedule(server, "nightly", "full", "");
+    wait_for_runs(server, "nightly", "done|1");
+    schedule(server, "archive", "verify_archive", "");
+    schedule(server, "gone", "verify_archive", "");
+    let mode = |change: &str| {
+        run(std::process::Command::new("chmod").args(["-R", change]).arg(ready.repo.path())).ok()
+    };
+    mode("a-w");
+    make_due(server, "archive");
+    make_due(server, "gone");
+    // Each try is told, with what to do.
+    let tries = "WARNING:  pg_ark: job \"archive\" could not begin: could not write";
+    wait_until("two tries", LONG, || told(server, tries) == 2);
+    let log = server.log();
+    assert!(log.contains("It is tried again in 10 s") && log.contains("It is tried again in 20 s"), "{log}");
+    let row = server.psql("SELECT last_status, failures, last_error FROM ark.jobs WHERE name = 'archive'");
+    assert!(row.starts_with("failed|2|could not begin: could not write"), "{row}");
+    assert!(row.contains("Permission denied"), "{row}");
+    let health = server.psql("SELECT healthy, health FROM ark.status");
+    assert!(
+        health.starts_with("f|") && health.contains("job archive failed 2 times: could not begin"),
+        "{health}"
+    );
+    let last = server.psql("SELECT last_error, last_error_at > now() - interval '1 hour' FROM ark.status");
+    assert!(last.contains("could not begin") && last.ends_with("|t"), "{last}");
+    let failures =
+        "SELECT value FROM ark.metrics WHERE name = 'pg_ark_job_failures' AND labels ->> 'job' = 'archive'";
+    assert_eq!(server.psql(failures), "2");
+    let check = server.psql("SELECT status, hint <> '' FROM ark.check() WHERE item = 'job archive'");
+    assert_eq!(check, "error|t");
+    wait_until("a notification", SHORT, || {
+        listener.ask("SELECT 1");
+        let heard = listener.rows_so_far();
+        heard.contains("\"event\":\"failed\"") && heard.contains("\"message\":\"could not begin: ")
+    });
+    server.psql("SELECT ark.unschedule('gone')");
+    assert_eq!(told(server, WELL), 0);
+
+    mode("u+w");
+    wait_for_runs(server, "archive", "done|1");
+    is_well_again(server, 1);
+    assert_eq!(server.psql("SELECT failures, last_error FROM ark.jobs WHERE name = 'archive'"), "0|");
+    assert!(!server.psql("SELECT health FROM ark.status").contains("archive failed"));
+}
+
+#[test]
+fn what_could_not_begin_stays_though_missed_runs_are_left_out() {
+    let ready = scheduled(Cluster::builder().conf("pg_ark.missed_runs = 'skip'"));
+    let server = &ready.server;
+    schedule(server, "nightly", "full", "");
+    wait_for_runs(server, "nightly", "done|1");
+    server.psql("SELECT ark.schedule('often', '* * * * *', 'verify_archive')");
+    let mode = |change: &str| {
+        run(std::process::Command::new("chmod").args(["-R", change]).arg(ready.repo.path())).ok()
+    };
+    mode("a-w");
+    wait_until("a try", LONG, || told(server, "job \"often\" could not begin") > 0);
+    // It was missed; the next one is far away.
+    server.psql("UPDATE ark.job SET cron = '@yearly' WHERE name = 'often'");
+    look(server);
+    look(server);
+    assert_eq!(
+        server.psql("SELECT last_status, failures > 0 FROM ark.jobs WHERE name = 'often'"),
+        "failed|t"
+    );
+    assert_eq!(told(server, WELL), 0, "{}", server.log());
+    mode("u+w");
+    server.psql("SELECT ark.unschedule('often')");
+    is_well_again(server, 1);
+}
+
+#[test]
+fn a_job_that_is_gone_is_not_tried_again_and_nobody_says_so() {
+    let (ready, running) = running_backup("");
+    let server = &ready.server;
+    server.psql("SELECT ark.unschedule('nightly')");
+    assert_eq!(server.psql(&format!("SELECT ark.backup_stop('{}')", running.backup)), "t");
+    wait_until("the failure", LONG, || told(server, "job \"nightly\" failed (attempt 1)") == 1);
+    wait_until("the end of the run", LONG, || server.pids("pg_ark backup").is_empty());
+    assert!(!server.log().contains("tried again"), "{}", server.log());
+}
+
+#[test]
+fn a_row_written_by_hand_is_removed_whatever_its_name() {
+    let ready = scheduled(Cluster::builder());
+    let server = &ready.server;
+    server.psql(
+        "INSERT INTO ark.job (name, kind, cron, timezone) VALUES (E'../x\\n', 'prune', '@daily', 'UTC'), \
+         ('', 'verify', '@daily', 'UTC')",
+    );
+    assert_eq!(server.psql("SELECT ark.unschedule(E'../x\\n'), ark.unschedule('')"), "t|t");
+    assert_eq!(server.psql("SELECT count(*) FROM ark.jobs"), "0");
+}
+
+#[test]
+fn a_schedule_made_by_a_clock_ahead_acts_once_the_clock_is_right() {
+    let ready = scheduled(Cluster::builder());
+    let server = &ready.server;
+    schedule(server, "nightly", "full", "");
+    wait_for_runs(server, "nightly", "done|1");
+    schedule(server, "archive", "verify_archive", "");
+    server.psql("UPDATE ark.job SET since = now() + interval '2 years' WHERE name = 'archive'");
+    server.reload();
+    wait_for_runs(server, "archive", "done|1");
+    let next = "SELECT next_run < now() + interval '25 hours' FROM ark.jobs WHERE name = 'archive'";
+    assert_eq!(server.psql(next), "t");
+    schedule(server, "archive", "verify_archive", "");
+    assert_eq!(server.psql("SELECT since <= now() FROM ark.job WHERE name = 'archive'"), "t");
+}
+
+#[test]
+fn an_empty_name_of_the_database_is_the_one_of_postgres() {
+    let ready = scheduled(Cluster::builder().conf("pg_ark.database = ''"));
+    let server = &ready.server;
+    schedule(server, "archive", "verify_archive", "");
+    make_due(server, "archive");
+    wait_for_runs(server, "archive", "done|1");
+    let seen = "SELECT next_run IS NOT NULL, last_error FROM ark.jobs";
+    assert_eq!(server.psql(seen), "t|");
+    assert!(!server.psql("SELECT health FROM ark.status").contains("are not run"));
+    assert_eq!(
+        server.psql("SELECT status, detail FROM ark.check() WHERE item = 'pg_ark.database'"),
+        "ok|postgres"
+    );
+    server.psql("CREATE DATABASE app");
+    server.psql_db("app", "CREATE EXTENSION pg_ark; SELECT ark.backup_start(wait => true)");
+    let elsewhere = "SELECT detail FROM ark.check() WHERE item = 'pg_ark.database'";
+    assert_eq!(server.psql_db("app", elsewhere), "the scheduler looks at database \"postgres\" alone");
+    assert_eq!(server.psql("SELECT ark.unschedule('archive')"), "t");
+}
+
+#[test]
 fn a_job_that_runs_is_not_started_again() {
     let (ready, running) = running_backup_of(128, "");
     let server = &ready.server;
