@@ -97,6 +97,9 @@ fn long_names_are_cut_as_the_server_cuts_them() {
     shop.restore(&["--table", long, "--as", &widest]);
     assert_eq!(names(&"ü".repeat(15)).split(' ').count(), 6, "{}", names("ü"));
     assert_eq!(shop.sql(&format!("SELECT count(*) FROM \"{widest}\"")), "9");
+    // Its sequence would not come back with another table.
+    shop.refused(&["--table", "plain", "--as", &widest, "--clean"], ErrorKind::TargetNotEmpty, &["_id_seq"]);
+    shop.sql(&format!("ALTER TABLE \"{widest}\" DROP COLUMN id"));
     shop.restore(&["--table", "plain", "--as", &widest, "--clean"]);
     let long = "n".repeat(64);
     for what in [["--database", "shop"], ["--table", "plain"], ["--schema", "sales"]] {

@@ -86,6 +86,8 @@ reach AS (
   UNION SELECT x.* FROM reach r, LATERAL (
     SELECT d.classid, d.objid, d.objsubid FROM pg_depend d
       WHERE d.refclassid = r.classid AND d.refobjid = r.objid AND (r.objsubid = 0 OR d.refobjsubid = r.objsubid)
+        -- Extensions are never inside: what is theirs need not be told.
+        AND r.classid <> 'pg_extension'::regclass
     UNION ALL SELECT d.refclassid, d.refobjid, d.refobjsubid FROM pg_depend d
       WHERE d.classid = r.classid AND d.objid = r.objid AND (r.objsubid = 0 OR d.objsubid = r.objsubid) AND d.deptype IN ('i', 'e')) x),
 part AS (SELECT r.*, CASE r.classid
@@ -174,6 +176,7 @@ pub fn ask(server: &Server<'_>, database: &str, named: &Named) -> Result<Reached
     server.json(database, &filled(&[WALK, ANSWER].concat(), named, &[]))
 }
 
+/// Holds the tables, so that nobody adds to them.
 const LOCKS: &str = "DECLARE item record; lost text;
 BEGIN
   SET LOCAL search_path = pg_catalog, pg_temp;
@@ -190,6 +193,7 @@ BEGIN
     END;
   END LOOP;";
 
+/// Judges what is there now.
 const REFUSAL: &str = "
   SELECT string_agg(words, ', ') INTO lost FROM (SELECT words FROM outside UNION SELECT words FROM relation r
     WHERE NOT r.named AND NOT r.part AND NOT r.inside
