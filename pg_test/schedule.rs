@@ -154,11 +154,11 @@ mod tests {
         ] {
             refused(&format!("SELECT ark.schedule({name}, '@daily')"), "22023", "");
             // A row that somebody wrote by hand can be removed whatever its name.
-            match name {
-                "NULL" => refused("SELECT ark.unschedule(NULL)", "22023", ""),
-                _ => assert_eq!(text(&format!("SELECT ark.unschedule({name})::text")), "false"),
+            if name != "NULL" {
+                assert_eq!(text(&format!("SELECT ark.unschedule({name})::text")), "false");
             }
         }
+        refused("SELECT ark.unschedule(NULL)", "22023", "");
         for (arguments, hint) in [
             ("'a', NULL", "five fields"),
             ("'a', ''", "five fields"),

@@ -231,7 +231,7 @@ fn names_repository(auto_conf: &str, url: &str) -> bool {
         let value = line.strip_prefix("pg_ark.repository = '")?.strip_suffix('\'')?;
         Some(value.replace("''", "'").replace(r"\\", r"\"))
     };
-    let last = auto_conf.lines().filter_map(|line| value(line.trim_end())).last();
+    let last = auto_conf.lines().filter_map(|line| value(line.trim_end())).next_back();
     last.is_some_and(|last| !last.is_empty() && plain(&last) == plain(url))
 }
 
