@@ -7,6 +7,7 @@ use pg_ark_testkit::process::{INTERRUPT, KILL, Signal, is_alive, send_signal};
 use pg_ark_testkit::{Cluster, LONG, Output, Pg, SHORT, StopMode, holds_within, run, wait_until};
 use std::process::{Child, Command, Stdio};
 
+mod beside;
 mod clean;
 mod names;
 

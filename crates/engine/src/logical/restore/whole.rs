@@ -261,8 +261,9 @@ fn is_fatal(said: &str) -> bool {
 /// Whether a database that had this problem holds all its data. Roles are missing where a server is another one.
 fn is_harmless(said: &str) -> bool {
     let kind = |kind: &&str| said.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' '));
-    let is_role = said.contains(": role \"") && said.ends_with("\" does not exist");
-    is_role || HARMLESS.iter().any(|harmless| kind(&harmless))
+    let is_role =
+        (said.starts_with("role \"") || said.contains(": role \"")) && said.ends_with("\" does not exist");
+    is_role || HARMLESS.iter().any(kind)
 }
 
 /// The name under which a database is kept that was replaced by less than all of the backup: `shop_before_20261123T071542`, in
@@ -313,6 +314,7 @@ mod tests {
         }
         assert!(!is_fatal("role \"x\" does not exist"));
         for said in [
+            "role \"alice\" does not exist",
             "ACL TABLE orders alice: no",
             "TABLE orders alice: role \"alice\" does not exist",
             "COMMENT x: no",
