@@ -274,12 +274,19 @@ impl Background {
     }
 }
 
-/// Ends a restore with a signal when it has written its first files.
+/// Ends a restore with a signal when it has written its first files; as long as it is there it keeps others away.
 #[track_caller]
 fn end_midway(ready: &Ready, backup: &str, data: &Path, map: &str, signal: Signal) -> Ended {
     let child = Background::start(&mut restore(ready, backup, data, &["--jobs", "1", "--tablespace", map]));
     wait_until("the first files", LONG, || data.join("base/1").is_dir() || data.join("PG_VERSION").exists());
+    send_signal(child.0.id(), STOP);
+    for options in [&["--tablespace", map][..], &["--tablespace", map, "--replace"]] {
+        let output = fails_with(&mut restore(ready, backup, data, options), code(ErrorKind::Busy));
+        let process = format!("is at work (process {})", child.0.id());
+        assert!(output.stderr.contains(&process) && !output.stderr.contains("did not finish"), "{output}");
+    }
     send_signal(child.0.id(), signal);
+    send_signal(child.0.id(), CONTINUE);
     child.wait()
 }
 
@@ -295,6 +302,8 @@ fn a_restore_that_is_killed_leaves_nothing_that_a_server_starts_from() {
     for (signal, expected) in kinds {
         let ended = end_midway(&ready, &backup, &data, &map, signal);
         assert_eq!(ended.code, expected, "it was faster than the signal, or: {}", ended.stderr);
+        let left = format!("\"{}\", \"{}\"", data.display(), fast.display());
+        assert!(expected.is_none() || ended.stderr.contains(&left), "all that is left: {}", ended.stderr);
         assert!(!data.join("global/pg_control").exists(), "no server may start from this");
         assert!(data.join("pg_ark_restore.unfinished").is_file());
         let started = Cluster::open_restored_with(ready.server.pg(), &data).try_start();
