@@ -173,7 +173,7 @@ fn a_database_is_not_lost_to_one_that_lacks_something() {
     let clean = ["--database", "shop", "--clean"];
     let output = fails_with(&mut shop.to(server, &clean), code(ErrorKind::RestoreIncomplete));
     assert!(output.stderr.contains("relation \"plain\" does not exist"), "{output}");
-    let kept = server.psql("SELECT datname FROM pg_database WHERE datname ~ '^shop_before_20\\d{6}T\\d{6}$'");
+    let kept = server.psql("SELECT datname FROM pg_database WHERE datname ~ '^shop_before_20\\d{6}_\\d{6}$'");
     assert!(said(&output.stdout).contains(&format!("is kept as {kept}:")), "{output}");
     assert_eq!(server.psql_db(&kept, "SELECT i FROM precious"), "42");
     assert_eq!(shop.sql("SELECT to_regclass('precious') IS NULL, (SELECT count(*) FROM indexed)"), "t|1");

@@ -266,11 +266,12 @@ fn is_harmless(said: &str) -> bool {
     is_role || HARMLESS.iter().any(kind)
 }
 
-/// The name under which a database is kept that was replaced by less than all of the backup: `shop_before_20261123T071542`, in
+/// The name under which a database is kept that was replaced by less than all of the backup: `shop_before_20261123_071542`, in
 /// UTC, and cut as the server cuts names.
 fn kept_name(name: &str) -> String {
     let now = catalog::now();
-    let digits: String = now.chars().take(SECONDS).filter(|letter| !matches!(letter, '-' | ':')).collect();
+    let digits = now.chars().take(SECONDS).filter(|letter| !matches!(letter, '-' | ':'));
+    let digits: String = digits.map(|letter| if letter == 'T' { '_' } else { letter }).collect();
     let end = format!("_before_{digits}");
     let fits = |at: &usize| name.is_char_boundary(*at);
     let most = (0..=name.len().min(MAX_NAME.saturating_sub(end.len()))).rev().find(fits).unwrap_or(0);
