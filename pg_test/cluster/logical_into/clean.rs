@@ -167,6 +167,9 @@ fn nothing_outside_of_a_schema_goes_with_it() {
     shop.restore(&clean);
     assert_eq!(dump(shop.server(), "shop", &["--schema=keep"]), keep);
     assert_eq!(shop.sql("SELECT to_regclass('sales.made') IS NULL, count(*) FROM sales.orders"), "t|1000");
+    shop.sql("CREATE VIEW sales.pv AS SELECT * FROM plain; DELETE FROM plain");
+    shop.restore(&["--schema", "sales", "--table", "plain", "--clean"]);
+    assert_eq!(shop.sql("SELECT to_regclass('sales.pv') IS NULL, count(*) FROM plain"), "t|10");
     // Dropped to have another's name: what hangs on the schema itself is told.
     shop.restore(&["--schema", "sales", "--as", "then"]);
     shop.sql(
