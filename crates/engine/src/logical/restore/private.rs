@@ -243,7 +243,11 @@ impl Private<'_> {
         sockets.push(format!("\"{}\"", self.place.folder.display().to_string().replace('"', "\"\"")));
         set(sockets);
         set(format!("port={PORT}").into());
-        set(format!("max_connections={}", CONNECTIONS.max(self.jobs.saturating_mul(2).saturating_add(SPARE))).into());
+        set(format!(
+            "max_connections={}",
+            CONNECTIONS.max(self.jobs.saturating_mul(2).saturating_add(SPARE))
+        )
+        .into());
         if !self.libraries.is_empty() {
             set(format!("shared_preload_libraries={}", self.libraries).into());
             // Libraries may start processes that connect to databases which are about to be dropped and made anew.
