@@ -5,6 +5,7 @@
 //! is judged. What is not there counts as missing only when the store answered.
 
 use super::model::{BackupState, Stored, StoredBackup, StoredWal};
+use super::written::written;
 use crate::backup::finish::objects;
 use crate::logical::stored;
 use crate::postgres::wal_segment::SegmentName;
@@ -132,6 +133,7 @@ fn wal(cluster: &Cluster, system: u64, found: &mut Inventory, check: &dyn Fn() -
             let newest = archive.find(&SegmentName { timeline, number }.file_name(segment_size))?;
             let stored_at = newest.map(|found| cluster.storage().changed(&found.path)).transpose()?.flatten();
             wal.written_by.extend(stored_at.map(|time| (timeline, time)));
+            wal.written.extend(written(&archive, segment_size, (timeline, &content.runs), check)?);
             wal.segments.insert(timeline, content.runs);
         }
     }

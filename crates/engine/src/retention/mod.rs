@@ -19,6 +19,7 @@ mod removal;
 mod rows;
 pub mod safety;
 mod wal_removal;
+mod written;
 
 pub use apply::{prune, prune_at};
 pub use pins::{pin, unpin};

@@ -13,6 +13,8 @@
 //! 5. [`needs`], [`wal`]: the WAL and the histories that kept backups need.
 //! 6. [`words`]: rules, for people.
 //!
+//! The window ends now, unless a clock may have jumped ahead: [`jump`].
+//!
 //! Times are what clocks said when they were written, and clocks are set back. Along a line the WAL says what came
 //! first. So a backup whose time lies ahead of a later one's stopped no later than that one: its WAL is not kept for
 //! ever, though itself it stays until its time has passed.
@@ -21,6 +23,7 @@ mod backups;
 mod calendar;
 mod dumps;
 mod facts;
+mod jump;
 mod lines;
 mod needs;
 mod wal;

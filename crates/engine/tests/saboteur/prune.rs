@@ -35,14 +35,14 @@ fn original() -> &'static (Original, String) {
     })
 }
 
-/// A month later nothing is inside the window.
+/// When nothing is inside the window any more, and clocks did not jump.
 fn later() -> DateTime<Utc> {
     static NOW: OnceLock<DateTime<Utc>> = OnceLock::new();
-    *NOW.get_or_init(|| Utc::now() + TimeDelta::days(30))
+    *NOW.get_or_init(|| Utc::now() + TimeDelta::hours(20))
 }
 
 fn prune(cluster: &Cluster) -> Result<Vec<PruneRow>> {
-    let policy = Policy { min_full: 1, ..Policy::default() };
+    let policy = Policy { window: 3600, min_full: 1, ..Policy::default() };
     retention::prune_at(cluster, &policy, true, later(), &Session::new(|_| ()))
 }
 

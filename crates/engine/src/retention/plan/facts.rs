@@ -1,5 +1,6 @@
 //! What follows from the backups alone: their order, and which are good.
 
+use super::jump;
 use crate::retention::model::{BackupState, Stored, StoredBackup};
 use chrono::{DateTime, TimeDelta, Utc};
 use pg_ark_contract::conversation::BackupKind;
@@ -21,6 +22,8 @@ pub struct Span {
 pub struct Facts<'a> {
     pub stored: &'a Stored,
     pub now: DateTime<Utc>,
+    /// Where the window ends: `now`, or before what may be a jump of clocks.
+    pub judged_at: DateTime<Utc>,
     /// Where the window begins.
     pub begins: DateTime<Utc>,
     /// Failed backups are shown when they are younger.
@@ -50,7 +53,12 @@ impl<'a> Facts<'a> {
         let failed_since = before(now, window.max(FAILED_SHOWN));
         let lost =
             stored.wal.iter().filter_map(|(system, wal)| Some((*system, wal.lost_history()?))).collect();
-        Facts { stored, now, begins: before(now, window), failed_since, order, good, parents, lost }
+        let bases =
+            order.iter().filter(|&&index| good[index].usable && stored.backups[index].kind.is_physical());
+        let stopped: Vec<_> = bases.filter_map(|&index| stored.backups[index].stopped_at).collect();
+        let judged_at = jump::judged_at(stored, &stopped, window, now);
+        let begins = before(judged_at, window);
+        Facts { stored, now, judged_at, begins, failed_since, order, good, parents, lost }
     }
 
     pub fn backup(&self, index: usize) -> &'a StoredBackup {

@@ -4,6 +4,7 @@ use super::backups::Rule;
 use super::facts::Facts;
 use super::needs::Why;
 use crate::retention::model::BackupState;
+use chrono::SecondsFormat;
 use pg_ark_contract::Timeline;
 use pg_ark_contract::conversation::BackupKind;
 
@@ -42,6 +43,12 @@ fn kept(facts: &Facts<'_>, index: usize, rule: Rule) -> String {
         Rule::Window => match backup.stopped_at {
             None => "window: when it stopped is not known".into(),
             Some(time) if time > facts.now => "window: it stopped in the future".into(),
+            Some(_) if facts.judged_at < facts.now => {
+                let at = facts.judged_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+                format!(
+                    "window: nothing is known of a long time after {at}, and no backup has stood for a day since"
+                )
+            }
             Some(_) => "window".into(),
         },
         Rule::Base => "reaches the window's beginning".into(),

@@ -3,6 +3,7 @@
 
 mod calendar;
 mod hostile;
+mod jump;
 mod model;
 mod reference;
 mod reference_wal;

@@ -29,16 +29,39 @@ type Span = (Timeline, Lsn, Lsn);
 
 impl<'a> Slow<'a> {
     pub fn new(stored: &'a Stored, policy: &'a Policy, now: DateTime<Utc>) -> Slow<'a> {
-        let begins = now - TimeDelta::seconds(i64::try_from(policy.window).unwrap());
+        let begins = now;
         let (good, clean, stopped_by) = (Vec::new(), Vec::new(), Vec::new());
         let (lines, holders) = (BTreeMap::new(), Vec::new());
         let mut slow = Slow { stored, policy, now, begins, good, clean, stopped_by, lines, holders };
         slow.good = slow.all().map(|index| slow.find_good(index)).collect();
+        slow.begins = slow.judged_at() - TimeDelta::seconds(i64::try_from(policy.window).unwrap());
         slow.clean = slow.all().map(|index| slow.find_clean(index)).collect();
         slow.stopped_by = slow.all().map(|index| slow.find_stopped_by(index)).collect();
         slow.holders = slow.find_holders();
         slow.lines = slow.tips().into_iter().map(|line| (line, slow.along(line.0, line.1))).collect();
         slow
+    }
+
+    /// The last moment behind which nothing is known for longer than the window and a day, unless a backup has stood for
+    /// a day since.
+    pub fn judged_at(&self) -> DateTime<Utc> {
+        let (window, day) =
+            (TimeDelta::seconds(i64::try_from(self.policy.window).unwrap()), TimeDelta::days(1));
+        let stored: Vec<_> = self.stored.wal.values().flat_map(|wal| wal.written.clone()).collect();
+        let physical = |index: &usize| !self.is_logical(*index);
+        let stopped = self.all().filter(physical).filter_map(|index| self.backup(index).stopped_at);
+        let known: BTreeSet<_> =
+            stored.iter().copied().chain(stopped).filter(|time| *time <= self.now).collect();
+        let next = |time| known.iter().copied().find(|other| *other > time).unwrap_or(self.now);
+        let silent = known.iter().rfind(|time| next(**time) - **time > window && next(**time) - **time > day);
+        let Some(&last) = silent.filter(|_| stored.iter().any(|time| *time <= self.now)) else {
+            return self.now;
+        };
+        let stood = self.all().filter(physical).filter(|index| self.is_good(*index)).any(|index| {
+            let stopped = self.backup(index).stopped_at;
+            stopped.is_some_and(|time| time >= next(last) && time + day <= self.now)
+        });
+        if stood { self.now } else { last }
     }
 
     pub(super) fn all(&self) -> std::ops::Range<usize> {
@@ -344,7 +367,8 @@ impl<'a> Slow<'a> {
         let good: Vec<usize> = self.class(index).into_iter().filter(|o| self.is_good(*o)).collect();
         let clean: Vec<usize> = good.iter().copied().filter(|o| self.is_clean(*o)).collect();
         let own: Vec<usize> = good.iter().copied().filter(|o| self.backup(*o).damaged_pages == 0).collect();
-        let lately = self.begins.min(self.now - TimeDelta::days(7));
+        let window = TimeDelta::seconds(i64::try_from(self.policy.window).unwrap());
+        let lately = self.now - window.max(TimeDelta::days(7));
         let by_state = match backup.state {
             BackupState::Running | BackupState::Unreadable => true,
             BackupState::Failed => backup.stopped_at.or(backup.started_at).is_some_and(|time| time > lately),

@@ -189,6 +189,7 @@ pub fn pruned(stored: &Stored, plan: &Plan) -> Stored {
         let runs = wal.segments.entry(verdict.timeline).or_default();
         runs.push(verdict.run);
         *runs = joined(std::mem::take(runs));
+        wal.written.clone_from(&from.written);
         wal.written_by.extend(from.written_by.get_key_value(&verdict.timeline));
     }
     for verdict in plan.histories.iter().filter(|verdict| verdict.verdict == Verdict::Keep) {
