@@ -211,7 +211,7 @@ fn start(request: &Request, wait: bool) -> Result<String> {
     })?;
     let mut worker = Starting { handle, keep: false };
     let mut name = String::new();
-    let mut standoff = Standoff::new();
+    let mut standoff = Standoff::begin();
     loop {
         let ended = worker.handle.life() == Life::Ended;
         match channel.read() {

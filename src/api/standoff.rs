@@ -27,7 +27,7 @@ pub struct Standoff {
 
 impl Standoff {
     /// The wait begins.
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         Standoff { looked: Instant::now() }
     }
 
