@@ -24,9 +24,12 @@ fn values_mean_what_they_meant() {
          CREATE TABLE a (t text[], i int[], j interval); INSERT INTO a VALUES ('{a,NULL}', '{1,NULL}', '-1 year 2 days -3:00');
          CREATE VIEW v AS SELECT m FROM m WHERE (m IS NULL) IS NOT NULL",
     );
-    for setting in
-        ["array_nulls = off", "transform_null_equals = on", "temp_file_limit = '64kB'", "maintenance_work_mem = '1MB'"]
-    {
+    for setting in [
+        "array_nulls = off",
+        "transform_null_equals = on",
+        "temp_file_limit = '64kB'",
+        "maintenance_work_mem = '1MB'",
+    ] {
         server.psql(&format!("ALTER DATABASE app SET {setting}"));
     }
     let before = server.psql_db("app", SUM);
@@ -46,7 +49,8 @@ fn values_mean_what_they_meant() {
     // More jobs than a server has connections.
     let room = Scratch::new("room");
     let data = room.path().join("data");
-    let output = run(ready.pgark().args(["restore", "latest-logical", "--jobs", "120", "--pgdata"]).arg(&data));
+    let output =
+        run(ready.pgark().args(["restore", "latest-logical", "--jobs", "120", "--pgdata"]).arg(&data));
     assert!(output.success(), "{output}");
     assert!(output.stderr.contains("/rare") && output.stderr.contains("lets nobody in"), "{output}");
     let copy = Cluster::open_restored_with(server.pg(), &data);
@@ -63,8 +67,34 @@ fn values_mean_what_they_meant() {
     // A limit of the server in use is its own.
     other.psql("ALTER DATABASE app RESET temp_file_limit");
     other.psql_db("app", "DROP TABLE m CASCADE");
-    run_ok(ready.pgark().args(["restore", "--into", &conninfo, "--database", "app", "--table", "m", "--table", "v"]));
-    assert_eq!(other.psql_db("app", "SELECT sum(m::numeric) FROM m"), before.split('|').next().unwrap_or_default());
-    run_ok(ready.pgark().args(["restore", "--into", &conninfo, "--database", "app", "--table", "m", "--as", "n"]));
-    assert_eq!(other.psql_db("app", "SELECT sum(m::numeric) FROM n"), before.split('|').next().unwrap_or_default());
+    run_ok(ready.pgark().args([
+        "restore",
+        "--into",
+        &conninfo,
+        "--database",
+        "app",
+        "--table",
+        "m",
+        "--table",
+        "v",
+    ]));
+    assert_eq!(
+        other.psql_db("app", "SELECT sum(m::numeric) FROM m"),
+        before.split('|').next().unwrap_or_default()
+    );
+    run_ok(ready.pgark().args([
+        "restore",
+        "--into",
+        &conninfo,
+        "--database",
+        "app",
+        "--table",
+        "m",
+        "--as",
+        "n",
+    ]));
+    assert_eq!(
+        other.psql_db("app", "SELECT sum(m::numeric) FROM n"),
+        before.split('|').next().unwrap_or_default()
+    );
 }

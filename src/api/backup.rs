@@ -183,7 +183,8 @@ fn breaks_line(character: char) -> bool {
 /// The database that the worker connects to: `pg_ark.database` where that can be, else the caller's.
 fn database() -> Result<u32> {
     let Some(named) = database::named(&settings::database()) else { return Ok(database::own()) };
-    let open = sql::text("SELECT datallowconn::text FROM pg_database WHERE oid = $1::oid", &[&named.to_string()])?;
+    let open =
+        sql::text("SELECT datallowconn::text FROM pg_database WHERE oid = $1::oid", &[&named.to_string()])?;
     Ok(if open.as_deref() == Some("true") { named } else { database::own() })
 }
 

@@ -51,7 +51,7 @@ kinds! {
     FormatTooNew "0A000" 6 "the repository has a newer format than this program reads";
     BackupNotFound "42704" 7 "there is no such backup";
     BackupNotUsable "55000" 8 "the backup is running or failed and cannot be used";
-    Busy "55006" 9 "another writer holds the lease";
+    Busy "55006" 9 "another writer is at work there";
     DiskFull "53100" 10 "no space left";
     PermissionDenied "42501" 11 "permission denied";
     Io "58030" 12 "reading or writing failed";

@@ -136,7 +136,8 @@ fn output(program: &Path, argument: &str) -> Option<String> {
 pub fn missing_libraries(server: &Server, record: &Record) -> Vec<String> {
     let Some(folder) = library_folder(server) else { return Vec::new() };
     let values = ["shared_preload_libraries", "archive_library"].map(|name| record.server_settings.get(name));
-    let mut missing: Vec<String> = values.into_iter().flatten().flat_map(|list| absent(&folder, list)).collect();
+    let mut missing: Vec<String> =
+        values.into_iter().flatten().flat_map(|list| absent(&folder, list)).collect();
     missing.retain(|name| !name.contains('/'));
     missing.dedup();
     missing

@@ -41,7 +41,12 @@ pub fn prune(cluster: &Cluster, policy: &Policy, apply: bool, session: &Session)
     } else if let Some(error) = clocks().ok().and_then(|clocks| clocks.may_judge_age().err()) {
         session.warn(error.message, error.hint);
     }
-    prune_at(cluster, policy, apply, now, session)
+    let rows = prune_at(cluster, policy, apply, now, session)?;
+    if apply {
+        // Where there was no room for a look at the clock, there is some now.
+        reserve::make(cluster);
+    }
+    Ok(rows)
 }
 
 /// As [`prune`], as if it were `now`.
