@@ -228,8 +228,16 @@ fn a_repository_that_vanishes_fails_the_backup_and_is_not_made_again() {
     assert_eq!(names_below(ready.repo.path()), Vec::<String>::new(), "half a repository");
     let error = ready.server.try_psql("SELECT * FROM ark.list_backups()").unwrap_err();
     assert_eq!(error.sqlstate(), "58P01", "{error}");
-    assert!(error.hint().contains("ark.enable"), "{error}");
-    ready.server.psql(&format!("SELECT * FROM ark.enable('{}')", ready.repo.url()));
+    assert!(error.hint().contains("mount it"), "{error}");
+    // A new one is made on purpose only.
+    let enable = format!("SELECT * FROM ark.enable('{}')", ready.repo.url());
+    let error = ready.server.try_psql(&enable).unwrap_err();
+    assert!(error.hint().contains("ALTER SYSTEM RESET pg_ark.repository"), "{error}");
+    assert_eq!(names_below(ready.repo.path()), Vec::<String>::new(), "half a repository");
+    ready.server.psql("ALTER SYSTEM RESET pg_ark.repository");
+    ready.server.reload();
+    wait_until("the new setting", LONG, || ready.server.psql("SHOW pg_ark.repository").is_empty());
+    ready.server.psql(&enable);
     ready.assert_works();
 }
 
