@@ -16,9 +16,11 @@ const HOLDS_UP: &str = "SELECT count(*)::text FROM pg_locks WHERE NOT granted AN
                         AND pg_backend_pid() = ANY (pg_blocking_pids(pid))";
 /// A transaction sees the sessions that were there when it first looked (`pgstat_read_current_status`, backend_status.c).
 const FORGET: &str = "SELECT pg_stat_clear_snapshot()::text";
-const HOLDS_UP_BACKUP: &str = "SELECT count(*)::text FROM pg_stat_get_activity(NULL) \
-                               WHERE application_name IN ('pg_ark', 'pg_ark ' || $1) \
-                               AND pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+/// Others may wait in between.
+const HOLDS_UP_BACKUP: &str = "WITH RECURSIVE held(pid) AS (\
+                                 SELECT pid FROM pg_stat_get_activity(NULL) WHERE application_name IN ('pg_ark', 'pg_ark ' || $1) \
+                                 UNION SELECT unnest(pg_blocking_pids(pid)) FROM held) \
+                               SELECT count(*)::text FROM held WHERE pid = pg_backend_pid()";
 
 /// A session that waits for a backup.
 pub struct Standoff {
@@ -51,7 +53,7 @@ impl Standoff {
             ErrorKind::ServerNotReady,
             format!("backup {backup} waits for a lock that this transaction holds, and this transaction waits for the backup"),
         )
-        .hint("The backup goes on now that this transaction is rolled back. Commit before you start one, or do not wait for it."))
+        .hint("The backup goes on when this transaction has ended. Commit before you start one, or do not wait for it."))
     }
 }
 

@@ -132,11 +132,14 @@ pub fn properties(name: &str, record: &DatabaseRecord, toc: &Toc) -> Vec<String>
     all
 }
 
-/// Names of a list, cut at commas outside of quotes: `"$user", public`.
+/// Names of a list, cut at commas outside of quotes; a quote in quotes is written twice: `"$user", "a ""b", public`
+/// (`SplitGUCList`, varlena.c).
 fn list(value: &str) -> String {
     let (mut names, mut name, mut inside) = (Vec::new(), String::new(), false);
-    for letter in value.chars() {
+    let mut letters = value.chars().peekable();
+    while let Some(letter) = letters.next() {
         match letter {
+            '"' if inside && letters.next_if_eq(&'"').is_some() => name.push('"'),
             '"' => inside = !inside,
             ',' if !inside => names.push(std::mem::take(&mut name)),
             ' ' if !inside => {}
@@ -258,7 +261,7 @@ mod tests {
             connection_limit: 7,
             is_template: true,
             settings: vec![
-                setting(None, "search_path", "\"$user\", \"a, b\""),
+                setting(None, "search_path", "\"$user\", \"a, \"\"b\""),
                 setting(Some("b\"ob"), "my.thing", "it's"),
             ],
             privileges: Some("{=c/alice}".into()),
@@ -314,7 +317,7 @@ mod tests {
             let other = properties("new", &record(), &toc);
             assert!(
                 other
-                    .contains(&"ALTER DATABASE \"new\" SET \"search_path\" TO E'$user', E'a, b'".to_string()),
+                    .contains(&"ALTER DATABASE \"new\" SET \"search_path\" TO E'$user', E'a, \"b'".to_string()),
                 "{other:?}"
             );
             assert!(other.contains(
