@@ -277,3 +277,17 @@ fn data_of_an_extensions_table_stays_out_of_its_schema() {
     into(&["--schema", "ark", "--clean"]);
     assert_eq!(server.psql("SELECT i FROM ark.mine"), "1");
 }
+
+#[test]
+fn subscriptions_and_default_privileges_are_told() {
+    let shop = shop_with(Cluster::builder().conf("wal_level = 'logical'"), MORE);
+    shop.sql("CREATE ROLE bob; ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO bob; ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC");
+    shop.sql("CREATE SUBSCRIPTION feed CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)");
+    shop.sql("INSERT INTO pg_subscription_rel SELECT oid, 'wide'::regclass, 'r' FROM pg_subscription");
+    let output = shop.restore(&["--table", "wide", "--clean"]);
+    let words = ["subscription feed of the server gets public.wide no longer", "copy_data = false", "bob=r/postgres"];
+    for word in words {
+        assert!(said(&output).contains(word), "\"{word}\" expected: {output}");
+    }
+    assert!(!said(&output).contains("=X/postgres"), "nobody wonders about functions: {output}");
+}

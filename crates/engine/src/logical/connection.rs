@@ -46,6 +46,8 @@ pub struct Connection {
     database: Option<String>,
     /// More options, which count: the user's own where he says how to connect.
     options: String,
+    /// They are for libpq's environment, which a service file beats.
+    by_environment: bool,
     /// The server's major version, 0 when it is not known.
     major: u32,
     /// `lc_monetary` of its sessions, where not their own.
@@ -66,6 +68,7 @@ impl Connection {
             given: false,
             database: None,
             options: String::new(),
+            by_environment: false,
             major: 0,
             monetary: None,
             application: "pg_ark".to_string(),
@@ -93,12 +96,21 @@ impl Connection {
     /// # Errors
     /// `InvalidArgument` for a text that is neither.
     pub fn conninfo(text: &str) -> Result<Connection> {
-        let text = text.trim();
+        let mut text = text.trim().to_string();
+        if is_uri(&text) {
+            text.truncate(text.trim_end_matches(['?', '&']).len());
+        } else if text.ends_with('=') {
+            text.push_str("''"); // Else it would swallow what follows.
+        }
+        let text = text.as_str();
         let words = if is_uri(text) { uri_words(text) } else { keywords(text)? };
         let last =
             |wanted: &str| words.iter().rfind(|(name, _)| name == wanted).map(|(_, value)| value.clone());
         let (database, options) = (last("dbname"), last("options"));
         let named = last("application_name").or_else(|| std::env::var("PGAPPNAME").ok());
+        // A service file may have options: what stands in the text would beat them.
+        let service = last("service").or_else(|| std::env::var("PGSERVICE").ok()).is_some();
+        let by_environment = service && options.is_none();
         let own = || format!("pgark {}", uuid::Uuid::new_v4().simple());
         Ok(Connection {
             text: text.to_string(),
@@ -108,6 +120,7 @@ impl Connection {
             options: options.or_else(|| std::env::var("PGOPTIONS").ok()).unwrap_or_default(),
             major: 0,
             monetary: None,
+            by_environment,
             application: named.filter(|name| !name.is_empty()).unwrap_or_else(own),
             fallback: None,
         })
@@ -132,7 +145,7 @@ impl Connection {
     /// URI is passed as it is when it names the database, and gets it as a parameter otherwise.
     pub fn to(&self, database: &str) -> String {
         // Not by the environment, which a change of user loses.
-        let options = Some(("options", self.options()));
+        let options = (!self.by_environment).then(|| ("options", self.options()));
         let database = self.fallback.is_none().then(|| ("dbname", database.to_string()));
         let mut text = self.text.clone();
         for (name, value) in options.into_iter().chain(database) {
@@ -182,6 +195,9 @@ impl Connection {
                     !name.to_str().is_some_and(|name| theirs.contains(&name))
                 });
             command.envs(ours);
+            if self.by_environment {
+                command.env("PGOPTIONS", self.options());
+            }
             if let Some(fallback) = &self.fallback {
                 let named = std::env::var("PGDATABASE").ok().filter(|name| !name.is_empty());
                 command.env("PGDATABASE", named.as_ref().unwrap_or(fallback));
@@ -210,6 +226,9 @@ impl Connection {
 
     /// What helps, when the words tell.
     fn remedy(&self, said: &str) -> Option<String> {
+        if said.contains("unsupported startup parameter") {
+            return Some("Connect to the server itself, not through a pooler.".to_string());
+        }
         if is_crowded(said) {
             return Some("Lower pg_ark.jobs, or raise max_connections.".to_string());
         }
@@ -396,6 +415,16 @@ mod tests {
         let options = Connection::conninfo("host=h").unwrap().options();
         assert!(options.contains("default_transaction_read_only=off") && !options.contains("zero_damaged"));
         // What the user says comes last, and counts.
+        for (text, whole) in [
+            ("postgres://h/d?", "postgres://h/d?options="),
+            ("postgres://h/d?user=x&", "postgres://h/d?user=x&options="),
+            ("host=h password=", "host=h password='' options='-c "),
+            ("service=s", "service=s dbname='x'"),
+            ("postgres:///?service=s", "postgres:///?service=s&dbname=x"),
+        ] {
+            let text = Connection::conninfo(text).unwrap().to("x");
+            assert!(text.starts_with(whole), "{text}");
+        }
         for text in ["host=h options='-c work_mem=5MB'", "postgres://h/d?options=-c%20work_mem%3D5MB&user=x"]
         {
             let connection = Connection::conninfo(text).unwrap().with_monetary(r"a b\c");

@@ -32,7 +32,7 @@ pub struct Room {
     pub replaced: Vec<String>,
     /// What goes with it and does not come again.
     pub goes_with: Vec<String>,
-    /// What publications lose, and how they get it back.
+    /// What publications and subscriptions lose, and how they get it back.
     pub lost: Vec<String>,
     /// The SQL, if anything is to be dropped.
     pub sql: Option<String>,

@@ -18,6 +18,8 @@ const MAX_PROBLEMS: usize = 1000;
 const MAX_DETAIL: usize = 10_000;
 /// What else of an error has lines of its own (`pqBuildErrorMessage3`, fe-protocol3.c).
 const FIELDS: [&str; 5] = ["HINT:  ", "QUERY:  ", "CONTEXT:  ", "LINE ", "LOCATION:  "];
+/// Its status when it met errors, whether it went on or not (`main`, pg_restore.c; `exit_nicely`, pg_backup_utils.c).
+const GAVE_UP: i32 = 1;
 /// What pg_restore's lines begin with (`pg_log_generic_v`, common/logging.c).
 const PREFIX: &str = "pg_restore: ";
 
@@ -154,9 +156,13 @@ impl Heard {
 
     /// Its problems, once pg_restore has ended.
     fn of(self, ended: &Ended, job: &Job<'_>) -> Vec<Problem> {
+        let silent = self.messages.is_empty();
         let mut problems = self.finish(job.name);
-        if !ended.success && problems.is_empty() {
-            problems.push(Problem { database: Some(job.name.to_string()), message: ended.said() });
+        // Where it gives up by itself, what it said last is the reason.
+        let is_told = ended.code == Some(GAVE_UP) && !silent;
+        if !ended.success && !is_told {
+            let message = if silent { ended.said() } else { format!("pg_restore {}", ended.status) };
+            problems.push(Problem { database: Some(job.name.to_string()), message });
         }
         problems
     }
@@ -172,6 +178,25 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_before_its_time_is_told_whatever_else_was_said() {
+        let job = Job { name: "app", connect: "app", options: &[], jobs: 1 };
+        let told = |lines: &[&str], status: &str, code: Option<i32>| {
+            let mut heard = Heard::default();
+            lines.iter().for_each(|line| heard.line(line));
+            let errors = Vec::new();
+            let ended = Ended { success: code == Some(0), code, status: status.to_string(), errors };
+            heard.of(&ended, &job).into_iter().map(|problem| problem.message).collect::<Vec<_>>()
+        };
+        let role = "pg_restore: error: could not execute query: ERROR:  role \"alice\" does not exist";
+        let end = "pg_restore: warning: errors ignored on restore: 1";
+        let killed = "was killed by signal 9";
+        assert_eq!(told(&[role], killed, None).last().unwrap(), "pg_restore was killed by signal 9");
+        assert_eq!(told(&[role, end], "ended with status 1", Some(1)).len(), 1);
+        assert_eq!(told(&[], killed, None), ["it was killed by signal 9"]);
+        assert!(told(&[], "ended with status 0", Some(0)).is_empty());
+    }
 
     #[test]
     fn every_error_is_heard_with_what_it_is_about_and_without_the_statement() {

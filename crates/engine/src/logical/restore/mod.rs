@@ -18,6 +18,7 @@ pub mod existing;
 pub mod find;
 pub mod fresh;
 mod full;
+pub mod given;
 pub mod globals;
 pub mod initdb;
 pub mod into;

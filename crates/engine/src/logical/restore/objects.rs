@@ -4,6 +4,7 @@
 use super::clean::{self, Brought};
 use super::existing::{Target, Wanted, exist};
 use super::find;
+use super::given;
 use super::into_plan::ObjectsStep;
 pub use super::objects_run::{Taken, run, transaction};
 use super::reach::Named;
@@ -96,6 +97,10 @@ pub fn prepare(
     if toc.entries.iter().any(|entry| entry.kind.starts_with("BLOB")) {
         objects.step.warnings.push(LARGE_OBJECTS.to_string());
     }
+    let made: BTreeSet<&str> =
+        graph.entries(&objects.list).filter_map(|entry| entry.schema.as_deref()).collect();
+    let made: Vec<&str> = made.into_iter().chain(request.rename.as_deref()).collect();
+    objects.step.warnings.extend(given::by_default(server, database, &made)?);
     objects.step.target = database.to_string();
     objects.step.tables = chosen.tables.iter().map(|entry| entry.full_name()).collect();
     objects.step.schemas.clone_from(&chosen.schemas);

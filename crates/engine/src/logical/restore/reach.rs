@@ -160,7 +160,11 @@ lost(kind, nspname, name, words) AS (
     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid IN (SELECT oid FROM family) OR n.oid IN (SELECT oid FROM space)
   UNION ALL SELECT 'SCHEMA', n.nspname, p.pubname, format('publication %I of the server loses schema %I: ALTER PUBLICATION %1$I ADD TABLES IN SCHEMA %2$I', p.pubname, n.nspname)
     FROM pg_publication_namespace r JOIN pg_publication p ON p.oid = r.pnpubid JOIN pg_namespace n ON n.oid = r.pnnspid
-    WHERE {with_schemas} AND n.oid IN (SELECT oid FROM space))
+    WHERE {with_schemas} AND n.oid IN (SELECT oid FROM space)
+  UNION ALL SELECT 'SUBSCRIPTION TABLE', n.nspname, s.subname || ' ' || c.relname, format('subscription %I of the server gets %I.%I no longer: '
+      'ALTER SUBSCRIPTION %1$I REFRESH PUBLICATION, WITH (copy_data = false) to keep the restored rows', s.subname, n.nspname, c.relname)
+    FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid JOIN pg_class c ON c.oid = r.srrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid IN (SELECT oid FROM family) OR n.oid IN (SELECT oid FROM space))
 SELECT jsonb_build_object(
   'outside', (SELECT coalesce(jsonb_agg(words), '[]') FROM (SELECT words FROM outside ORDER BY minor, words LIMIT {most}) o),
   'relations', (SELECT coalesce(jsonb_agg(jsonb_build_object('schema', nspname, 'name', relname, 'kind', relkind, 'named', named,
