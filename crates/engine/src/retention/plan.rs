@@ -41,9 +41,11 @@ use pg_ark_contract::retention::{Policy, Verdict};
 /// `InvalidArgument` for a time zone that is none.
 pub fn plan(stored: &Stored, policy: &Policy, now: DateTime<Utc>) -> Result<Plan> {
     let zone = calendar::zone(&policy.timezone)?;
-    let facts = facts::Facts::of(stored, policy.window, now);
+    let mut facts = facts::Facts::of(stored, policy.window, now);
     let lines = lines::Lines::of(&facts);
-    let window = window::Window::of(&facts, &lines);
+    let stopped_by = window::stopped_by(&facts, &lines);
+    facts.judge(&stopped_by, policy.window);
+    let window = window::Window::of(&facts, &lines, &stopped_by);
     let kept = backups::Kept::of(&facts, &window, policy, zone);
     let verdict = |&index: &usize| BackupVerdict {
         index,

@@ -119,7 +119,7 @@ impl Kept {
             BackupState::Failed if failed(index) => self.add(index, Rule::FailedLately),
             BackupState::Failed | BackupState::Expiring => {}
             BackupState::Good | BackupState::Broken(_) => {
-                if backup.stopped_at.is_none_or(|time| time > facts.begins) {
+                if facts.is_inside(index) {
                     self.add(index, Rule::Window);
                     self.followed[index] = window.holds(index);
                 }

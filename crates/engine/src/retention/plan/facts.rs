@@ -26,6 +26,8 @@ pub struct Facts<'a> {
     pub judged_at: DateTime<Utc>,
     /// Where the window begins.
     pub begins: DateTime<Utc>,
+    /// Where it would begin if it ended now.
+    lately: DateTime<Utc>,
     /// Failed backups are shown when they are younger.
     pub failed_since: DateTime<Utc>,
     /// All backups by stop time, oldest first; those without one come last.
@@ -53,12 +55,29 @@ impl<'a> Facts<'a> {
         let failed_since = before(now, window.max(FAILED_SHOWN));
         let lost =
             stored.wal.iter().filter_map(|(system, wal)| Some((*system, wal.lost_history()?))).collect();
-        let bases =
-            order.iter().filter(|&&index| good[index].usable && stored.backups[index].kind.is_physical());
-        let stopped: Vec<_> = bases.filter_map(|&index| stored.backups[index].stopped_at).collect();
-        let judged_at = jump::judged_at(stored, &stopped, window, now);
-        let begins = before(judged_at, window);
-        Facts { stored, now, judged_at, begins, failed_since, order, good, parents, lost }
+        let lately = before(now, window);
+        Facts { stored, now, judged_at: now, begins: lately, lately, failed_since, order, good, parents, lost }
+    }
+
+    /// Finds where the window ends. `stopped_by` says by when each backup had stopped.
+    pub fn judge(&mut self, stopped_by: &[Option<DateTime<Utc>>], window: u64) {
+        let of = |is: &dyn Fn(usize) -> bool| -> Vec<_> {
+            let physical = self.all().filter(|index| self.backup(*index).kind.is_physical() && is(*index));
+            physical.filter_map(|index| stopped_by[index]).collect()
+        };
+        let (all, good) = (of(&|_| true), of(&|index| self.is_good(index)));
+        self.judged_at = jump::judged_at(self.stored, &all, &good, window, self.now);
+        self.begins = before(self.judged_at, window);
+    }
+
+    /// Whether the window keeps a complete backup. Nothing says of dumps that a clock jumped: those that go on where no WAL
+    /// and no physical backup does are kept for as long as ever.
+    pub fn is_inside(&self, index: usize) -> bool {
+        let backup = self.backup(index);
+        backup.stopped_at.is_none_or(|time| {
+            let was_inside = self.begins < time && (backup.kind.is_physical() || time <= self.judged_at);
+            was_inside || time > self.lately
+        })
     }
 
     pub fn backup(&self, index: usize) -> &'a StoredBackup {

@@ -10,15 +10,21 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// A day: for so long a backup shall have stood.
 const DAY: TimeDelta = TimeDelta::days(1);
 
-/// The moment by which the window is judged: `now`, or the last before such a time. `good` are the stop times of the
-/// physical backups that can be restored.
-pub fn judged_at(stored: &Stored, good: &[DateTime<Utc>], window: u64, now: DateTime<Utc>) -> DateTime<Utc> {
+/// The moment by which the window is judged: `now`, or the last before such a time. `physical` is by when each physical
+/// backup had stopped, `good` those of them that can be restored. What an earlier jump wrote stopped no later than what
+/// follows it, so it neither ends the time of which nothing is known nor has stood.
+pub fn judged_at(
+    stored: &Stored,
+    physical: &[DateTime<Utc>],
+    good: &[DateTime<Utc>],
+    window: u64,
+    now: DateTime<Utc>,
+) -> DateTime<Utc> {
     let written = || stored.wal.values().flat_map(|wal| wal.written.iter().copied());
     if !written().any(|time| time <= now) {
         return now;
     }
-    let physical = stored.backups.iter().filter(|backup| backup.kind.is_physical());
-    let told = physical.filter_map(|backup| backup.stopped_at).chain(written());
+    let told = physical.iter().copied().chain(written());
     let mut known: Vec<DateTime<Utc>> = told.filter(|time| *time <= now).chain([now]).collect();
     known.sort();
     let window = i64::try_from(window).ok().and_then(TimeDelta::try_seconds).unwrap_or(TimeDelta::MAX);

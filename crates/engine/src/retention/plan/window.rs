@@ -32,8 +32,8 @@ pub struct Window {
 }
 
 impl Window {
-    pub fn of(facts: &Facts<'_>, lines: &Lines<'_>) -> Window {
-        let stopped_by = stopped_by(facts, lines);
+    /// `stopped_by` is what [`stopped_by`] said.
+    pub fn of(facts: &Facts<'_>, lines: &Lines<'_>, stopped_by: &[Option<DateTime<Utc>>]) -> Window {
         let is_inside = |index: usize| {
             let told = facts.backup(index).stopped_at;
             told.is_some_and(|time| facts.begins < time && time <= facts.now)
@@ -81,7 +81,7 @@ impl Window {
 }
 
 /// By when each backup had stopped: no later than those that follow it on a line, whatever the clock said.
-fn stopped_by(facts: &Facts<'_>, lines: &Lines<'_>) -> Vec<Option<DateTime<Utc>>> {
+pub fn stopped_by(facts: &Facts<'_>, lines: &Lines<'_>) -> Vec<Option<DateTime<Utc>>> {
     let mut times: Vec<_> = facts.stored.backups.iter().map(|backup| backup.stopped_at).collect();
     for (system, tip) in lines.tips() {
         let parts = match lines.is_known(system, tip) {

@@ -34,9 +34,9 @@ impl<'a> Slow<'a> {
         let (lines, holders) = (BTreeMap::new(), Vec::new());
         let mut slow = Slow { stored, policy, now, begins, good, clean, stopped_by, lines, holders };
         slow.good = slow.all().map(|index| slow.find_good(index)).collect();
+        slow.stopped_by = slow.all().map(|index| slow.find_stopped_by(index)).collect();
         slow.begins = slow.judged_at() - TimeDelta::seconds(i64::try_from(policy.window).unwrap());
         slow.clean = slow.all().map(|index| slow.find_clean(index)).collect();
-        slow.stopped_by = slow.all().map(|index| slow.find_stopped_by(index)).collect();
         slow.holders = slow.find_holders();
         slow.lines = slow.tips().into_iter().map(|line| (line, slow.along(line.0, line.1))).collect();
         slow
@@ -49,7 +49,7 @@ impl<'a> Slow<'a> {
             (TimeDelta::seconds(i64::try_from(self.policy.window).unwrap()), TimeDelta::days(1));
         let stored: Vec<_> = self.stored.wal.values().flat_map(|wal| wal.written.clone()).collect();
         let physical = |index: &usize| !self.is_logical(*index);
-        let stopped = self.all().filter(physical).filter_map(|index| self.backup(index).stopped_at);
+        let stopped = self.all().filter(physical).filter_map(|index| self.stopped_by[index]);
         let known: BTreeSet<_> =
             stored.iter().copied().chain(stopped).filter(|time| *time <= self.now).collect();
         let next = |time| known.iter().copied().find(|other| *other > time).unwrap_or(self.now);
@@ -58,7 +58,7 @@ impl<'a> Slow<'a> {
             return self.now;
         };
         let stood = self.all().filter(physical).filter(|index| self.is_good(*index)).any(|index| {
-            let stopped = self.backup(index).stopped_at;
+            let stopped = self.stopped_by[index];
             stopped.is_some_and(|time| time >= next(last) && time + day <= self.now)
         });
         if stood { self.now } else { last }
@@ -374,7 +374,7 @@ impl<'a> Slow<'a> {
             BackupState::Failed => backup.stopped_at.or(backup.started_at).is_some_and(|time| time > lately),
             BackupState::Expiring => false,
             BackupState::Good | BackupState::Broken(_) => {
-                good.is_empty() || backup.stopped_at.is_none_or(|time| time > self.begins)
+                good.is_empty() || self.is_in_the_window(index)
             }
         };
         by_state
@@ -412,8 +412,18 @@ impl<'a> Slow<'a> {
             || self.is_newest_good(index)
             || self.is_complete(index) && no_good
             || self.is_complete(index)
-                && backup.stopped_at.is_none_or(|time| time > self.begins)
+                && self.is_in_the_window(index)
                 && self.is_inside(index)
+    }
+
+    /// By its own time; a dump that came after what may be a jump of clocks only while it is younger than the window.
+    fn is_in_the_window(&self, index: usize) -> bool {
+        let Some(time) = self.backup(index).stopped_at else { return true };
+        let window = TimeDelta::seconds(i64::try_from(self.policy.window).unwrap());
+        match self.is_logical(index) && time > self.judged_at() {
+            true => time + window > self.now,
+            false => time > self.begins,
+        }
     }
 
     /// Every way into the window: its first base and its tip.
