@@ -11,13 +11,13 @@
 //! interface offers; RWF_DONTCACHE (Linux 6.14), which most servers do not have yet.
 //! A file system without RWF_NOWAIT (NFS, say) is read as ever.
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::{Errno, IoSliceMut, ReadWriteFlags, preadv2};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -125,7 +125,9 @@ pub fn drop_read(file: &File, range: Range<u64>) {
 
 /// Drops a file that was written from the cache; what is not on disk yet is sent there.
 pub fn drop_written(path: &Path) {
-    if let Ok(file) = File::open(path) {
+    // Whatever took its place is not waited for.
+    let open = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    if let Ok(file) = open {
         advise(&file, &(0..u64::MAX), Advice::DontNeed);
     }
 }
