@@ -86,7 +86,8 @@ pub struct StoredWal {
     /// By when the last stored segment of a timeline was written: when it was stored, for example. Nobody needs the way
     /// to a timeline that ended before the window, unless it is the newest. Where it is not known, the way is kept.
     pub written_by: BTreeMap<Timeline, DateTime<Utc>>,
-    /// When segments were stored, at most a day apart where segments were, in any order.
+    /// When segments were stored, at most a day apart where segments were, in any order; none later than what follows it on
+    /// its timeline.
     pub written: Vec<DateTime<Utc>>,
 }
 

@@ -1,11 +1,12 @@
 //! When the segments of an archive were stored, as the store says: a few of them, so that between two times that are known
-//! lies no more than a day, or no other segment.
+//! lies no more than a day, or no other segment. What follows in the WAL was stored later, whatever the clock said.
 
 use crate::postgres::wal_segment::SegmentName;
 use crate::wal::archive::Archive;
 use crate::wal::survey::Run;
 use chrono::{DateTime, TimeDelta, Utc};
 use pg_ark_contract::{Result, SegmentSize, Timeline};
+use std::collections::BTreeMap;
 
 /// Segments of a timeline that are looked at, at the most: some years of days. What is not known keeps more.
 const MAX_LOOKS: usize = 4096;
@@ -33,12 +34,12 @@ fn sampled(
     runs: &[Run],
     time: &mut dyn FnMut(u64) -> Result<Option<DateTime<Utc>>>,
 ) -> Result<Vec<DateTime<Utc>>> {
-    let (mut times, mut looks) = (Vec::new(), 0);
+    let (mut told, mut looks) = (BTreeMap::new(), 0);
     for run in runs.iter().rev() {
         let mut between = vec![(run.first, time(run.first)?, run.last, time(run.last)?)];
         looks += 2;
         while let Some((first, from, last, to)) = between.pop() {
-            times.extend(from.into_iter().chain(to));
+            told.extend([(first, from), (last, to)]);
             let is_near = from.zip(to).is_some_and(|(from, to)| (to - from).abs() <= TimeDelta::days(1));
             let middle = first.midpoint(last);
             if is_near || middle <= first || looks > MAX_LOOKS {
@@ -53,8 +54,13 @@ fn sampled(
             break;
         }
     }
-    times.sort();
-    times.dedup();
+    let mut times: Vec<DateTime<Utc>> = Vec::new();
+    for time in told.into_values().rev().flatten() {
+        if times.last().is_none_or(|earliest| time < *earliest) {
+            times.push(time);
+        }
+    }
+    times.reverse();
     Ok(times)
 }
 
@@ -78,6 +84,12 @@ mod tests {
         let silent: Vec<_> = times.windows(2).filter(wide).collect();
         assert_eq!(silent, [[hour(4999), hour(5960)]]);
         assert!((365..2 * 512 + 40).contains(&looks), "{looks}");
+        // A clock that was wrong for a while says nothing where WAL of before follows.
+        let runs = [Run { first: 0, last: 9 }];
+        let wrong = |number: u64| Ok(Some(hour(if number == 5 { 90_000 } else { number * 30 })));
+        let expected: Vec<_> =
+            (0..10).filter(|number| *number != 5).map(|number| hour(number * 30)).collect();
+        assert_eq!(sampled(&runs, &mut { wrong }).unwrap(), expected);
         // Times that are nonsense end, too.
         let mut odd = 0;
         let far = [Run { first: 0, last: u64::MAX }];

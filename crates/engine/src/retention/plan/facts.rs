@@ -56,7 +56,18 @@ impl<'a> Facts<'a> {
         let lost =
             stored.wal.iter().filter_map(|(system, wal)| Some((*system, wal.lost_history()?))).collect();
         let lately = before(now, window);
-        Facts { stored, now, judged_at: now, begins: lately, lately, failed_since, order, good, parents, lost }
+        Facts {
+            stored,
+            now,
+            judged_at: now,
+            begins: lately,
+            lately,
+            failed_since,
+            order,
+            good,
+            parents,
+            lost,
+        }
     }
 
     /// Finds where the window ends. `stopped_by` says by when each backup had stopped.

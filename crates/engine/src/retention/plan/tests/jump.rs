@@ -36,3 +36,33 @@ fn a_clock_that_jumped_ahead_empties_the_window_only_when_a_backup_has_stood_for
     known.0.wal.get_mut(&SYSTEM).unwrap().written.extend((11..=20).map(day));
     assert!(!is_kept(&known, day(20)));
 }
+
+#[test]
+fn dumps_that_go_on_without_wal_and_backups_are_kept_for_as_long_as_the_window() {
+    let fulls = (1..=10).map(|n| full(&format!("d{n}"), day(n), n.unsigned_abs() * 5));
+    let dumps = (11..=40).map(|n| logical(&format!("l{n}"), day(n)));
+    let mut repo = Repo::new(fulls.chain(dumps)).wal(1, 0, 99);
+    repo.0.wal.get_mut(&SYSTEM).unwrap().written = (1..=10).map(day).collect();
+    let kept = repo.plan(&days(3), day(40));
+    assert_eq!(kept.kept(), ["d7", "d8", "d9", "d10", "l38", "l39", "l40"]);
+}
+
+#[test]
+fn a_backup_of_an_earlier_wrong_time_has_not_stood() {
+    // After "wrong" the clock was set right; then it is wrong again.
+    let before = (1..=3).map(|n| full(&format!("d{n}"), day(n), n.unsigned_abs() * 5));
+    let since = (4..=6).map(|n| full(&format!("d{n}"), day(n), n.unsigned_abs() * 5 + 5));
+    let backups: Vec<_> = before.chain([full("wrong", day(800), 20)]).chain(since).collect();
+    let plan = |backups: &[StoredBackup], now| {
+        let mut repo = Repo::new(backups.to_vec()).wal(1, 0, 99);
+        repo.0.wal.get_mut(&SYSTEM).unwrap().written = (1..=6).map(day).collect();
+        repo.plan(&days(3), now)
+    };
+    for now in [day(7), day(801), day(802), day(900)] {
+        let plan = plan(&backups, now);
+        assert!(["d4", "d5", "d6"].iter().all(|name| plan.kept().contains(name)), "{now}: {:?}", plan.kept());
+    }
+    let again: Vec<_> = backups.iter().cloned().chain([full("again", day(802), 60)]).collect();
+    let is_kept = |hours| plan(&again, day(802) + TimeDelta::hours(hours)).kept().contains(&"d5");
+    assert!(is_kept(23) && !is_kept(24));
+}

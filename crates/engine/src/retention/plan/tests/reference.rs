@@ -373,9 +373,7 @@ impl<'a> Slow<'a> {
             BackupState::Running | BackupState::Unreadable => true,
             BackupState::Failed => backup.stopped_at.or(backup.started_at).is_some_and(|time| time > lately),
             BackupState::Expiring => false,
-            BackupState::Good | BackupState::Broken(_) => {
-                good.is_empty() || self.is_in_the_window(index)
-            }
+            BackupState::Good | BackupState::Broken(_) => good.is_empty() || self.is_in_the_window(index),
         };
         by_state
             || backup.pinned.is_some()
@@ -411,9 +409,7 @@ impl<'a> Slow<'a> {
         backup.state == BackupState::Running
             || self.is_newest_good(index)
             || self.is_complete(index) && no_good
-            || self.is_complete(index)
-                && self.is_in_the_window(index)
-                && self.is_inside(index)
+            || self.is_complete(index) && self.is_in_the_window(index) && self.is_inside(index)
     }
 
     /// By its own time; a dump that came after what may be a jump of clocks only while it is younger than the window.
