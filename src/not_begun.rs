@@ -5,7 +5,7 @@
 
 use crate::last_failure::replace;
 use crate::settings;
-use crate::workers::clock::seconds;
+use crate::workers::clock::{self, passed, seconds};
 use pg_ark_contract::Error;
 use pg_ark_contract::schedule::{JobSpec, JobState, RunId, RunRow, RunStatus};
 use serde::{Deserialize, Serialize};
@@ -65,17 +65,17 @@ fn read() -> Vec<NotBegun> {
 
 /// Makes a failed run of each that could not begin: it is one for whoever looks. For the database with the jobs.
 pub fn add_to(states: &mut [JobState], jobs: &[JobSpec]) {
-    merge(states, jobs, read());
+    merge(states, jobs, read(), clock::now());
 }
 
-fn merge(states: &mut [JobState], jobs: &[JobSpec], runs: Vec<NotBegun>) {
+fn merge(states: &mut [JobState], jobs: &[JobSpec], runs: Vec<NotBegun>, now: u64) {
     for NotBegun { run, times, at, error } in runs {
         let Some(job) = jobs.iter().find(|job| job.enabled && job.name == run.job) else { continue };
         let Some(state) = states.iter_mut().find(|state| state.name == run.job) else { continue };
-        // Made again since, or begun, perhaps by another server.
-        let began = state.last_run.as_ref().and_then(|run| seconds(&run.started_at));
+        // Made again since, or begun, perhaps by another server; but not in the future, by a clock that was wrong.
+        let began = state.last_run.as_ref().and_then(|run| passed(&run.started_at, now));
         let is_news = seconds(&at).is_some_and(|at| {
-            seconds(&job.since).is_none_or(|since| since <= at) && began.is_none_or(|began| began <= at)
+            passed(&job.since, now).is_none_or(|since| since <= at) && began.is_none_or(|began| began <= at)
         });
         if state.running.is_some() || !is_news {
             continue;
@@ -127,18 +127,28 @@ mod tests {
     #[test]
     fn what_could_not_begin_is_a_run_that_failed() {
         let jobs = [job("a", "2026-11-01T00:00:00Z")];
+        let now = seconds("2026-11-24T00:00:00Z").expect("a time");
         let mut states = [state("a")];
-        merge(&mut states, &jobs, vec![refused("a", "2026-11-22T02:00:10Z"), refused("gone", "x")]);
+        merge(&mut states, &jobs, vec![refused("a", "2026-11-22T02:00:10Z"), refused("gone", "x")], now);
         let run = states[0].last_run.as_ref().expect("a run");
         assert_eq!((states[0].failures, run.status), (5, RunStatus::Failed));
         let error = run.error.as_ref().expect("an error").to_string();
         assert_eq!(error, "could not begin: could not write \"x\": Read-only file system");
 
         // A run has begun since, whoever did it; and a job that was made later is another one.
-        merge(&mut states, &jobs, vec![refused("a", "2026-11-22T01:00:00Z")]);
+        merge(&mut states, &jobs, vec![refused("a", "2026-11-22T01:00:00Z")], now);
         assert_eq!(states[0].failures, 5);
         let mut states = [state("a")];
-        merge(&mut states, &[job("a", "2026-11-23T00:00:00Z")], vec![refused("a", "2026-11-22T02:00:10Z")]);
+        let notes = || vec![refused("a", "2026-11-22T02:00:10Z")];
+        merge(&mut states, &[job("a", "2026-11-23T00:00:00Z")], notes(), now);
         assert_eq!(states, [state("a")]);
+
+        // One that was made, or begun, in the future is not: a clock was wrong.
+        let made = [job("a", "2029-01-31T00:00:00Z")];
+        merge(&mut states, &made, notes(), now);
+        assert_eq!(states[0].failures, 5);
+        states[0].last_run.as_mut().expect("a run").started_at = "2029-01-31T00:00:00Z".into();
+        merge(&mut states, &made, notes(), now);
+        assert_eq!(states[0].failures, 8);
     }
 }

@@ -226,13 +226,43 @@ pub fn is_known(url: &str) -> bool {
 /// Whether the last value that `pg_ark.repository` has in the file is `url`. The server writes each setting on a line of its
 /// own (`write_auto_conf_file`, utils/misc/guc.c).
 fn names_repository(auto_conf: &str, url: &str) -> bool {
-    let plain = |text: &str| text.trim_end_matches('/').to_owned();
     let value = |line: &str| {
         let value = line.strip_prefix("pg_ark.repository = '")?.strip_suffix('\'')?;
         Some(value.replace("''", "'").replace(r"\\", r"\"))
     };
     let last = auto_conf.lines().filter_map(|line| value(line.trim_end())).next_back();
-    last.is_some_and(|last| !last.is_empty() && plain(&last) == plain(url))
+    last.is_some_and(|last| !last.is_empty() && path(&last) == path(url))
+}
+
+/// The names of a URL's path, as the engine reads it: doubled slashes and `.` are nothing, `..` leads back, `%2F` is a slash.
+fn path(url: &str) -> Vec<Vec<u8>> {
+    // In a URL of a file a backslash is a slash, and spaces behind it are none of it.
+    let decoded = decoded(&url.trim_end_matches(' ').replace('\\', "/"));
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    for name in decoded.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(names.pop()),
+            name => names.push(name.to_vec()),
+        }
+    }
+    names
+}
+
+/// With `%2F` and its kin as the bytes that they are.
+fn decoded(text: &str) -> Vec<u8> {
+    let digit =
+        |byte: Option<&u8>| char::from(*byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (mut rest, mut decoded) = (text.as_bytes(), Vec::new());
+    while let [first, behind @ ..] = rest {
+        let (byte, left) = match (first, digit(behind.first()).zip(digit(behind.get(1)))) {
+            (b'%', Some((high, low))) => (high * 16 + low, behind.get(2..).unwrap_or_default()),
+            _ => (*first, behind),
+        };
+        decoded.push(byte);
+        rest = left;
+    }
+    decoded
 }
 
 /// Name of this cluster in the repository: `pg_ark.cluster`, or made of `cluster_name` ([`cluster_from_name`]), or
@@ -349,6 +379,20 @@ mod tests {
         for other in ["file:///it's", "", "file:///"] {
             assert!(!names_repository(file, other), "{other}");
         }
+        let file = "pg_ark.repository = 'file:///a//b c/'\n";
+        for same in [
+            "file:///a/b c",
+            "file:////a/./b%20c",
+            "file:///a/x/../b c/ ",
+            "file:///a%2fb%20c",
+            "file:///a\\b c",
+        ] {
+            assert!(names_repository(file, same), "{same}");
+        }
+        for other in ["file:///a/b", "file:///a/b%20", "file:///a/b%2 c", "file:///a/b c%", "s3://a/b c"] {
+            assert!(!names_repository(file, other), "{other}");
+        }
+        let file = "pg_ark.repository = 'file:///it''s \\\\ here'\n";
         // A restored copy is not to use what the original used.
         assert!(!names_repository(&format!("{file}pg_ark.repository = ''\n"), "file:///it's \\ here"));
         assert!(!names_repository("pg_ark.repository = ''\n", ""));

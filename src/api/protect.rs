@@ -16,7 +16,7 @@ use crate::postgres::{guc, wal};
 use crate::settings::{self, LIBRARY};
 use crate::sql;
 use pg_ark_contract::conversation::{Level, LogicalChoice};
-use pg_ark_contract::rows::CheckStatus;
+use pg_ark_contract::rows::{CheckRow, CheckStatus};
 use pg_ark_contract::schedule::JobKind;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use serde::Deserialize;
@@ -95,9 +95,11 @@ pub(super) fn jobs() -> Result<Vec<Job>> {
 pub(super) fn refuse_faults(target: &Target) -> Result<Vec<Row>> {
     let rows = check::server_and_repository(Some(target))?;
     let rows: Vec<_> = rows.into_iter().filter(|row| !MENDED.contains(&row.item.as_str())).collect();
-    let faults: Vec<_> = rows.iter().filter(|row| row.status == CheckStatus::Error).collect();
+    // Backups do not wait for a clock by which nothing may be removed.
+    let is_fault = |row: &&CheckRow| row.status == CheckStatus::Error && row.item != "clock";
+    let faults: Vec<_> = rows.iter().filter(is_fault).collect();
     let Some(first) = faults.first() else {
-        let advised = rows.into_iter().filter(|row| row.status == CheckStatus::Warning);
+        let advised = rows.into_iter().filter(|row| row.status != CheckStatus::Ok);
         return Ok(advised.map(|row| (row.item, "advised".into(), row.hint.or(Some(row.detail)))).collect());
     };
     let others: Vec<_> = faults.iter().skip(1).map(|row| format!("{}: {}", row.item, row.detail)).collect();

@@ -2,10 +2,28 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Seconds: a time further ahead was written by a clock that was wrong. The engine, which decides what is due, has the same
+/// limit (`schedule::runs::is_ahead`).
+const AHEAD: u64 = 3600;
+
+/// Since 1970.
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// How long it is until `time`; zero when it is over, None when it is no time.
 pub fn until(time: &str) -> Option<Duration> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Some(Duration::from_secs(seconds(time)?).saturating_sub(now))
+    Some(Duration::from_secs(seconds(time)?).saturating_sub(since_epoch()))
+}
+
+/// Seconds since 1970, now.
+pub fn now() -> u64 {
+    since_epoch().as_secs()
+}
+
+/// As [`seconds`]; None also for a time that only a clock that was wrong can have written.
+pub fn passed(time: &str, now: u64) -> Option<u64> {
+    seconds(time).filter(|time| *time <= now.saturating_add(AHEAD))
 }
 
 /// Seconds since 1970 of `2026-11-22T02:00:00Z`; a fraction is left out.
@@ -48,5 +66,8 @@ mod tests {
             assert_eq!(seconds(bad), None, "{bad}");
         }
         assert_eq!(until("2000-01-01T00:00:00Z"), Some(Duration::ZERO));
+        let ahead = |now| passed("2000-02-29T12:00:00Z", now);
+        assert_eq!(ahead(951_825_600 - 3600), Some(951_825_600));
+        assert_eq!((ahead(951_825_600 - 3601), passed("x", now())), (None, None));
     }
 }

@@ -160,6 +160,6 @@ fn say(spec: &JobSpec, run: &RunId, done: &work::Done, error: Option<&Error>) {
 /// Whether there will be another attempt: not when the job is gone by now, or its schedule another one.
 fn is_tried_again(spec: &JobSpec, run: &RunId) -> bool {
     let now = transaction::run(|| wanted(&spec.name)).ok().flatten();
-    let since = |job: &JobSpec| clock::seconds(&job.since);
+    let since = |job: &JobSpec| clock::passed(&job.since, clock::now());
     now.is_some_and(|now| since(&now).is_none_or(|since| Some(since) <= clock::seconds(&run.due_at)))
 }

@@ -141,15 +141,21 @@ pub fn clock(storage: &Storage, records: &[Record], now: DateTime<Utc>) -> Optio
     let Some(future) = verify::status::future(records, now).map(|found| future_row(&found)) else {
         return agree;
     };
-    let more = agree.filter(|row| row.status != CheckStatus::Ok);
-    let detail = [Some(future.detail), more.map(|row| row.detail)];
-    Some(CheckRow { detail: detail.into_iter().flatten().collect::<Vec<_>>().join("; "), ..future })
+    let Some(more) = agree.filter(|row| row.status != CheckStatus::Ok) else { return Some(future) };
+    let detail = format!("{}; {}", future.detail, more.detail);
+    // What is refused comes first.
+    let told = if more.status == CheckStatus::Error { more } else { future };
+    Some(CheckRow { detail, ..told })
 }
 
 fn clock_row(clocks: Clocks) -> CheckRow {
     let skew = clocks.ahead.saturating_abs();
     if skew <= clocks::MAX_SKEW {
         return row("clock", CheckStatus::Ok, "the repository's and the server's agree".into(), None);
+    }
+    // What prune says, which is refused.
+    if let Err(error) = clocks.may_judge_age() {
+        return failed("clock", &error);
     }
     let where_to = if clocks.ahead < 0 { "ahead of" } else { "behind" };
     row(

@@ -69,6 +69,8 @@ fn clocks_that_differ_are_told() {
         assert_eq!(row.status != CheckStatus::Ok, expected.is_some(), "{row:?}");
         assert!(row.detail.contains(expected.unwrap_or("agree")), "{row:?}");
     }
+    let status = |stored| clock_row(Clocks::of(at(0), at(stored), at(5))).status;
+    assert_eq!([-3600, -3601].map(status), [CheckStatus::Warning, CheckStatus::Error], "prune is refused");
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::open(&format!("file://{}", dir.path().display())).unwrap();
     assert_eq!(clock(&storage, &[], at(0)).unwrap().status, CheckStatus::Ok);

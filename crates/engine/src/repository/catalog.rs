@@ -493,8 +493,8 @@ pub fn away(error: Error, known: bool) -> Error {
 
 /// The same for who asked the server to use it.
 pub fn left(error: Error) -> Error {
-    let hint = "It was there before: mount it or bring it back. To begin a new, empty one there, ALTER SYSTEM RESET \
-                pg_ark.repository first; then call ark.enable again.";
+    let hint = "postgresql.auto.conf names it. It was there before: mount it or bring it back. If it never was, or to begin a \
+                new, empty one there, ALTER SYSTEM RESET pg_ark.repository first; then call ark.enable again.";
     absent(error, hint)
 }
 
