@@ -7,6 +7,9 @@ use serde::Deserialize;
 /// What is asked for at once: a program's argument holds 128 KiB (`MAX_ARG_STRLEN`, linux/binfmts.h).
 const MAX_QUESTION: usize = 64 << 10;
 
+/// Whoever is in a database keeps it from another name (`CountOtherDBBackends`, procarray.c), but for autovacuum, which is ended: its
+/// workers are nobody's (`pgstat_bestart`, backend_status.c). Parallel workers end with who leads them. Of what kind a session of
+/// another role is, only some may know.
 const SERVER: &str = "
 SELECT jsonb_build_object(
   'version', current_setting('server_version_num')::int / 10000,
@@ -14,8 +17,10 @@ SELECT jsonb_build_object(
   'user', session_user,
   'superuser', r.rolsuper, 'create_database', r.rolcreatedb OR r.rolsuper, 'create_role', r.rolcreaterole OR r.rolsuper,
   'databases', (SELECT jsonb_agg(jsonb_build_object('name', d.datname, 'is_template', d.datistemplate,
-      'sessions', (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> pg_backend_pid()
-          AND a.backend_type = 'client backend'))) FROM pg_database d),
+      'owned', pg_has_role(current_user, d.datdba, 'USAGE'),
+      'sessions', (SELECT coalesce(jsonb_agg(DISTINCT coalesce(a.backend_type, 'session of another role')), '[]')
+          FROM pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> pg_backend_pid() AND a.usesysid IS NOT NULL
+          AND a.backend_type IS DISTINCT FROM 'parallel worker'))) FROM pg_database d),
   'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
   'may_own', (SELECT jsonb_agg(o.rolname) FROM pg_roles o WHERE pg_has_role(session_user, o.oid,
       CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)),
@@ -79,8 +84,10 @@ pub struct TargetDatabase {
     pub name: String,
     /// `datistemplate`.
     pub is_template: bool,
-    /// Clients in it, this one aside.
-    pub sessions: u32,
+    /// The role that asks may rename and drop it.
+    pub owned: bool,
+    /// Kinds of sessions in it, this one aside: `client backend`, or what a background worker is called.
+    pub sessions: Vec<String>,
 }
 
 impl Target {

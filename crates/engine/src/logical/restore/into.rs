@@ -26,7 +26,7 @@ pub(super) const MAX_NAME: usize = 63;
 /// Nothing was touched.
 const TAKEN: &str = "Nothing was changed. With --clean they are replaced; with --database NAME --as OTHER one database goes beside what is there.";
 /// What replacing takes.
-const BESIDE: &str = "what replaces a database is filled beside it first, and the old one is dropped at the end: the server needs space for both";
+const BESIDE: &str = "what replaces a database is filled beside it first, and the old one is dropped at the end: the server needs space for both, and nobody may be in the old one by then";
 
 /// What keeps a database from being dropped (`dropdb`, dbcommands.c), or goes with it although others need it.
 const BOUND: &str = "SELECT coalesce(jsonb_agg(jsonb_build_array(x.database, x.kind, x.name) ORDER BY x.database, x.kind, x.name), '[]')::text FROM (
@@ -90,7 +90,7 @@ pub fn prepare_into(cluster: &Cluster, request: &IntoRequest, watch: &dyn Watch)
         let server = Server { keeper, programs: &programs, connection: &connection, access: None };
         let usual = database(&server, own)?;
         let target = Target::ask(&server, &usual)?;
-        refuse(&target, dumped, &record, is_objects)?;
+        refuse(&target, dumped, &record, !is_objects || request.rename.is_some())?;
         let mut plan = new_plan(&record, &target, &programs);
         let scene = Scene {
             storage,
@@ -182,7 +182,7 @@ fn sensible(request: &IntoRequest) -> Result<()> {
 }
 
 /// Refuses a server that cannot take it.
-fn refuse(target: &Target, dumped: u32, record: &Record, is_objects: bool) -> Result<()> {
+fn refuse(target: &Target, dumped: u32, record: &Record, makes_database: bool) -> Result<()> {
     if target.in_recovery {
         return Err(Error::new(
             ErrorKind::ServerNotReady,
@@ -200,12 +200,12 @@ fn refuse(target: &Target, dumped: u32, record: &Record, is_objects: bool) -> Re
         )
         .hint(format!("A dump goes into a server of the same or a newer version: {dumped} or above.")));
     }
-    if !is_objects && !target.create_database {
+    if makes_database && !target.create_database {
         return Err(Error::new(
             ErrorKind::PermissionDenied,
             format!("role \"{}\" may not create databases on that server", target.user),
         )
-        .hint("Connect as a superuser, or: ALTER ROLE ... CREATEDB. Roles, tablespaces and owners need a superuser."));
+        .hint("Connect as a superuser, or: ALTER ROLE ... CREATEDB, also for --as, which fills a database beside. Roles, tablespaces and owners need a superuser."));
     }
     Ok(())
 }
@@ -326,18 +326,39 @@ impl Scene<'_> {
             )
             .hint(TAKEN));
         }
-        let in_use =
-            |step: &&DatabaseStep| self.target.database(&step.target).is_some_and(|d| d.sessions > 0);
-        let busy: Vec<&DatabaseStep> = replaced.into_iter().filter(in_use).collect();
+        let there = |step: &&DatabaseStep| self.target.database(&step.target);
+        let is_others = |step: &&DatabaseStep| there(step).is_some_and(|database| !database.owned);
+        let others: Vec<&DatabaseStep> = replaced.iter().copied().filter(is_others).collect();
+        if !others.is_empty() {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "role \"{}\" may not replace what is not its own: {}",
+                    self.target.user,
+                    names(&others)
+                ),
+            )
+            .hint(
+                "Nothing was changed. Connect as the owner or a superuser, or restore beside it with --as.",
+            ));
+        }
+        if !replaced.is_empty() {
+            // What follows a database has a session in it, too: its name says more.
+            self.refuse_bound(plan)?;
+        }
+        let sessions = |step: &&DatabaseStep| {
+            let kinds = there(step).map(|database| database.sessions.join(", "))?;
+            (!kinds.is_empty()).then(|| format!("\"{}\" ({kinds})", step.target))
+        };
+        let busy: Vec<String> = replaced.iter().filter_map(sessions).collect();
         if !busy.is_empty() {
             return Err(Error::new(
                 ErrorKind::ServerNotReady,
-                format!("clients are connected to what --clean drops: {}", names(&busy)),
+                format!("clients are connected to what --clean drops: {}", busy.join(", ")),
             )
-            .hint("Nothing was changed. End these sessions first; pg_stat_activity shows them."));
+            .hint("Nothing was changed. End these sessions first; pg_stat_activity shows them. Background workers end with what started them, as an extension."));
         }
-        if plan.databases.iter().any(|step| step.replaces) {
-            self.refuse_bound(plan)?;
+        if !replaced.is_empty() {
             plan.warnings.push(BESIDE.to_string());
         }
         Ok(())

@@ -111,9 +111,8 @@ fn databases(
         usual: &prepared.usual,
         jobs: prepared.jobs,
     };
-    let done = whole.run(&prepared.plan.databases)?;
-    (restored.databases, restored.kept) = (done.databases, done.kept);
-    restored.problems.extend(done.problems);
+    let done = whole.run(&prepared.plan.databases, restored.problems)?;
+    (restored.databases, restored.kept, restored.problems) = (done.databases, done.kept, done.problems);
     if prepared.script.is_some() {
         restored.problems.extend(left_out(storage, prepared, logical)?);
     }

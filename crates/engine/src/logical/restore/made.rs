@@ -18,6 +18,13 @@ const LISTS: [&str; 6] = [
     "unix_socket_directories",
 ];
 
+/// Comes first. Not by the environment, which a change of user would lose; and nothing but errors is told.
+const BEGIN: &str = "SET client_encoding = 'UTF8';\nSET search_path = pg_catalog, pg_temp;\nSET client_min_messages = error;\n";
+/// Most lines of the server's words that are kept.
+const MAX_WORDS: usize = 50;
+/// psql's status when it could not connect, or not go on (`EXIT_BADCONN`, src/bin/psql/settings.h).
+const NO_CONNECTION: i32 = 2;
+
 /// The statement that makes database `name` as `record` was, and what it leaves out because the server lacks it.
 pub fn create(name: &str, record: &DatabaseRecord, target: &Target) -> (String, Vec<Problem>) {
     let locale = &record.locale;
@@ -66,8 +73,8 @@ pub fn create(name: &str, record: &DatabaseRecord, target: &Target) -> (String, 
     (sql, problems)
 }
 
-/// The statements that give database `fresh` the name `name`, and the one that had it, if one had, the name in `replaced`. psql
-/// sends them at once, which makes them one transaction. A template must stop being one before it can be dropped.
+/// The statements that give database `fresh` the name `name`, and the one that had it, if one had, the name in `replaced`: for one
+/// transaction. A template must stop being one before it can be dropped.
 pub fn exchange(name: &str, fresh: &str, replaced: Option<(&str, bool)>) -> String {
     let (name, fresh) = (identifier(name), identifier(fresh));
     let mut sql = String::new();
@@ -180,7 +187,7 @@ fn comment(entry: &Entry, database: &str) -> Option<String> {
 /// without its privileges and settings. What of these fails is told, and the rest goes on.
 ///
 /// # Errors
-/// `ServerNotReady` when it did not get its name: then nothing was changed. The order to stop.
+/// `ServerNotReady` when it did not get its name: then nothing was changed, unless the connection broke. The order to stop.
 pub fn exchange_with(
     server: &Server<'_>,
     through: &str,
@@ -188,39 +195,80 @@ pub fn exchange_with(
     exchange: &str,
     properties: &[String],
 ) -> Result<Vec<String>> {
-    // Not with a backslash in front: psql would take it for a command of its own.
-    let properties: Vec<String> = properties.iter().map(|sql| format!("\n{sql}")).collect();
-    let done = format!(
-        "SELECT CASE WHEN EXISTS (SELECT FROM pg_database WHERE datname = {}) THEN 'undone' ELSE 'done' END",
-        literal(fresh)
-    );
-    let mut commands = vec!["BEGIN", exchange, "\\set ON_ERROR_STOP 0", "\\set ON_ERROR_ROLLBACK on"];
-    for sql in &properties {
-        commands.extend([sql.as_str(), "\\echo :ERROR :LAST_ERROR_MESSAGE"]);
+    let mark = uuid::Uuid::new_v4().simple().to_string();
+    let text = script(&mark, fresh, exchange, properties);
+    let mut command = server.keeper.command(&server.programs.path("psql"), server.access)?;
+    server.connection.prepare(&mut command);
+    // No arguments: there may be more settings than they can hold, and settings may be secrets.
+    command.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"]);
+    command.arg(format!("--dbname={}", server.connection.to(through)));
+    let mut said = Said { mark, ..Said::default() };
+    let ended = server.keeper.feed(command, &mut text.as_bytes(), &mut |line| said.line(line));
+    if said.is_done {
+        // An order to stop that came meanwhile is for what follows.
+        return Ok(said.failed);
     }
-    commands.extend(["\\set ON_ERROR_STOP 1", "COMMIT", &done]);
-    let said = server.script(through, &commands)?;
-    let mut failed: Vec<String> = Vec::new();
-    let (mut is_done, mut is_failed) = (false, false);
-    for line in String::from_utf8_lossy(&said).lines() {
-        is_done = line == "done";
-        match line.split_once(' ') {
-            Some(("true", message)) => {
-                is_failed = true;
-                failed.push(message.to_string());
-            }
-            Some(("false", _)) => is_failed = false,
-            // A message of several lines.
-            _ if is_failed => {
-                failed.iter_mut().last().into_iter().for_each(|last| last.push_str(&format!("\n{line}")))
-            }
-            _ => {}
+    let ended = ended?;
+    let words = if said.words.is_empty() { format!("it {}", ended.status) } else { said.words.join("\n") };
+    match ended.code {
+        Some(0) => Err(Error::new(ErrorKind::ServerNotReady, "the server undid the transaction")
+            .detail(said.failed.join("\n"))),
+        Some(NO_CONNECTION) => Err(server.connection.refused(through, &words)),
+        _ => Err(Error::new(ErrorKind::ServerNotReady, "the server refused to exchange the databases")
+            .detail(words)),
+    }
+}
+
+/// What psql is to run. Whatever stands in a property, psql sees a literal only: neither commands nor variables of its own. What
+/// failed, and whether `fresh` has its name, comes behind `mark` in stderr, as all that a [`Keeper`](crate::logical::child::Keeper)
+/// tells of who is fed.
+fn script(mark: &str, fresh: &str, exchange: &str, properties: &[String]) -> String {
+    let mut text = format!("{BEGIN}BEGIN;\n{exchange};\n\\set ON_ERROR_STOP 0\n\\set ON_ERROR_ROLLBACK on\n");
+    for sql in properties {
+        let body = format!("BEGIN EXECUTE {}; END", literal(sql));
+        text.push_str(&format!(
+            "DO {};\n\\if :ERROR\n\\warn {mark} failed :LAST_ERROR_MESSAGE\n\\warn {mark} end\n\\endif\n",
+            literal(&body)
+        ));
+    }
+    let fresh = literal(fresh);
+    text.push_str(&format!(
+        "\\set ON_ERROR_STOP 1\nCOMMIT;\n\
+         SELECT CASE WHEN EXISTS (SELECT FROM pg_database WHERE datname = {fresh}) THEN 'undone' ELSE 'done' END AS pg_ark_end \\gset\n\
+         \\warn {mark} :pg_ark_end\n"
+    ));
+    text
+}
+
+/// What psql said of an exchange.
+#[derive(Default)]
+struct Said {
+    mark: String,
+    /// Properties that failed, each by its message.
+    failed: Vec<String>,
+    /// The lines that follow belong to the last of them.
+    open: bool,
+    /// The server's words since then.
+    words: Vec<String>,
+    is_done: bool,
+}
+
+impl Said {
+    fn line(&mut self, line: &str) {
+        if let Some(rest) = line.strip_prefix(self.mark.as_str()) {
+            // What was said before was of a property.
+            self.words.clear();
+            let message = rest.strip_prefix(" failed").map(|message| message.trim_start().to_string());
+            self.open = message.is_some();
+            self.failed.extend(message);
+            self.is_done = rest == " done";
+        } else if let Some(last) = self.failed.last_mut().filter(|_| self.open) {
+            last.push_str(&format!("\n{line}"));
+        } else if self.words.len() < MAX_WORDS {
+            // psql:<stdin>:12: ERROR:  ...
+            let place = line.strip_prefix("psql:<stdin>:").and_then(|rest| rest.split_once(": "));
+            self.words.push(place.map_or(line, |(_, said)| said).to_string());
         }
-    }
-    match is_done {
-        true => Ok(failed),
-        false => Err(Error::new(ErrorKind::ServerNotReady, "the server undid the transaction")
-            .detail(failed.join("\n"))),
     }
 }
 
@@ -308,6 +356,39 @@ mod tests {
     }
 
     #[test]
+    fn psql_reads_no_command_of_its_own_in_a_property() {
+        let hostile = "COMMENT ON DATABASE x IS 'a\\';\n\\! id\n:ERROR'".to_string();
+        let text = script("m", "f", "X", &[hostile]);
+        let inside = "DO E'BEGIN EXECUTE E''COMMENT ON DATABASE x IS ''''a\\\\\\\\'''';";
+        assert!(text.contains(inside), "{text}");
+        assert!(text.contains("BEGIN;\nX;\n\\set ON_ERROR_STOP 0\n"), "{text}");
+        assert!(text.ends_with("AS pg_ark_end \\gset\n\\warn m :pg_ark_end\n"), "{text}");
+    }
+
+    #[test]
+    fn what_fails_is_heard_and_what_stops_an_exchange_too() {
+        let heard = |lines: &[&str]| {
+            let mut said = Said { mark: "m".into(), ..Said::default() };
+            lines.iter().for_each(|line| said.line(line));
+            said
+        };
+        let error = "psql:<stdin>:9: ERROR:  role \"a\" does not exist";
+        let (failed, refused) = ("m failed role \"a\"", "psql:<stdin>:5: ERROR:  must be owner: x");
+        let said = heard(&[error, failed, "does not", "m end", error, failed, "m end", "m done"]);
+        assert_eq!(
+            (said.failed, said.is_done),
+            (vec!["role \"a\"\ndoes not".into(), "role \"a\"".into()], true)
+        );
+        let said = heard(&[refused, "DETAIL:  y"]);
+        assert_eq!(
+            (said.words, said.is_done),
+            (vec!["ERROR:  must be owner: x".into(), "DETAIL:  y".into()], false)
+        );
+        let said = heard(&[error, failed, "m end", refused, "m undone"]);
+        assert!(said.words.is_empty() && !said.is_done && said.failed.len() == 1);
+    }
+
+    #[test]
     fn properties_follow_to_another_name() {
         for (version, bytes, _) in crate::logical::golden_dumps::GOLDEN {
             let toc = Toc::read(&mut &**bytes).unwrap();
@@ -316,8 +397,9 @@ mod tests {
             assert_eq!((settings.count(), same.len()), (4, 6), "{version}: {same:?}");
             let other = properties("new", &record(), &toc);
             assert!(
-                other
-                    .contains(&"ALTER DATABASE \"new\" SET \"search_path\" TO E'$user', E'a, \"b'".to_string()),
+                other.contains(
+                    &"ALTER DATABASE \"new\" SET \"search_path\" TO E'$user', E'a, \"b'".to_string()
+                ),
                 "{other:?}"
             );
             assert!(other.contains(

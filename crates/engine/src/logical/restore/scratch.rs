@@ -56,7 +56,7 @@ pub fn sweep(load: &Load<'_>, target: &Target, through: &str) -> Result<()> {
     let is_left = |database: &TargetDatabase| {
         let id = database.name.strip_prefix(PREFIX);
         let is_ours = id.is_some_and(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
-        is_ours && database.sessions == 0
+        is_ours && database.sessions.is_empty()
     };
     if !target.databases.iter().any(is_left) {
         return Ok(());

@@ -1,6 +1,6 @@
 //! Whole databases into a running server: each is made, filled, and given its settings, privileges and comment.
 
-use super::existing::{Target, identifier, plain};
+use super::existing::{Target, identifier, literal, plain};
 use super::into::MAX_NAME;
 use super::into_plan::DatabaseStep;
 use super::load::{Job, Load};
@@ -114,13 +114,13 @@ pub struct Done {
 
 impl Whole<'_> {
     /// Restores databases one after another, each by several connections where its dump allows that. One that cannot even be
-    /// made is a problem when there are others.
+    /// made is a problem when there are others, and comes behind those that there were `before`.
     ///
     /// # Errors
     /// `ServerNotReady` when the only one cannot be made; as [`Load::run`]. What was made and not finished is dropped, and what
     /// was to be replaced is as it was.
-    pub fn run(&self, steps: &[DatabaseStep]) -> Result<Done> {
-        let mut done = Done::default();
+    pub fn run(&self, steps: &[DatabaseStep], before: Vec<Problem>) -> Result<Done> {
+        let mut done = Done { problems: before, ..Done::default() };
         for step in steps {
             let Some(record) = self.record.database(&step.name) else { continue };
             match self.one(step, record, &mut done) {
@@ -130,10 +130,31 @@ impl Whole<'_> {
                     let message = format!("it was not restored at all: {}{said}", error.message);
                     done.problems.push(Problem { database: Some(step.target.clone()), message });
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.meanwhile(done, error)),
             }
         }
         Ok(done)
+    }
+
+    /// What was done before `error` ended the restore stays, and is told.
+    fn meanwhile(&self, done: Done, mut error: Error) -> Error {
+        for Problem { database, message } in &done.problems {
+            let place = database.as_ref().map_or_else(String::new, |name| format!("database {name}: "));
+            self.load.watch.warn(&format!("{place}{message}"));
+        }
+        let names =
+            |names: &[String]| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        let mut said: Vec<String> = error.detail.take().into_iter().collect();
+        if !done.databases.is_empty() {
+            said.push(format!("restored before, and there now: {}", names(&done.databases)));
+        }
+        if !done.kept.is_empty() {
+            said.push(format!("what they replaced is kept as {}", names(&done.kept)));
+        }
+        match said.is_empty() {
+            true => error,
+            false => error.detail(said.join("\n")),
+        }
     }
 
     fn one(&self, step: &DatabaseStep, record: &DatabaseRecord, done: &mut Done) -> Result<()> {
@@ -145,16 +166,17 @@ impl Whole<'_> {
         let name = scratch::new_name();
         let (sql, mut problems) = made::create(&name, record, self.target);
         problems.iter_mut().for_each(|problem| problem.database = Some(step.target.clone()));
-        let filled =
-            server.run(through, &sql).map_err(|error| cannot("created", step, error)).and_then(|()| {
-                let found = scratch::held(server, &name, || self.fill(step, record, &toc, &name))?;
+        let filled = server
+            .run(through, &sql)
+            .map_err(|e| unchanged(step, cannot("created", step, e)))
+            .and_then(|()| {
+                let found = scratch::held(server, &name, || self.fill(step, record, &toc, &name))
+                    .map_err(|error| unchanged(step, error))?;
                 let is_whole = found.iter().all(|problem| is_harmless(&problem.message));
                 problems.extend(found);
                 let properties = made::properties(&step.target, record, &toc);
                 let kept = step.replaces.then(|| kept_name(&step.target)).filter(|_| !is_whole);
-                let failed = self
-                    .replace(step, &name, kept.as_deref(), &properties)
-                    .map_err(|error| cannot("given its name", step, error))?;
+                let failed = self.replace(step, &name, kept.as_deref(), &properties)?;
                 let problem = |message| Problem { database: Some(step.target.clone()), message };
                 problems.extend(failed.into_iter().map(problem));
                 Ok(kept)
@@ -168,7 +190,7 @@ impl Whole<'_> {
             Err(error) => {
                 // Also when it could not be made: a psql that was stopped may have got what it asked for.
                 self.remove(&name, through);
-                Err(unchanged(step, error))
+                Err(error)
             }
         }
     }
@@ -230,11 +252,45 @@ impl Whole<'_> {
         let old = kept.map_or_else(scratch::new_name, ToString::to_string);
         let replaced = step.replaces.then_some((old.as_str(), is_template));
         let exchange = made::exchange(&step.target, fresh, replaced);
-        let failed = made::exchange_with(&self.load.server, through, fresh, &exchange, properties)?;
+        let failed = made::exchange_with(&self.load.server, through, fresh, &exchange, properties)
+            .or_else(|error| self.unheard(step, fresh, &old, error))?;
         if step.replaces && kept.is_none() {
             self.remove(&old, through);
         }
         Ok(failed)
+    }
+
+    /// An exchange may be made although its end was not heard: the server knows.
+    fn unheard(&self, step: &DatabaseStep, fresh: &str, old: &str, error: Error) -> Result<Vec<String>> {
+        let there = if step.replaces { old } else { step.target.as_str() };
+        let sql = format!(
+            "SELECT to_json(EXISTS (SELECT FROM pg_database WHERE datname = {}) AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {}))::text",
+            literal(there),
+            literal(fresh)
+        );
+        // Also when the work was stopped.
+        let is_made = Keeper::with(&|| Ok(()), |keeper| {
+            let server = Server { keeper, ..self.load.server };
+            server.json(through(&step.target, self.usual), &sql)
+        });
+        let error = cannot("given its name", step, error);
+        match is_made {
+            Ok(true) => {
+                let said = error.detail.unwrap_or(error.message);
+                let message =
+                    "it got its name, but nobody heard what of its settings, privileges and comment failed";
+                Ok(vec![format!("{message}: {said}")])
+            }
+            Ok(false) => Err(unchanged(step, error)),
+            Err(_) if step.replaces => Err(Error {
+                message: format!(
+                    "{}; the server does not tell whether database \"{}\" is as it was or all of the backup, with the other as \"{old}\" or \"{fresh}\"",
+                    error.message, step.target
+                ),
+                ..error
+            }),
+            Err(_) => Err(error),
+        }
     }
 
     /// Half a database is nobody's, and would be in the way of the next try.
