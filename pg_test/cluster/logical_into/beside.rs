@@ -230,3 +230,83 @@ fn nobody_meets_a_database_without_its_privileges() {
     assert_eq!(server.psql(properties), before);
     assert_eq!(databases(server), "postgres, shop, template0, template1");
 }
+
+#[test]
+fn a_database_with_thousands_of_settings_is_replaced_and_comes_back_with_all() {
+    let shop = shop();
+    let server = shop.server();
+    server.psql(
+        "CREATE DATABASE tenants; CREATE ROLE tenant; DO $$BEGIN \
+         FOR i IN 1..6000 LOOP \
+           EXECUTE format('CREATE ROLE tenant_%s', i); \
+           EXECUTE format('ALTER ROLE tenant_%s IN DATABASE tenants SET search_path = %I, %L', i, 'schema_' || i, repeat('\\\":x', 60)); \
+         END LOOP; END$$; ALTER DATABASE tenants SET my.thing = ':ERROR \\ \\! it''s'",
+    );
+    let backup = shop.ready.try_backup("kind => 'logical', wait => true").expect("a backup");
+    let shop = Shop { backup, ..shop };
+    let server = shop.server();
+    let settings = |name: &str| {
+        server.psql(&format!(
+            "SELECT count(*), md5(string_agg(setrole || setconfig::text, ' ' ORDER BY setrole)) FROM pg_db_role_setting s \
+             JOIN pg_database d ON d.oid = setdatabase WHERE datname = '{name}'"
+        ))
+    };
+    let before = settings("tenants");
+    assert!(before.starts_with("6001|"), "{before}");
+    server.psql("ALTER DATABASE tenants RESET my.thing; ALTER ROLE tenant_7 IN DATABASE tenants RESET ALL");
+    shop.restore(&["--database", "tenants", "--clean"]);
+    assert_eq!(settings("tenants"), before);
+    shop.restore(&["--database", "tenants", "--as", "beside"]);
+    assert_eq!(settings("beside"), before);
+}
+
+#[test]
+fn what_would_fail_at_the_end_is_refused_at_the_beginning() {
+    let shop = shop();
+    let server = shop.server();
+    server.psql("CREATE ROLE maker LOGIN CREATEDB; CREATE ROLE small LOGIN; CREATE DATABASE own OWNER maker");
+    let by = |role: &str, options: &[&str], words: &[&str]| {
+        let before = dump_all(server);
+        let mut pgark = shop.ready.pgark();
+        let place = format!("{} user={role}", conninfo(server));
+        pgark.args(["restore", &shop.backup, "--into", &place, "--dry-run"]).args(options);
+        let output = fails_with(&mut pgark, code(ErrorKind::PermissionDenied));
+        for word in words {
+            assert!(said(&output.stderr).contains(word), "\"{word}\" expected: {output}");
+        }
+        assert_eq!(dump_all(server), before);
+    };
+    by(
+        "maker",
+        &["--database", "shop", "--clean"],
+        &["\"maker\"", "not its own: \"shop\"", "Nothing was changed"],
+    );
+    by("small", &["--database", "shop", "--table", "plain", "--as", "plain2"], &["\"small\"", "CREATEDB"]);
+    let mut pgark = shop.ready.pgark();
+    let place = format!("{} user=maker", conninfo(server));
+    pgark.args(["restore", &shop.backup, "--into", &place, "--dry-run"]);
+    run(pgark.args(["--database", "shop", "--as", "own", "--clean"])).ok();
+    // Of whatever kind, and whether the role may see that or not.
+    server.psql("GRANT maker TO small; ALTER ROLE small CREATEDB");
+    let session = server.session_as("own", "postgres");
+    for (role, kind) in
+        [("postgres", "\"own\" (client backend)"), ("small", "\"own\" (session of another role)")]
+    {
+        let mut pgark = shop.ready.pgark();
+        let place = format!("{} user={role}", conninfo(server));
+        pgark.args([
+            "restore",
+            &shop.backup,
+            "--into",
+            &place,
+            "--database",
+            "shop",
+            "--as",
+            "own",
+            "--clean",
+        ]);
+        let output = fails_with(&mut pgark, code(ErrorKind::ServerNotReady));
+        assert!(said(&output.stderr).contains(kind), "\"{kind}\" expected: {output}");
+    }
+    drop(session);
+}

@@ -19,8 +19,8 @@ const NEWEST: (u8, u8) = (1, 16);
 const CUSTOM: u8 = 1;
 /// Longest name that is kept, in bytes. Names of functions hold their arguments' types.
 const MAX_NAME: u64 = 64 << 10;
-/// Longest definition that is kept; those of databases alone are.
-const MAX_DEFINITION: u64 = 1 << 20;
+/// Longest definition that is kept; those of databases alone are, and each role may have settings in one.
+const MAX_DEFINITION: u64 = 256 << 20;
 /// Most bytes of names that are kept: some millions of objects.
 const MAX_KEPT: u64 = 1 << 30;
 
