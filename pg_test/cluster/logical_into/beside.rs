@@ -310,3 +310,33 @@ fn what_would_fail_at_the_end_is_refused_at_the_beginning() {
     }
     drop(session);
 }
+
+#[test]
+fn what_was_restored_before_an_end_is_told() {
+    let shop = shop();
+    shop.server().psql("CREATE DATABASE zoo; COMMENT ON DATABASE zoo IS 'x'");
+    let backup = shop.ready.try_backup("kind => 'logical', wait => true").expect("a backup");
+    let shop = Shop { backup, ..shop };
+    let other = Cluster::builder().conf("wal_level = 'logical'").start();
+    let room = Scratch::new("ended");
+    let words = room.path().join("stderr");
+    let mut lock = other.session();
+    lock.ask("BEGIN; LOCK TABLE pg_shdescription IN SHARE MODE");
+    let file = fs::File::create(&words).expect("a file");
+    let mut child = shop.to(&other, &[]).stdout(Stdio::null()).stderr(file).spawn().expect("pgark");
+    let waits = |what: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{what}%'"
+        );
+        other.psql(&sql) == "1"
+    };
+    wait_until("a restore that waits to comment on the last database", LONG, || waits("COMMENT ON"));
+    assert!(send_signal(child.id(), INTERRUPT));
+    wait_until("that it drops what nobody can use", LONG, || waits("DROP DATABASE"));
+    lock.ask("COMMIT");
+    let ended = child.wait().expect("an end");
+    let text = said(&fs::read_to_string(&words).expect("words"));
+    assert_eq!(ended.code(), Some(code(ErrorKind::Cancelled)), "{text}");
+    assert!(text.contains("restored before, and there now: \"shop\""), "{text}");
+    assert_eq!(databases(&other), "postgres, shop, template0, template1");
+}
