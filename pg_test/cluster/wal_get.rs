@@ -164,6 +164,8 @@ fn absent_means_proven_absent_and_the_end_of_the_archive_is_the_end_of_recovery(
 #[test]
 fn absent_means_proven_absent_not_a_repository_that_is_gone_or_closed() {
     let story = Story::new();
+    // Or it stores something, and makes folders for that, while they are away.
+    story.ready.server.stop(StopMode::Fast);
     let recovery = story.recovery("recovery.signal", &[]);
     let path = story.ready.repo.path().to_path_buf();
     let away = path.with_file_name("away");

@@ -198,8 +198,7 @@ fn golden_dumps_say_what_they_said_and_are_whole() {
     // Nothing of it is a way to a moment.
     let windows = verify::windows_of(&cluster, None, &Session::new(|_| {})).unwrap();
     assert!(windows.rows.is_empty() && windows.remarks.is_empty(), "{windows:?}");
-    let request =
-        Request { backup: "latest".into(), pgdata: "/nowhere".into(), ..Request::default() };
+    let request = Request { backup: "latest".into(), pgdata: "/nowhere".into(), ..Request::default() };
     let error = restore::prepare(&cluster, &request).unwrap_err();
     assert_eq!(error.kind, ErrorKind::BackupNotFound, "{error:?}");
 }

@@ -10,10 +10,13 @@ use pg_ark_engine::repository::record::{ArchiveContent, ArchiveRecord};
 use pg_ark_engine::repository::{Cluster, Record, Repository};
 use pg_ark_engine::schedule;
 use pg_ark_engine::wal::{Archive, object};
+use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 const SYSTEM: u64 = 7_710_997_216_315_519_387;
 const SIZE: u32 = 1 << 20;
+const LATER: Duration = Duration::from_secs(86_400);
 
 fn size() -> SegmentSize {
     SegmentSize::new(SIZE).expect("a size")
@@ -33,7 +36,11 @@ fn store(archive: &Archive, number: u64) {
     let stored =
         object::encode(Compression::default(), &mut &bytes[..], u64::from(SIZE), "x", &mut |_| Ok(()));
     let path = archive.path(&name.file_name(size())).expect("a path");
-    archive.storage().put(&format!("{path}.zst"), stored.expect("a segment")).expect("an object");
+    let path = format!("{path}.zst");
+    archive.storage().put(&path, stored.expect("a segment")).expect("an object");
+    // When it was stored must not tell of a time of which nothing is known, which keeps the window of before.
+    let file = File::options().write(true).open(archive.storage().folder().join(path)).expect("a file");
+    file.set_modified(SystemTime::now() + LATER).expect("a time");
 }
 
 /// A cluster with a backup of each of five days of 2020, and the WAL from the first to beyond the last.

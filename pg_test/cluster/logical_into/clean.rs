@@ -285,7 +285,8 @@ fn subscriptions_and_default_privileges_are_told() {
     shop.sql("CREATE SUBSCRIPTION feed CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)");
     shop.sql("INSERT INTO pg_subscription_rel SELECT oid, 'wide'::regclass, 'r' FROM pg_subscription");
     let output = shop.restore(&["--table", "wide", "--clean"]);
-    let words = ["subscription feed of the server gets public.wide no longer", "copy_data = false", "bob=r/postgres"];
+    let words =
+        ["subscription feed of the server gets public.wide no longer", "copy_data = false", "bob=r/postgres"];
     for word in words {
         assert!(said(&output).contains(word), "\"{word}\" expected: {output}");
     }
