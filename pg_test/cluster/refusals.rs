@@ -160,7 +160,7 @@ fn a_repository_that_was_spoiled_later_is_refused_by_each_call() {
     }
     fs::remove_file(&record).expect("the repository's record");
     for sql in [BACKUP, LIST] {
-        refused(server, sql, "58P01", &["It was there before"]);
+        refused(server, sql, "58P01", &["If it was there before"]);
     }
     assert_eq!(names_below(repo), Vec::<String>::new());
     fs::write(&record, before).expect("the old record");

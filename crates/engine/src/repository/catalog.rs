@@ -485,7 +485,9 @@ pub fn away(error: Error, known: bool) -> Error {
     absent(
         error,
         match known {
-            true => "It was there before: mount it or bring it back.",
+            true => {
+                "If it was there before, mount it or bring it back; if not, ALTER SYSTEM RESET pg_ark.repository, then ark.enable makes a new one."
+            }
             false => "If it was there before, mount it or bring it back; if not, ark.enable makes a new one.",
         },
     )
@@ -493,8 +495,8 @@ pub fn away(error: Error, known: bool) -> Error {
 
 /// The same for who asked the server to use it.
 pub fn left(error: Error) -> Error {
-    let hint = "postgresql.auto.conf names it. It was there before: mount it or bring it back. If it never was, or to begin a \
-                new, empty one there, ALTER SYSTEM RESET pg_ark.repository first; then call ark.enable again.";
+    let hint = "postgresql.auto.conf names it. If it was there before, mount it or bring it back; if not, ALTER SYSTEM RESET \
+                pg_ark.repository first, then call ark.enable again.";
     absent(error, hint)
 }
 

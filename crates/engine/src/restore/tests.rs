@@ -6,6 +6,7 @@ use crate::repository::{Cluster, Record};
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::settings::Checksum;
 use pg_ark_contract::{Error, ErrorKind};
+use pg_ark_testkit::{LONG, wait_until};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -311,7 +312,12 @@ fn a_second_restore_is_told_about_the_first() {
     let fixture = Fixture::new(&Recipe::default());
     fixture.damage("base.tar.zst", |bytes| bytes[50] ^= 1);
     restore(&fixture).unwrap_err();
-    let error = restore(&fixture).unwrap_err();
+    let mut error = restore(&fixture).unwrap_err();
+    // A program that another test is just starting has this process's handles, and with them the lock, for a moment.
+    wait_until("the end of the lock", LONG, || {
+        error = restore(&fixture).unwrap_err();
+        error.kind != ErrorKind::Busy
+    });
     assert_eq!(error.kind, ErrorKind::TargetNotEmpty);
     let hint = error.hint.unwrap();
     assert!(hint.contains("did not finish") && hint.contains("target/fast"), "{hint}");
