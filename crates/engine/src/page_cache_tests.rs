@@ -42,6 +42,9 @@ fn is_hot(file: &File, block: u64) -> bool {
     matches!(read_now(file, &mut [0; BLOCK as usize], block * BLOCK), Got::Bytes(n) if n as u64 == BLOCK)
 }
 
+/// Bytes that a machine short of memory may take back at any time.
+const FEW: u64 = LEN / 50;
+
 /// A machine that is busy for a moment may leave a few pages.
 #[track_caller]
 fn assert_cold(dir: &tempfile::TempDir) {
@@ -77,9 +80,9 @@ fn cold_data_stay_cold() {
 fn hot_data_stay_hot() {
     let (dir, file) = cold_file();
     heat(&file, &(0..LEN / BLOCK).collect::<Vec<_>>());
-    assert_eq!(resident(&dir), LEN);
+    assert!(resident(&dir) >= LEN - FEW, "{}", resident(&dir));
     assert_eq!(read(&file, 0..LEN), LEN as usize);
-    assert_eq!(resident(&dir), LEN);
+    assert!(resident(&dir) >= LEN - FEW, "{}", resident(&dir));
 }
 
 #[test]
@@ -89,13 +92,14 @@ fn each_block_stays_as_it_was() {
         (0..LEN / BLOCK).filter(|block| block % 7 == 3 || (200..290).contains(block)).collect();
     heat(&file, &hot);
     let before = resident(&dir);
-    assert_eq!(before, hot.len() as u64 * BLOCK);
+    assert!((0..=FEW).contains(&(hot.len() as u64 * BLOCK - before)), "{before}");
     for piece in 0..4 {
         read(&file, piece * (2 << 20)..(piece + 1) * (2 << 20));
     }
     let after = resident(&dir);
-    assert!((before..=before + 2 * UNIT).contains(&after), "{after} instead of {before}");
-    assert!(hot.iter().all(|block| is_hot(&file, *block)));
+    assert!((before - FEW..=before + 2 * UNIT).contains(&after), "{after} instead of {before}");
+    let lost = hot.iter().filter(|block| !is_hot(&file, **block)).count() as u64;
+    assert!(lost <= FEW / BLOCK, "{lost} blocks");
 }
 
 #[test]
@@ -129,7 +133,7 @@ fn a_file_that_is_written_leaves_the_cache() {
     let (dir, file) = cold_file();
     let path = dir.path().join("file");
     std::fs::write(&path, vec![7; LEN as usize]).unwrap();
-    assert_eq!(resident(&dir), LEN);
+    assert!(resident(&dir) >= LEN - FEW, "{}", resident(&dir));
     send_behind(&file, &(0..LEN));
     fsync(&file).unwrap();
     drop_written(&path);
