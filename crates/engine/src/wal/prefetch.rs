@@ -182,7 +182,8 @@ impl Work<'_> {
                 self.drop_others(&mut state);
             } else if result.is_ok() {
                 self.filling.remove(&self.file_name(name));
-            } else {
+            } else if name.timeline == state.asked.timeline && name.number > state.asked.number {
+                // What was passed meanwhile stands in nobody's way.
                 let first = state.barrier.map_or(name.number, |barrier| barrier.min(name.number));
                 state.barrier = Some(first);
             }
