@@ -141,8 +141,8 @@ impl Connection {
         &self.application
     }
 
-    /// For `--dbname=`: this server, database `database`. What comes last counts (`conninfo_array_parse`, fe-connect.c), so a
-    /// URI is passed as it is when it names the database, and gets it as a parameter otherwise.
+    /// For `--dbname=`: this server, database `database`. What comes last counts (`conninfo_parse` and `conninfo_uri_parse`,
+    /// fe-connect.c), so it stands behind what the user's text says.
     pub fn to(&self, database: &str) -> String {
         // Not by the environment, which a change of user loses.
         let options = (!self.by_environment).then(|| ("options", self.options()));
@@ -169,15 +169,14 @@ impl Connection {
             }
         }
         if let Some(locale) = &self.monetary {
-            let escape = |letter: char| {
-                letter
-                    .is_whitespace()
-                    .then_some('\\')
-                    .or((letter == '\\').then_some('\\'))
-                    .into_iter()
-                    .chain([letter])
-            };
-            add(&format!("-c lc_monetary={}", locale.chars().flat_map(escape).collect::<String>()));
+            let mut escaped = String::new();
+            for letter in locale.chars() {
+                if letter.is_whitespace() || letter == '\\' {
+                    escaped.push('\\');
+                }
+                escaped.push(letter);
+            }
+            add(&format!("-c lc_monetary={escaped}"));
         }
         if !self.options.is_empty() {
             add(&self.options);

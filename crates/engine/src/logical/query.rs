@@ -58,22 +58,11 @@ impl Server<'_> {
     }
 
     fn ask(&self, database: &str, sql: &str) -> Result<Vec<u8>> {
-        self.script(database, &[sql])
-    }
-
-    /// Gives psql commands one after another, in one session, and gives what they print; the first that fails ends it, unless
-    /// they say otherwise (`ON_ERROR_STOP`).
-    ///
-    /// # Errors
-    /// As [`Server::json`].
-    pub fn script(&self, database: &str, commands: &[&str]) -> Result<Vec<u8>> {
         let mut command = self.keeper.command(&self.programs.path("psql"), self.access)?;
         self.connection.prepare(&mut command);
         command.args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--set=ON_ERROR_STOP=1"]);
         command.arg(format!("--dbname={}", self.connection.to(database)));
-        for sql in [SETTINGS].iter().chain(commands) {
-            command.args(["--command", sql]);
-        }
+        command.args(["--command", SETTINGS, "--command", sql]);
         let (answer, ended) = self.keeper.output(command, MAX_ANSWER)?;
         match ended.success {
             true => Ok(answer),

@@ -5,6 +5,7 @@
 
 use super::drops;
 use super::existing::Wanted;
+use super::into::MAX_NAME;
 use super::reach::{self, Named, Part, Reached, Relation};
 use super::selection::Graph;
 use super::wanted::relation;
@@ -13,8 +14,6 @@ use crate::logical::toc::Entry;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use std::collections::BTreeSet;
 
-/// Longest name, in bytes (`NAMEDATALEN`, pg_config_manual.h).
-const MAX_NAME: usize = 63;
 /// Letters that a long name and one that was made of it share at least, as in [`scratch`](super::scratch).
 const LONG: usize = 20;
 

@@ -4,7 +4,6 @@ use super::load::{Job, Load};
 use super::money;
 use super::private::is_full;
 use super::report::Problem;
-use crate::logical::query::Server;
 use crate::logical::stored::Dump;
 use crate::repository::Storage;
 use crate::repository::logical_record::DatabaseRecord;
@@ -41,8 +40,8 @@ pub fn load(load: &Load<'_>, stock: &Stock<'_>, jobs: usize, halt: &AtomicBool) 
     let run = |database: &DatabaseRecord, connect: &str, jobs: usize| {
         let dump = Dump::of(stock.storage, stock.folder, database);
         let connection = money::connection(load.server.connection, database);
-        let load = Load { server: Server { connection: &connection, ..load.server }, ..*load };
-        let problems = load.run(&dump, &Job { name: &database.name, connect, options: &options, jobs })?;
+        let job = Job { name: &database.name, connect, options: &options, jobs };
+        let problems = load.by(&connection).run(&dump, &job)?;
         match problems.iter().find(|problem| is_full(&problem.message)) {
             Some(full) => Err(disk_full(database, full)),
             None => Ok(problems),

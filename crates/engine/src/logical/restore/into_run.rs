@@ -42,8 +42,7 @@ pub fn run_into(storage: &Storage, prepared: &IntoPrepared, watch: &dyn Watch) -
             Some(objects) => {
                 let record = named(logical, &objects.step.name)?;
                 let connection = money::connection(&prepared.connection, record);
-                let load = Load { server: Server { connection: &connection, ..server }, ..load };
-                tables(storage, prepared, record, &load, objects)
+                tables(storage, prepared, record, &load.by(&connection), objects)
             }
             None => databases(storage, prepared, logical, load),
         })

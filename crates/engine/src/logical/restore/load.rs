@@ -2,6 +2,7 @@
 
 use super::report::Problem;
 use crate::logical::child::Ended;
+use crate::logical::connection::Connection;
 use crate::logical::query::Server;
 use crate::logical::stored::Dump;
 use crate::restore::Watch;
@@ -46,6 +47,11 @@ pub struct Job<'a> {
 }
 
 impl Load<'_> {
+    /// The same by another connection.
+    pub fn by<'c>(&'c self, connection: &'c Connection) -> Load<'c> {
+        Load { server: Server { connection, ..self.server }, ..*self }
+    }
+
     /// Restores from a dump that was proved before.
     ///
     /// # Errors

@@ -218,8 +218,7 @@ impl Whole<'_> {
         let dump = Dump::of(self.storage, self.folder, record);
         let job = Job { name: &step.target, connect: name, options: &options, jobs: self.jobs };
         let connection = money::connection(self.load.server.connection, record);
-        let load = Load { server: Server { connection: &connection, ..self.load.server }, ..self.load };
-        let found = load.run(&dump, &job)?;
+        let found = self.load.by(&connection).run(&dump, &job)?;
         let fatal: Vec<&str> = found
             .iter()
             .map(|problem| problem.message.as_str())
