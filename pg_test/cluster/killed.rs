@@ -3,10 +3,10 @@
 use crate::support::{Ready, names_below, ready, ready_with, strays};
 use pg_ark_testkit::process::{KILL, STOP, is_alive, send_signal};
 use pg_ark_testkit::{
-    Cluster, LONG, Repo, SHORT, Scratch, Session, Tmpfs, command, file_url, holds_within, run_ok, wait_until,
+    Cluster, LONG, Repo, SHORT, Scratch, Session, Tmpfs, command, file_url, holds_promptly, holds_within,
+    run_ok, wait_until,
 };
 use std::path::Path;
-use std::time::Duration;
 
 /// Rounds of [`fifty_kills_cost_fifty_backups_and_nothing_else`].
 const KILLS: usize = 50;
@@ -132,7 +132,7 @@ fn backup_stop_ends_an_engine_that_is_frozen() {
     let mut session = ready.server.session();
     session.ask("SELECT 1");
     session.send(&stop);
-    let gone = holds_within(Duration::from_millis(1500), || !is_alive(running.engine));
+    let gone = holds_promptly(|| !is_alive(running.engine));
     assert!(gone, "the frozen engine lives on");
     assert_eq!(session.wait().expect("backup_stop").rows.lines().last(), Some("t"));
     ready.assert_failed(&running.backup, "stopped by ark.backup_stop");

@@ -4,13 +4,11 @@
 use crate::support::{Ready, enabled, ready};
 use pg_ark_testkit::process::{INTERRUPT, KILL, QUIT, Signal, descendants, is_alive, is_reaped, send_signal};
 use pg_ark_testkit::{
-    Builder, Cluster, LONG, Repo, SHORT, Scratch, Session, Tmpfs, file_url, holds_within, wait_until,
+    Builder, Cluster, LONG, Repo, SHORT, Scratch, Session, Tmpfs, file_url, holds_promptly, wait_until,
 };
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// A second, and half of one for the noise of a busy machine.
-const LIMIT: Duration = Duration::from_millis(1500);
 /// Sessions of pg_dump and its kin in the server.
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pg_ark%' AND backend_type = 'client backend'";
 
@@ -72,10 +70,10 @@ fn held(ready: &Ready, table: &str) -> Held {
 impl Held {
     /// Fails unless the engine and all that it started end in time.
     #[track_caller]
-    fn ends_within(&self, limit: Duration) {
+    fn ends_promptly(&self) {
         let all = || self.children.iter().chain([&self.engine]).copied();
-        let gone = holds_within(limit, || !all().any(is_alive));
-        assert!(gone, "alive after {limit:?}: {:?}", all().filter(|pid| is_alive(*pid)).collect::<Vec<_>>());
+        let gone = holds_promptly(|| !all().any(is_alive));
+        assert!(gone, "alive: {:?}", all().filter(|pid| is_alive(*pid)).collect::<Vec<_>>());
     }
 
     /// Fails unless nothing of the backup is left, its lock's session aside, and another one can be taken.
@@ -247,7 +245,7 @@ fn every_way_to_stop_it_stops_the_dumps() {
         let mut session = server.session();
         session.ask("SELECT count(*) FROM ark.list_backups()");
         session.send(&format!("SELECT {call}"));
-        held.ends_within(LIMIT);
+        held.ends_promptly();
         assert_eq!(session.wait().expect(&call).rows.lines().last(), Some("t"), "{call}");
         held.leaves_nothing(&ready, reason);
     }
@@ -259,7 +257,7 @@ fn a_killed_engine_takes_its_dumps_along() {
     for _ in 0..3 {
         let held = held(&ready, OF_DUMP);
         send_signal(held.engine, KILL);
-        held.ends_within(LIMIT);
+        held.ends_promptly();
         held.leaves_nothing(&ready, "signal 9");
     }
     assert!(!ready.server.log().contains("terminating any other active server processes"));
@@ -270,7 +268,7 @@ fn a_killed_dump_fails_the_backup_and_names_its_database() {
     let ready = server(Cluster::builder());
     let held = held(&ready, OF_DUMP);
     held.children.iter().for_each(|dump| assert!(send_signal(*dump, KILL)));
-    held.ends_within(SHORT);
+    held.ends_promptly();
     held.leaves_nothing(&ready, "\"app\"");
 }
 
@@ -280,7 +278,7 @@ fn a_killed_worker_takes_the_dumps_along() {
     let held = held(&ready, OF_DUMP);
     // The server restarts every session then, as after any crash.
     send_signal(held.worker, KILL);
-    held.ends_within(LIMIT);
+    held.ends_promptly();
     wait_until("the server's recovery", LONG, || ready.server.try_psql("SELECT 1").is_ok());
     held.leaves_nothing(&ready, "went away");
 }
@@ -294,7 +292,7 @@ fn the_end_of_the_server_is_the_end_of_its_dumps() {
         let held = held(&ready, OF_DUMP);
         let postmaster = ready.server.pid().expect("a server");
         send_signal(postmaster, signal);
-        held.ends_within(LIMIT);
+        held.ends_promptly();
         wait_until("the end of the server", SHORT, || is_reaped(postmaster) && !is_alive(held.worker));
         ready.server.start();
         held.leaves_nothing(&ready, reason);

@@ -50,5 +50,5 @@ pub use repo::{Repo, file_url};
 pub use sql::{Session, SqlAnswer, SqlError, SqlMessage};
 pub use tmpfs::Tmpfs;
 pub use tools::Pg;
-pub use wait::{LONG, SHORT, holds_within, wait_until};
+pub use wait::{LONG, SHORT, holds_promptly, holds_within, wait_until};
 pub use workload::Workload;

@@ -1,5 +1,9 @@
 //! Conditions instead of sleeps.
 
+use crate::os::Scratch;
+use std::fs::File;
+use std::io::Write;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// For what should happen at once: a process ends, a row appears. Longer than that takes, because a shared machine's disk may
@@ -8,6 +12,11 @@ pub const SHORT: Duration = Duration::from_secs(30);
 /// For what takes work: a server starts, a backup completes. Generous, because a shared machine may be slow;
 /// nothing waits longer than it has to.
 pub const LONG: Duration = Duration::from_secs(300);
+
+/// What is promised within a second, and half of one more.
+const PROMPT: Duration = Duration::from_millis(1500);
+/// So many small files are made durable, and so many processes started, in what is promised within a second.
+const STEPS: u32 = 20;
 
 const POLL: Duration = Duration::from_millis(10);
 
@@ -32,4 +41,31 @@ pub fn holds_within(timeout: Duration, mut condition: impl FnMut() -> bool) -> b
 #[track_caller]
 pub fn wait_until(what: &str, timeout: Duration, condition: impl FnMut() -> bool) {
     assert!(holds_within(timeout, condition), "not within {timeout:?}: {what}");
+}
+
+/// For what is promised within a second: true as soon as `condition` holds, else false after a second and a half and the
+/// time that the machine takes for as many steps meanwhile. A machine whose disk or cores are busy with others is waited for,
+/// and what hangs is found.
+pub fn holds_promptly(mut condition: impl FnMut() -> bool) -> bool {
+    let folder = Scratch::new("prompt");
+    let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+    loop {
+        if condition() {
+            return true;
+        }
+        if begun.elapsed() >= PROMPT + slowest * STEPS {
+            return false;
+        }
+        slowest = slowest.max(step(&folder));
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Time for a file that is made durable and a process that does nothing.
+fn step(folder: &Scratch) -> Duration {
+    let begun = Instant::now();
+    let file = File::create(folder.path().join("file"));
+    file.and_then(|mut file| file.write_all(b"x").and_then(|()| file.sync_all())).expect("a file");
+    Command::new("/bin/true").status().expect("a process");
+    begun.elapsed()
 }

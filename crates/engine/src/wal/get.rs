@@ -103,8 +103,9 @@ pub fn get(request: &Request<'_>) -> Result<Answer> {
     };
     let Some(found) = find(&archive, name, &request.data, &judge)? else {
         confirm(request, &id, system)?;
-        if let Some(ahead) = ahead.filter(|_| !told) {
-            ahead.spool.sweep();
+        // Of a recovery's end also: the last that it asks for is a history.
+        if let Some((spool, _)) = control.as_ref().and_then(|control| spool(request, control)) {
+            spool.sweep();
         }
         return Ok(Answer::Absent);
     };
@@ -128,15 +129,10 @@ pub fn get(request: &Request<'_>) -> Result<Answer> {
 /// What is to be fetched ahead for a question; `None` unless a server in recovery asks for a segment.
 pub fn ahead(request: &Request<'_>, kind: WalFile, control: &ControlFile) -> Option<Ahead> {
     let size = control.wal_segment_size;
-    if kind != WalFile::Segment || request.spool_bytes < size.bytes() {
+    if kind != WalFile::Segment {
         return None;
     }
-    let recovery = Recovery::of(&request.data)?;
-    let folder = request.destination.parent().filter(|folder| !folder.as_os_str().is_empty())?;
-    if folder.canonicalize().ok()? != request.data.join("pg_wal").canonicalize().ok()? {
-        return None;
-    }
-    let base = request.spool.clone().unwrap_or_else(|| folder.join(spool::FOLDER));
+    let (spool, recovery) = spool(request, control)?;
     let asked = ExpectedSegment {
         name: SegmentName::parse(request.name, size)?,
         segment_size: size,
@@ -145,12 +141,26 @@ pub fn ahead(request: &Request<'_>, kind: WalFile, control: &ControlFile) -> Opt
     };
     Some(Ahead {
         data: request.data.clone(),
-        spool: Spool::of(&base, control.system_identifier, &recovery, &request.origin),
+        spool,
         recovery,
         asked,
         bytes: request.spool_bytes,
         jobs: request.jobs,
     })
+}
+
+/// The spool of the recovery that asks; `None` when nobody recovers there, or nothing is to be fetched ahead.
+fn spool(request: &Request<'_>, control: &ControlFile) -> Option<(Spool, Recovery)> {
+    if request.spool_bytes < control.wal_segment_size.bytes() {
+        return None;
+    }
+    let recovery = Recovery::of(&request.data)?;
+    let folder = request.destination.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+    if folder.canonicalize().ok()? != request.data.join("pg_wal").canonicalize().ok()? {
+        return None;
+    }
+    let base = request.spool.clone().unwrap_or_else(|| folder.join(spool::FOLDER));
+    Some((Spool::of(&base, control.system_identifier, &recovery, &request.origin), recovery))
 }
 
 /// Fetches ahead for the question of `request`, which was answered already, until recovery is over.
