@@ -655,7 +655,8 @@ fn no_session_outlives_a_program_that_waits_for_a_lock() {
         let mut lock = ready.server.session();
         lock.ask(&format!("BEGIN; LOCK TABLE {table}"));
         let backup = ready.server.psql("SELECT ark.backup_start('logical', databases => '{postgres}')");
-        let (asked, of_its_own) = if table == "t" { ("jsonb_build_object", "'sizes'") } else { ("LOCK TABLE", "") };
+        let (asked, of_its_own) =
+            if table == "t" { ("jsonb_build_object", "'sizes'") } else { ("LOCK TABLE", "") };
         let waits = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{asked}%'"
         );

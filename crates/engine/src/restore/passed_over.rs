@@ -4,11 +4,8 @@
 use super::choice::Course;
 use super::target::Target;
 use crate::repository::Cluster;
-use crate::stored::lost::{self, Lost};
-use pg_ark_contract::{Error, ErrorKind, Result};
-
-/// Backups that are named one by one.
-const NAMED: usize = 5;
+use crate::stored::lost::{self, Lost, NAMED};
+use pg_ark_contract::Result;
 
 /// What the user should know about backups that began after the chosen one and cannot be used.
 ///
@@ -34,26 +31,15 @@ pub fn check(
     if lost.is_empty() || !ends_here {
         return Ok(remarks(&lost, &record.backup));
     }
-    let list: Vec<String> = lost.iter().take(NAMED).map(|lost| format!("\"{}\"", lost.backup)).collect();
-    let more = if lost.len() > list.len() { " and others" } else { "" };
     let reason = match target {
-        Target::Immediate => "the target is the end of a backup",
-        _ => "no archived WAL leads beyond it",
+        Target::Immediate => ", and the target is the end of a backup",
+        _ => ", and no archived WAL leads beyond it",
     };
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        format!(
-            "backup \"{}\" is not the latest: {}{more} began later and cannot be used, and {reason}",
-            record.backup,
-            list.join(", ")
-        ),
-    )
-    .detail(lost.iter().take(NAMED).map(shown).collect::<Vec<_>>().join("; "))
-    .hint(format!(
-        "Get its backup.json back from a copy: \"pgark verify\" tells what is wrong. To restore the older backup all the \
-         same, without what came after it, name it: pgark restore {}.",
+    let remedy = format!(
+        "To restore the older backup all the same, without what came after it, name it: pgark restore {}.",
         record.backup
-    )))
+    );
+    Err(lost::not_the_latest(&record.backup, &lost, reason, &remedy))
 }
 
 fn remarks(lost: &[Lost], chosen: &str) -> Vec<String> {
@@ -61,7 +47,7 @@ fn remarks(lost: &[Lost], chosen: &str) -> Vec<String> {
         .iter()
         .take(NAMED)
         .map(|lost| {
-            format!("backup {} began after \"{chosen}\" and CANNOT BE USED; it is passed over", shown(lost))
+            format!("backup {} began after \"{chosen}\" and CANNOT BE USED; it is passed over", lost.shown())
         })
         .collect();
     if let Some(more @ 1..) = lost.len().checked_sub(NAMED) {
@@ -70,10 +56,6 @@ fn remarks(lost: &[Lost], chosen: &str) -> Vec<String> {
         ));
     }
     remarks
-}
-
-fn shown(lost: &Lost) -> String {
-    format!("\"{}\" ({})", lost.backup, lost.why)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::target::{Target, TargetAction, TimelineChoice};
 use crate::repository::{Cluster, Record};
+use crate::stored::lost;
 use pg_ark_contract::conversation::BackupKind;
 use pg_ark_contract::rows::BackupStatus;
 use pg_ark_contract::{Error, ErrorKind, Result};
@@ -128,7 +129,7 @@ pub fn usable(record: &Record) -> Result<()> {
 /// Every complete full backup of the newest system identifier, the one that finished last at the end.
 ///
 /// # Errors
-/// `BackupNotFound` when there is none; what the store said.
+/// `BackupNotFound` when there is none; when there are some that cannot be read, why; what the store said.
 pub fn complete(cluster: &Cluster) -> Result<Vec<Record>> {
     let mut records = newest_system(cluster)?.backups()?;
     records.retain(|r| r.status == BackupStatus::Complete);
@@ -137,6 +138,9 @@ pub fn complete(cluster: &Cluster) -> Result<Vec<Record>> {
     by_end(&mut records);
     if !records.is_empty() {
         return Ok(records);
+    }
+    if let Some(error) = lost::instead(&newest_system(cluster)?, false)? {
+        return Err(error);
     }
     let what = if has_logical { "complete physical backup" } else { "complete backup" };
     let hint = match has_logical {

@@ -308,6 +308,17 @@ fn latest_stays_within_the_newest_system_identifier() {
 }
 
 #[test]
+fn a_backup_that_cannot_be_read_is_not_said_to_be_none() {
+    let fixture = Fixture::new(&Recipe::default());
+    fixture.damage("backup.json", |bytes| bytes[0] = b'x');
+    let error = restore(&fixture).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Corrupt, "{error}");
+    let told = error.to_string();
+    assert!(told.contains(&fixture.record.backup) && told.contains("backup.json"), "{told}");
+    assert!(error.hint.unwrap().contains("pgark verify"));
+}
+
+#[test]
 fn a_second_restore_is_told_about_the_first() {
     let fixture = Fixture::new(&Recipe::default());
     fixture.damage("base.tar.zst", |bytes| bytes[50] ^= 1);

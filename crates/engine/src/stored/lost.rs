@@ -2,7 +2,13 @@
 //! latest backup must hear of those that are later than the one he gets.
 
 use crate::repository::{Cluster, layout};
-use pg_ark_contract::Result;
+use pg_ark_contract::{Error, ErrorKind, Result};
+
+/// Backups that are named one by one.
+pub const NAMED: usize = 5;
+
+/// What helps.
+const REMEDY: &str = "Get its backup.json back from a copy, or mend what keeps it from being read: \"pgark verify\" tells what is wrong.";
 
 /// A backup without a record that can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,9 +19,16 @@ pub struct Lost {
     pub folder: String,
     /// What is wrong with its record.
     pub why: String,
+    /// Of which kind that is.
+    pub kind: ErrorKind,
 }
 
 impl Lost {
+    /// Its name, and what is wrong.
+    pub fn shown(&self) -> String {
+        format!("\"{}\" ({})", self.backup, self.why)
+    }
+
     /// Whether it is, by its name, one of dumps.
     pub fn is_logical(&self) -> bool {
         is_logical(&self.backup)
@@ -29,9 +42,9 @@ impl Lost {
 /// What the store said.
 pub fn lost(cluster: &Cluster, system_identifier: u64) -> Result<Vec<Lost>> {
     let ours = cluster.clone().only_system(system_identifier)?;
-    let of = |backup: String, why: String| {
+    let of = |backup: String, kind: ErrorKind, why: String| {
         let folder = cluster.backup_folder(system_identifier, &backup);
-        Lost { backup, folder, why }
+        Lost { backup, folder, why, kind }
     };
     let records = ours.backups()?;
     let mut found = Vec::new();
@@ -39,14 +52,15 @@ pub fn lost(cluster: &Cluster, system_identifier: u64) -> Result<Vec<Lost>> {
     for name in storage.folders(&layout::backups(cluster.name(), system_identifier))? {
         let known = records.iter().find(|record| record.backup == name);
         if let Some(record) = known {
-            let why = record.unreadable.as_ref().map(|why| format!("its record cannot be read: {why}"));
-            found.extend(why.map(|why| of(name, why)));
+            let why = record.unreadable.as_ref();
+            found.extend(why.map(|why| of(name, why.kind, format!("its record cannot be read: {why}"))));
         } else if layout::is_backup_name(&name) {
             let folder = cluster.backup_folder(system_identifier, &name);
             let record = format!("{folder}/{}", layout::RECORD);
             // A backup begins with its record, so one that has just begun has it after its first objects were seen.
             if !storage.list(&folder)?.is_empty() && matches!(storage.size(&record), Ok(None)) {
-                found.push(of(name, format!("its record {} is missing", layout::RECORD)));
+                let why = format!("its record {} is missing", layout::RECORD);
+                found.push(of(name, ErrorKind::Corrupt, why));
             }
         }
     }
@@ -64,6 +78,36 @@ pub fn later(cluster: &Cluster, system_identifier: u64, chosen: &str) -> Result<
     let is_logical = is_logical(chosen);
     found.retain(|lost| *lost.backup > *chosen && lost.is_logical() == is_logical);
     Ok(found)
+}
+
+/// The error for a cluster whose newest system identifier has no complete backup of a class, when it has lost ones.
+///
+/// # Errors
+/// As [`lost`].
+pub fn instead(cluster: &Cluster, logical: bool) -> Result<Option<Error>> {
+    let Some(system) = cluster.systems().last() else { return Ok(None) };
+    let newest = lost(cluster, *system)?.into_iter().rfind(|lost| lost.is_logical() == logical);
+    Ok(newest.map(|lost| {
+        let message = format!(
+            "cluster \"{}\" has no complete backup but one that cannot be used, \"{}\"",
+            cluster.name(),
+            cluster.storage().display(&lost.folder)
+        );
+        Error::new(lost.kind, message).detail(lost.why).hint(REMEDY)
+    }))
+}
+
+/// The error for a newest backup that is not the latest: later ones are lost.
+pub fn not_the_latest(chosen: &str, lost: &[Lost], reason: &str, remedy: &str) -> Error {
+    let list: Vec<String> = lost.iter().take(NAMED).map(|lost| format!("\"{}\"", lost.backup)).collect();
+    let more = if lost.len() > list.len() { " and others" } else { "" };
+    let message = format!(
+        "backup \"{chosen}\" is not the latest: {}{more} began later and cannot be used{reason}",
+        list.join(", ")
+    );
+    Error::new(ErrorKind::Corrupt, message)
+        .detail(lost.iter().take(NAMED).map(Lost::shown).collect::<Vec<_>>().join("; "))
+        .hint(format!("{REMEDY} {remedy}"))
 }
 
 fn is_logical(backup: &str) -> bool {

@@ -9,7 +9,7 @@ use pg_ark_contract::rows::{BackupStatus, FindingRow, Severity};
 use pg_ark_contract::units::human_bytes;
 use pg_ark_contract::{Error, ErrorKind, Result};
 use pg_ark_engine::backup::finish::objects;
-use pg_ark_engine::logical::restore::{LATEST, choose};
+use pg_ark_engine::logical::restore::{LATEST, newest};
 use pg_ark_engine::repository::{Cluster, Record};
 use pg_ark_engine::restore::request::complete;
 use pg_ark_engine::verify::{self, Request};
@@ -21,7 +21,7 @@ const INDENT: usize = 10;
 pub fn run(cluster: &Cluster, arguments: &VerifyArgs, format: Format) -> Result<()> {
     let backup = match arguments.backup.as_deref() {
         Some("latest") => complete(cluster)?.pop().map(|record| record.backup),
-        Some(LATEST) => Some(choose(cluster, LATEST)?.0.backup),
+        Some(LATEST) => Some(newest(cluster)?.1),
         named => named.map(ToString::to_string),
     };
     let jobs = arguments.jobs.map_or(0, usize::from);
@@ -30,7 +30,9 @@ pub fn run(cluster: &Cluster, arguments: &VerifyArgs, format: Format) -> Result<
     let rows = verify::validate(cluster, &request, &reading);
     let bytes = reading.finish();
     let mut rows = rows?;
-    if let Some(chosen) = request.backup.as_ref().filter(|_| arguments.backup.as_deref() == Some("latest")) {
+    if let Some(chosen) =
+        request.backup.as_ref().filter(|_| matches!(arguments.backup.as_deref(), Some("latest" | LATEST)))
+    {
         rows.extend(verify::passed_over(cluster, chosen)?);
     }
     match format {

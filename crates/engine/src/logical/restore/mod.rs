@@ -46,7 +46,7 @@ pub mod waiting;
 pub mod wanted;
 pub mod whole;
 
-pub use choose::choose;
+pub use choose::{choose, newest};
 pub use fresh::run_fresh;
 pub use into::{IntoPrepared, prepare_into};
 pub use into_plan::{DatabaseStep, GlobalsStep, IntoPlan, ObjectsStep};
