@@ -8,6 +8,7 @@ use super::remarks::{self, Remarks};
 use super::room::{self, Room};
 use super::run::Dumping;
 use super::silence::Silence;
+use super::toc;
 use super::volumes::Volumes;
 use crate::repository::catalog;
 use crate::repository::layout;
@@ -17,8 +18,8 @@ use bytes::Bytes;
 use pg_ark_contract::Result;
 use pg_ark_contract::settings::{Codec, Compression};
 
-/// What every dump of this format begins with (`WriteHead`, pg_backup_archiver.c).
-const MAGIC: &[u8] = b"PGDMP";
+/// Bytes at the head of a dump among which its database's OID is.
+const HEAD: usize = 64 << 10;
 /// Since this major version pg_dump knows `--statistics` and leaves them out otherwise.
 const WITH_STATISTICS: u32 = 18;
 /// Since this one, zstd and lz4 (compress_io.c).
@@ -131,17 +132,9 @@ impl Dump<'_> {
             match self.run(volumes)? {
                 // It has written nothing.
                 Some(reason) if room.wait(&reason)? => {}
-                Some(reason) => return Ok(Some(reason)),
-                None => break,
+                ended => return Ok(ended),
             }
         }
-        // It connected after the database was asked who it is, and keeps anybody from renaming it until it ends.
-        let (server, name) = (&self.dumping.server, &self.database.name);
-        Ok(match asked(self.dumping, || facts::oid(server, name))? {
-            Ok(oid) if oid == self.database.oid => None,
-            Ok(_) => Some(REPLACED.to_string()),
-            Err(reason) => Some(reason),
-        })
     }
 
     fn run(&self, volumes: &mut Volumes<'_>) -> Result<Option<String>> {
@@ -160,7 +153,7 @@ impl Dump<'_> {
             silence.heard();
             dumping.admit(bytes.len())?;
             progress.read(bytes.len() as u64);
-            let room = MAGIC.len().saturating_sub(head.len());
+            let room = HEAD.saturating_sub(head.len());
             head.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
             volumes.append(bytes)
         };
@@ -170,10 +163,12 @@ impl Dump<'_> {
             remarks.line(line);
         })?;
         remarks.end();
-        Ok(match ended.success {
-            false => Some(remarks::reason("pg_dump", &ended)),
-            true if head != MAGIC => Some("what pg_dump wrote is no dump in its custom format".to_string()),
-            true => None,
+        Ok(match (ended.success, toc::database_oid(&head)) {
+            (false, _) => Some(remarks::reason("pg_dump", &ended)),
+            (true, None) => Some("what pg_dump wrote is no dump in its custom format".to_string()),
+            // It connected after the database was asked who it is.
+            (true, Some(oid)) if oid != database.oid => Some(REPLACED.to_string()),
+            (true, Some(_)) => None,
         })
     }
 }

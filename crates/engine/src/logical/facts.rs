@@ -214,14 +214,6 @@ pub fn inside(server: &Server<'_>, database: &str) -> Result<Inside> {
     Ok(inside)
 }
 
-/// The OID of the database that a connection to `database` reaches.
-///
-/// # Errors
-/// As [`Server::json`].
-pub fn oid(server: &Server<'_>, database: &str) -> Result<u32> {
-    server.json(database, "SELECT oid FROM pg_database WHERE datname = current_database()")
-}
-
 impl Answer {
     fn into_facts(self, asked: &str) -> Facts {
         let mut databases: Vec<Database> =

@@ -28,6 +28,18 @@ const MAX_KEPT: u64 = 1 << 30;
 const DROPPED_BY_NAME: [&str; 6] =
     ["AGGREGATE", "FUNCTION", "OPERATOR", "OPERATOR CLASS", "OPERATOR FAMILY", "PROCEDURE"];
 
+/// OID of the database that a dump is of, from its first bytes: pg_dump writes the database's own entry before all others but
+/// what says how the dump is to be read (`main`, pg_dump.c). `None` for what is no such dump.
+pub fn database_oid(mut head: &[u8]) -> Option<u32> {
+    let mut reader = Reader::new(&mut head);
+    let version = reader.head().ok()?;
+    reader.preamble(version).ok()?;
+    (0..reader.int().ok()?)
+        .map_while(|_| reader.entry(version).ok())
+        .find(|entry| entry.kind == "DATABASE")
+        .map(|entry| entry.catalog.1)
+}
+
 /// What a dump contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Toc {
@@ -64,16 +76,7 @@ impl Toc {
     /// # Errors
     /// `Unsupported` for a format that is not known; `Corrupt` for what is no dump; those of `source`.
     pub fn read(source: &mut dyn Read) -> Result<Toc> {
-        Reader {
-            source,
-            int: 4,
-            offset: 8,
-            kept: 0,
-            copy: None,
-            drops: Vec::new(),
-            letters: Letters::default(),
-        }
-        .toc()
+        Reader::new(source).toc()
     }
 
     /// The head of a dump that `pg_restore --clean --if-exists` restores after `sql`, which makes room for the entries `only`, or
@@ -87,15 +90,7 @@ impl Toc {
     /// # Errors
     /// As [`Toc::read`]; `Internal` when nothing in the dump could carry `sql`.
     pub fn with_drop(source: &mut dyn Read, only: Option<&BTreeSet<u32>>, sql: &str) -> Result<Vec<u8>> {
-        let mut reader = Reader {
-            source,
-            int: 4,
-            offset: 8,
-            kept: 0,
-            copy: Some(Vec::new()),
-            drops: Vec::new(),
-            letters: Letters::default(),
-        };
+        let mut reader = Reader { copy: Some(Vec::new()), ..Reader::new(source) };
         let toc = reader.toc()?;
         let (int, old) = (usize::from(reader.int), reader.copy.unwrap_or_default());
         let dropped = toc.entries.iter().zip(&reader.drops).filter(|(entry, text)| {
@@ -191,7 +186,19 @@ struct Reader<'a> {
     letters: Letters,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(source: &'a mut dyn Read) -> Reader<'a> {
+        Reader {
+            source,
+            int: 4,
+            offset: 8,
+            kept: 0,
+            copy: None,
+            drops: Vec::new(),
+            letters: Letters::default(),
+        }
+    }
+
     fn toc(&mut self) -> Result<Toc> {
         let version = self.head()?;
         let database = self.preamble(version)?;

@@ -24,6 +24,17 @@ fn every_version_is_read_as_its_own_pg_restore_reads_it() {
 }
 
 #[test]
+fn a_dump_says_early_of_which_database_it_is() {
+    for (version, bytes, _) in GOLDEN {
+        let toc = Toc::read(&mut &**bytes).unwrap();
+        let entry = toc.entries.iter().find(|entry| entry.kind == "DATABASE").unwrap();
+        assert_eq!(database_oid(&bytes[..2000]), Some(entry.catalog.1), "{version}");
+        assert!((0..200).all(|end| database_oid(&bytes[..end]).is_none()), "{version}");
+    }
+    assert_eq!(database_oid(b"SELECT 1"), None);
+}
+
+#[test]
 fn names_are_exact_and_what_is_about_the_database_is_kept() {
     for (version, bytes, _) in GOLDEN {
         let toc = Toc::read(&mut &**bytes).unwrap();
