@@ -132,7 +132,7 @@ fn backup_stop_ends_an_engine_that_is_frozen() {
     let mut session = ready.server.session();
     session.ask("SELECT 1");
     session.send(&stop);
-    let gone = holds_promptly(|| !is_alive(running.engine));
+    let gone = holds_promptly(1, || !is_alive(running.engine));
     assert!(gone, "the frozen engine lives on");
     assert_eq!(session.wait().expect("backup_stop").rows.lines().last(), Some("t"));
     ready.assert_failed(&running.backup, "stopped by ark.backup_stop");

@@ -52,9 +52,7 @@ fn held(ready: &Ready, table: &str) -> Held {
     let backup = ready.server.psql("SELECT ark.backup_start('logical')");
     let waits = format!("{SESSIONS} AND wait_event_type = 'Lock' AND datname = 'app'");
     wait_until("a program that waits for a lock", LONG, || ready.server.psql(&waits) == "1");
-    let [engine] = ready.server.pids("pgark engine")[..] else {
-        panic!("one engine: {:?}", ready.server.processes("pgark"))
-    };
+    let engine = ready.engine();
     let program = if table == OF_DUMP { "pg_dump " } else { "psql " };
     let waiting = || -> Vec<u32> {
         let children = descendants(engine).into_iter();
@@ -72,7 +70,7 @@ impl Held {
     #[track_caller]
     fn ends_promptly(&self) {
         let all = || self.children.iter().chain([&self.engine]).copied();
-        let gone = holds_promptly(|| !all().any(is_alive));
+        let gone = holds_promptly(1, || !all().any(is_alive));
         assert!(gone, "alive: {:?}", all().filter(|pid| is_alive(*pid)).collect::<Vec<_>>());
     }
 
@@ -268,7 +266,6 @@ fn a_killed_dump_fails_the_backup_and_names_its_database() {
     let ready = server(Cluster::builder());
     let held = held(&ready, OF_DUMP);
     held.children.iter().for_each(|dump| assert!(send_signal(*dump, KILL)));
-    held.ends_promptly();
     held.leaves_nothing(&ready, "\"app\"");
 }
 

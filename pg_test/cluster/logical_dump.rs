@@ -566,11 +566,7 @@ fn a_killed_engine_leaves_no_pg_dump() {
     for _ in 0..3 {
         let backup = ready.server.psql("SET pg_ark.max_rate = 1024; SELECT ark.backup_start('logical')");
         wait_until("a dump", LONG, || !programs(&ready).is_empty());
-        // A program that is being started has the name of its parent for a moment.
-        let engine = || ready.server.pids("pgark engine");
-        wait_until("one engine", SHORT, || engine().len() == 1);
-        let engine = engine()[0];
-        pg_ark_testkit::process::send_signal(engine, pg_ark_testkit::process::KILL);
+        pg_ark_testkit::process::send_signal(ready.engine(), pg_ark_testkit::process::KILL);
         wait_until("the end of its programs", SHORT, || programs(&ready).is_empty());
         wait_until("the end", LONG, || ready.backup_row("status", &backup) == "failed");
         assert_quiet(&ready);

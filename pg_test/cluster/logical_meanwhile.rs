@@ -72,7 +72,7 @@ fn a_backup_waits_for_connections_and_takes_no_more_than_its_share() {
     drop(others);
     let mut most = 0;
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pg_ark%' AND datname IS NOT NULL \
-                    AND backend_type = 'client backend'";
+                    AND backend_type = 'client backend' AND xact_start IS NOT NULL";
     wait_until("the end", LONG, || {
         most = most.max(watcher.ask(sessions).parse::<u32>().expect("a number"));
         watcher.ask("SELECT coalesce(string_agg(status, ','), 'none') FROM ark.list_backups()") == "complete"

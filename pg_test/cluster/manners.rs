@@ -1,7 +1,7 @@
 //! A backup is a good neighbour: it follows its rate, waits for processor and disk, and leaves the page cache alone.
 
 use crate::support::{Ready, Running, ready};
-use pg_ark_testkit::{Cluster, LONG, command, run_ok, wait_until};
+use pg_ark_testkit::{Cluster, command, run_ok};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -77,9 +77,7 @@ fn a_backup_leaves_the_page_cache_as_it_was() {
 fn start(ready: &Ready) -> Running {
     let backup = ready.server.psql("SELECT ark.backup_start()");
     ready.wait_for_phase("streaming database files");
-    let engine = || ready.server.pids("pgark engine");
-    wait_until("one engine", LONG, || engine().len() == 1);
-    Running { worker: ready.worker(), engine: engine()[0], backup }
+    Running { worker: ready.worker(), engine: ready.engine(), backup }
 }
 
 fn change_rate(ready: &Ready, rate: &str) {

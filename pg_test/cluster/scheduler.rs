@@ -113,10 +113,7 @@ fn running_backup_of(rate: u32, more: &str) -> (Ready, Running) {
     schedule(&ready.server, "nightly", "full", more);
     ready.wait_for_phase("streaming database files");
     let backup = ready.server.psql("SELECT backup FROM ark.list_backups()");
-    let [engine] = ready.server.pids("pgark engine")[..] else {
-        panic!("one engine: {:?}", ready.server.processes("pgark"))
-    };
-    let running = Running { worker: ready.worker(), engine, backup };
+    let running = Running { worker: ready.worker(), engine: ready.engine(), backup };
     (ready, running)
 }
 

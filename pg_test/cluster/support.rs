@@ -80,10 +80,7 @@ impl Ready {
         let start = format!("SET pg_ark.max_rate = {rate}; SELECT ark.backup_start()");
         let backup = self.server.psql(&start);
         self.wait_for_phase("streaming database files");
-        let [engine] = self.server.pids("pgark engine")[..] else {
-            panic!("one engine: {:?}", self.server.processes("pgark"))
-        };
-        Running { worker: self.worker(), engine, backup }
+        Running { worker: self.worker(), engine: self.engine(), backup }
     }
 
     /// Waits until a backup that was started ends.
@@ -110,6 +107,15 @@ impl Ready {
     pub fn worker(&self) -> u32 {
         let query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_ark backup'";
         self.server.psql(query).parse().expect("one worker")
+    }
+
+    /// PID of the engine of the running backup; sessions and the scheduler have others, for as long as they ask something.
+    #[track_caller]
+    pub fn engine(&self) -> u32 {
+        let (worker, engines) = (self.worker(), self.server.processes("pgark engine"));
+        let of_backup: Vec<u32> = engines.iter().filter(|p| p.parent == worker).map(|p| p.pid).collect();
+        let [engine] = of_backup[..] else { panic!("one engine of {worker}: {engines:?}") };
+        engine
     }
 
     /// Fails unless the backup's record says `failed` with `reason` in its error, nothing but the record is left in

@@ -247,10 +247,14 @@ impl Cluster {
         text.lines().map(|line| line.trim().to_string()).collect()
     }
 
-    /// The server's processes and what they started, whose title contains `part`: `walwriter`, `pgark engine`.
+    /// The server's processes and what they started, whose title contains `part`: `walwriter`, `pgark engine`. A child that has
+    /// its parent's title is about to become another program, and is none of them.
     pub fn processes(&self, part: &str) -> Vec<Process> {
         let Some(pid) = self.pid() else { return Vec::new() };
-        process::descendants(pid).into_iter().filter(|process| process.title.contains(part)).collect()
+        let mut found = process::descendants(pid);
+        found.retain(|process| process.title.contains(part));
+        let is_new = |new: &Process| found.iter().any(|p| p.pid == new.parent && p.title == new.title);
+        found.iter().filter(|process| !is_new(process)).cloned().collect()
     }
 
     /// PIDs of [`processes`](Self::processes).

@@ -43,17 +43,17 @@ pub fn wait_until(what: &str, timeout: Duration, condition: impl FnMut() -> bool
     assert!(holds_within(timeout, condition), "not within {timeout:?}: {what}");
 }
 
-/// For what is promised within a second: true as soon as `condition` holds, else false after a second and a half and the
+/// For what is promised within so many seconds: true as soon as `condition` holds, else false after half as much again and the
 /// time that the machine takes for as many steps meanwhile. A machine whose disk or cores are busy with others is waited for,
 /// and what hangs is found.
-pub fn holds_promptly(mut condition: impl FnMut() -> bool) -> bool {
+pub fn holds_promptly(seconds: u32, mut condition: impl FnMut() -> bool) -> bool {
     let folder = Scratch::new("prompt");
     let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
     loop {
         if condition() {
             return true;
         }
-        if begun.elapsed() >= PROMPT + slowest * STEPS {
+        if begun.elapsed() >= (PROMPT + slowest * STEPS) * seconds {
             return false;
         }
         slowest = slowest.max(step(&folder));

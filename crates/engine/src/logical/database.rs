@@ -19,7 +19,7 @@ use pg_ark_contract::Result;
 use pg_ark_contract::settings::{Codec, Compression};
 
 /// Bytes at the head of a dump among which its database's OID is.
-const HEAD: usize = 64 << 10;
+const HEAD: usize = 4 << 10;
 /// Since this major version pg_dump knows `--statistics` and leaves them out otherwise.
 const WITH_STATISTICS: u32 = 18;
 /// Since this one, zstd and lz4 (compress_io.c).
@@ -165,7 +165,9 @@ impl Dump<'_> {
         remarks.end();
         Ok(match (ended.success, toc::database_oid(&head)) {
             (false, _) => Some(remarks::reason("pg_dump", &ended)),
-            (true, None) => Some("what pg_dump wrote is no dump in its custom format".to_string()),
+            (true, None) => {
+                Some("what pg_dump wrote does not begin as a dump in its custom format does".to_string())
+            }
             // It connected after the database was asked who it is.
             (true, Some(oid)) if oid != database.oid => Some(REPLACED.to_string()),
             (true, Some(_)) => None,

@@ -34,10 +34,14 @@ pub fn database_oid(mut head: &[u8]) -> Option<u32> {
     let mut reader = Reader::new(&mut head);
     let version = reader.head().ok()?;
     reader.preamble(version).ok()?;
-    (0..reader.int().ok()?)
-        .map_while(|_| reader.entry(version).ok())
-        .find(|entry| entry.kind == "DATABASE")
-        .map(|entry| entry.catalog.1)
+    for _ in 0..reader.int().ok()? {
+        let entry = reader.entry_head().ok()?;
+        if entry.kind == "DATABASE" {
+            return Some(entry.catalog.1);
+        }
+        reader.entry_rest(entry, version).ok()?;
+    }
+    None
 }
 
 /// What a dump contains.
@@ -205,7 +209,8 @@ impl<'a> Reader<'a> {
         let count = self.int()?;
         let mut toc = Toc { database, entries: Vec::new() };
         for _ in 0..count {
-            toc.entries.push(self.entry(version)?);
+            let entry = self.entry_head()?;
+            toc.entries.push(self.entry_rest(entry, version)?);
         }
         Ok(toc)
     }
@@ -255,15 +260,19 @@ impl<'a> Reader<'a> {
         Ok(database)
     }
 
-    fn entry(&mut self, version: (u8, u8)) -> Result<Entry> {
+    /// What it is.
+    fn entry_head(&mut self) -> Result<Entry> {
         let id = u32::try_from(self.int()?).ok().filter(|id| *id > 0);
         let id = id.ok_or_else(|| corrupt("it has an entry with an impossible number"))?;
         let _has_data = self.int()?;
         let catalog = (self.number()?, self.number()?);
         let name = self.name()?.unwrap_or_default();
         let kind = self.name()?.unwrap_or_default();
+        Ok(Entry { id, catalog, name, kind, ..Entry::default() })
+    }
+
+    fn entry_rest(&mut self, mut entry: Entry, version: (u8, u8)) -> Result<Entry> {
         let _section = self.int()?;
-        let mut entry = Entry { id, catalog, name, kind, ..Entry::default() };
         // Its schema comes later: what has one and is called DATABASE is kept for nothing.
         if entry.is_of_database() {
             entry.definition = self.text(MAX_DEFINITION)?.unwrap_or_default();

@@ -10,7 +10,7 @@ use pg_ark_contract::Result;
 /// What the user should know about backups that began after the chosen one and cannot be used.
 ///
 /// # Errors
-/// `Corrupt` where there are such backups and recovery ends with the chosen one: no archived WAL leads beyond it, or the
+/// Why they cannot be used, where there are such backups and recovery ends with the chosen one: no archived WAL leads beyond it, or the
 /// target is `immediate`. What the store said.
 pub fn check(
     cluster: &Cluster,

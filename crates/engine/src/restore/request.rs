@@ -139,14 +139,14 @@ pub fn complete(cluster: &Cluster) -> Result<Vec<Record>> {
     if !records.is_empty() {
         return Ok(records);
     }
-    if let Some(error) = lost::instead(&newest_system(cluster)?, false)? {
-        return Err(error);
-    }
     let what = if has_logical { "complete physical backup" } else { "complete backup" };
     let hint = match has_logical {
         true => Some("It has logical ones: latest-logical names the newest.".to_string()),
         false => others_hint(cluster),
     };
+    if let Some(error) = lost::instead(&newest_system(cluster)?, false, hint.as_deref())? {
+        return Err(error);
+    }
     Err(Error::new(ErrorKind::BackupNotFound, format!("cluster \"{}\" has no {what}", cluster.name())).hint(
         hint.unwrap_or_else(|| {
             "\"pgark list\" shows what there is; --cluster chooses another cluster.".to_string()

@@ -8,7 +8,8 @@ use pg_ark_contract::{Error, ErrorKind, Result};
 pub const NAMED: usize = 5;
 
 /// What helps.
-const REMEDY: &str = "Get its backup.json back from a copy, or mend what keeps it from being read: \"pgark verify\" tells what is wrong.";
+const REMEDY: &str = "Get its backup.json back from a copy, or mend what keeps it from being read: \"pgark verify\" tells what is wrong. \
+     A folder that nobody can mend may be moved out of the repository.";
 
 /// A backup without a record that can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Lost {
     pub why: String,
     /// Of which kind that is.
     pub kind: ErrorKind,
+    /// What to do about it.
+    pub hint: String,
 }
 
 impl Lost {
@@ -42,9 +45,11 @@ impl Lost {
 /// What the store said.
 pub fn lost(cluster: &Cluster, system_identifier: u64) -> Result<Vec<Lost>> {
     let ours = cluster.clone().only_system(system_identifier)?;
-    let of = |backup: String, kind: ErrorKind, why: String| {
+    let of = |backup: String, kind: ErrorKind, why: String, hint: Option<&String>| {
         let folder = cluster.backup_folder(system_identifier, &backup);
-        Lost { backup, folder, why, kind }
+        // Only of what is damaged is more known here.
+        let own = hint.filter(|_| kind != ErrorKind::Corrupt).cloned();
+        Lost { backup, folder, why, kind, hint: own.unwrap_or_else(|| REMEDY.to_string()) }
     };
     let records = ours.backups()?;
     let mut found = Vec::new();
@@ -52,15 +57,18 @@ pub fn lost(cluster: &Cluster, system_identifier: u64) -> Result<Vec<Lost>> {
     for name in storage.folders(&layout::backups(cluster.name(), system_identifier))? {
         let known = records.iter().find(|record| record.backup == name);
         if let Some(record) = known {
-            let why = record.unreadable.as_ref();
-            found.extend(why.map(|why| of(name, why.kind, format!("its record cannot be read: {why}"))));
+            let unreadable = record.unreadable.as_ref();
+            found.extend(
+                unreadable
+                    .map(|e| of(name, e.kind, format!("its record cannot be read: {e}"), e.hint.as_ref())),
+            );
         } else if layout::is_backup_name(&name) {
             let folder = cluster.backup_folder(system_identifier, &name);
             let record = format!("{folder}/{}", layout::RECORD);
             // A backup begins with its record, so one that has just begun has it after its first objects were seen.
             if !storage.list(&folder)?.is_empty() && matches!(storage.size(&record), Ok(None)) {
                 let why = format!("its record {} is missing", layout::RECORD);
-                found.push(of(name, ErrorKind::Corrupt, why));
+                found.push(of(name, ErrorKind::Corrupt, why, None));
             }
         }
     }
@@ -80,20 +88,25 @@ pub fn later(cluster: &Cluster, system_identifier: u64, chosen: &str) -> Result<
     Ok(found)
 }
 
-/// The error for a cluster whose newest system identifier has no complete backup of a class, when it has lost ones.
+/// The error for a cluster whose newest system identifier has no complete backup of a class, when it has lost ones. `elsewhere`
+/// says where else there are backups.
 ///
 /// # Errors
 /// As [`lost`].
-pub fn instead(cluster: &Cluster, logical: bool) -> Result<Option<Error>> {
+pub fn instead(cluster: &Cluster, logical: bool, elsewhere: Option<&str>) -> Result<Option<Error>> {
     let Some(system) = cluster.systems().last() else { return Ok(None) };
-    let newest = lost(cluster, *system)?.into_iter().rfind(|lost| lost.is_logical() == logical);
-    Ok(newest.map(|lost| {
+    let mut all = lost(cluster, *system)?;
+    all.retain(|lost| lost.is_logical() == logical);
+    let more = if all.len() > 1 { " and others" } else { "" };
+    Ok(all.pop().map(|lost| {
         let message = format!(
-            "cluster \"{}\" has no complete backup but one that cannot be used, \"{}\"",
+            "cluster \"{}\" has no complete {} backup that can be read; \"{}\"{more} cannot be used",
             cluster.name(),
+            if logical { "logical" } else { "physical" },
             cluster.storage().display(&lost.folder)
         );
-        Error::new(lost.kind, message).detail(lost.why).hint(REMEDY)
+        let hint = [Some(&lost.hint[..]), elsewhere].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        Error::new(lost.kind, message).detail(lost.why).hint(hint)
     }))
 }
 
@@ -105,9 +118,10 @@ pub fn not_the_latest(chosen: &str, lost: &[Lost], reason: &str, remedy: &str) -
         "backup \"{chosen}\" is not the latest: {}{more} began later and cannot be used{reason}",
         list.join(", ")
     );
-    Error::new(ErrorKind::Corrupt, message)
+    let (kind, hint) = lost.last().map_or((ErrorKind::Corrupt, REMEDY), |last| (last.kind, &last.hint));
+    Error::new(kind, message)
         .detail(lost.iter().take(NAMED).map(Lost::shown).collect::<Vec<_>>().join("; "))
-        .hint(format!("{REMEDY} {remedy}"))
+        .hint(format!("{hint} {remedy}"))
 }
 
 fn is_logical(backup: &str) -> bool {

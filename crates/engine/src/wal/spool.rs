@@ -175,6 +175,9 @@ impl Spool {
         loop {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
             if !self.is_ours() {
+                if !self.folder.exists() {
+                    continue;
+                }
                 let message = format!("\"{}\" can be written by others", self.folder.display());
                 return Err(Error::new(ErrorKind::PermissionDenied, message));
             }
@@ -206,7 +209,9 @@ impl Spool {
             if Some(folder.as_path()) == but || !is_key(&name) {
                 continue;
             }
-            let dead = match open(&folder.join("lock")) {
+            let lock = open(&folder.join("lock"));
+            let dead = match &lock {
+                // Held until the folder is gone: who begins meanwhile makes it anew.
                 Some(lock) => lock.try_lock().is_ok(),
                 None => !folder.join("lock").exists(),
             };

@@ -14,7 +14,7 @@ use pg_ark_contract::{Error, ErrorKind, Result};
 ///
 /// # Errors
 /// `BackupNotFound`; `BackupNotUsable` for one that runs or failed; `InvalidArgument` for one that is not logical; `Corrupt`
-/// for a record that contradicts itself, and for [`LATEST`] where later ones cannot be used.
+/// for a record that contradicts itself; for [`LATEST`] where later ones cannot be used, why.
 pub fn choose(cluster: &Cluster, name: &str) -> Result<(Record, String)> {
     let (record, folder) = match name == LATEST {
         true => latest(cluster)?,
@@ -53,10 +53,10 @@ pub fn newest(cluster: &Cluster) -> Result<(u64, String)> {
     records.retain(|r| r.status == BackupStatus::Complete && r.kind == BackupKind::Logical);
     by_end(&mut records);
     let Some(newest) = records.pop() else {
-        if let Some(error) = lost::instead(&ours, true)? {
+        let hint = others_hint(cluster);
+        if let Some(error) = lost::instead(&ours, true, hint.as_deref())? {
             return Err(error);
         }
-        let hint = others_hint(cluster);
         return Err(Error::new(
             ErrorKind::BackupNotFound,
             format!("cluster \"{}\" has no complete logical backup", cluster.name()),
